@@ -1,0 +1,73 @@
+"""Text to class ids and back. Class 0 is the CTC blank; the character at position i of a charset is class i + 1."""
+
+import functools
+import string
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+BLANK = 0
+
+PRESETS = {
+    "36": string.digits + string.ascii_lowercase,
+    "62": string.digits + string.ascii_lowercase + string.ascii_uppercase,
+    "94": string.digits + string.ascii_lowercase + string.ascii_uppercase + string.punctuation,
+}
+
+
+@dataclass(frozen=True)
+class Charset:
+    """The characters that a model can read, in the order of its classes.
+
+    Raises ValueError where a character occurs twice or there is none.
+    """
+
+    characters: str
+
+    def __post_init__(self):
+        if not self.characters:
+            raise ValueError("a charset needs at least one character")
+        repeated = sorted({c for c in self.characters if self.characters.count(c) > 1})
+        if repeated:
+            raise ValueError(f"a charset's characters are distinct, but these are repeated: {_quoted(repeated)}")
+
+    @classmethod
+    def of(cls, spec: str) -> "Charset":
+        """The charset that `spec` names (`36`, `62`, `94`), or else the one made of the characters of `spec`."""
+        return cls(PRESETS.get(spec, spec))
+
+    @property
+    def num_classes(self) -> int:
+        """The size K of the logits: the characters and the blank."""
+        return len(self.characters) + 1
+
+    @functools.cached_property
+    def _class_of(self) -> dict[str, int]:
+        return {character: i for i, character in enumerate(self.characters, start=1)}
+
+    def encode(self, text: str) -> list[int]:
+        """Class ids of `text`, 1 .. num_classes - 1; ValueError names the characters outside the charset."""
+        unknown = sorted(set(text) - self._class_of.keys())
+        if unknown:
+            raise ValueError(f"label {text!r} has characters outside the charset: {_quoted(unknown)}")
+        return [self._class_of[character] for character in text]
+
+    def decode(self, ids: Iterable) -> str:
+        """The text of class ids (a list or a 1-D array); blanks, which also fill up label arrays, are left out.
+
+        Repeats are kept: merging the repeats of a CTC path is the decoder's work. ValueError for an id without a class.
+        """
+        ids = np.asarray(ids, dtype=np.int64).tolist()
+        if any(not 0 <= i < self.num_classes for i in ids):
+            raise ValueError(f"class ids run from 0 to {self.num_classes - 1}, but these are {min(ids)} .. {max(ids)}")
+        return "".join(self.characters[i - 1] for i in ids if i != BLANK)
+
+    def fold(self, text: str) -> str:
+        """`text` in the case that the charset can express: lower case where it has no upper case, else unchanged."""
+        has_upper = any(character.isupper() for character in self.characters)
+        return text if has_upper else text.lower()
+
+
+def _quoted(characters: list[str]) -> str:
+    return " ".join(repr(character) for character in characters)

@@ -1,0 +1,128 @@
+"""The convolution stacks, as tables: `vgg` (the CRNN paper), `resnet`, and `tiny` for CPUs.
+
+A stack turns an image of 32 rows into one row of features: `B 32 W C -> B T D`, T about W / 4. Each table is a tuple of
+blocks, each block a tuple of layers, so that a spatial transformer can be placed after a block by its number.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from crnn_jax.conv import Conv, Pair, max_pool, out_length
+
+
+class ConvLayer(NamedTuple):
+    """Convolution, BatchNorm if `norm`, ReLU; `padding=None` is half the kernel."""
+
+    features: int
+    kernel: Pair = (3, 3)
+    strides: Pair = (1, 1)
+    padding: Pair | None = None
+    norm: bool = True
+
+
+class ResidualLayer(NamedTuple):
+    """Two 3x3 convolutions with BatchNorm around an identity, projected where the channels change (He et al. 2016)."""
+
+    features: int
+
+
+class PoolLayer(NamedTuple):
+    """Max pooling."""
+
+    window: Pair = (2, 2)
+    strides: Pair = (2, 2)
+    padding: Pair = (0, 0)
+
+
+class PatchLayer(NamedTuple):
+    """Each 2x2 square of pixels becomes one pixel of four times the channels: a CPU's way to leave full resolution."""
+
+
+Block = tuple[ConvLayer | ResidualLayer | PoolLayer | PatchLayer, ...]
+
+# Shi et al. 2015, table 1, read from the bottom. The pools of 1x2 windows there are 2x2 with stride (2, 1) and one
+# column of padding in the authors' code, which gives 26 frames at 32x100; BatchNorm where their code has it.
+VGG: tuple[Block, ...] = (
+    (ConvLayer(64, norm=False), PoolLayer()),
+    (ConvLayer(128, norm=False), PoolLayer()),
+    (ConvLayer(256), ConvLayer(256, norm=False), PoolLayer((2, 2), (2, 1), (0, 1))),
+    (ConvLayer(512), ConvLayer(512, norm=False), PoolLayer((2, 2), (2, 1), (0, 1))),
+    (ConvLayer(512, (2, 2), padding=(0, 0)),),
+)
+
+RESNET: tuple[Block, ...] = (
+    (ConvLayer(48), ConvLayer(64), PoolLayer()),
+    (ResidualLayer(128), ResidualLayer(128), PoolLayer()),
+    (ResidualLayer(224), ResidualLayer(224), ResidualLayer(224), PoolLayer((2, 1), (2, 1))),
+    (ResidualLayer(320), ResidualLayer(320), ResidualLayer(320), PoolLayer((2, 1), (2, 1))),
+    (ConvLayer(384, (2, 3), padding=(0, 1)),),
+)
+
+# Half of the work of a small network is in its first layer when that sees every pixel: this one never does.
+TINY: tuple[Block, ...] = (
+    (PatchLayer(), ConvLayer(32), PoolLayer()),
+    (ConvLayer(96), PoolLayer((2, 1), (2, 1))),
+    (ConvLayer(144), PoolLayer((2, 1), (2, 1))),
+    (ConvLayer(192, (2, 3), padding=(0, 1)),),
+)
+
+STACKS = {"vgg": VGG, "resnet": RESNET, "tiny": TINY}
+
+
+def layer_size(layer, size: Pair) -> Pair:
+    """The (height, width) in pixels behind a layer that sees `size`."""
+    match layer:
+        case ConvLayer(_, kernel, strides, padding):
+            window, padding = kernel, padding or (kernel[0] // 2, kernel[1] // 2)
+        case PoolLayer(window, strides, padding):
+            pass
+        case ResidualLayer():
+            return size
+        case PatchLayer():
+            window, strides, padding = (2, 2), (2, 2), (0, 0)
+    return tuple(out_length(*axis) for axis in zip(size, window, strides, padding, strict=True))
+
+
+def stack_size(blocks: tuple[Block, ...], size: Pair) -> Pair:
+    """The (height, width) of a stack's features for an image of `size` pixels; the width is the number of frames."""
+    for block in blocks:
+        for layer in block:
+            size = layer_size(layer, size)
+    return size
+
+
+class CnnBlock(nn.Module):
+    """The layers of one block, `B H W C -> B h w C'`."""
+
+    layers: Block
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None  # BatchNorm's statistics are shared over this mapped axis
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
+        def norm(x):
+            # Over bfloat16 activations too the statistics are float32: flax computes them so.
+            return nn.BatchNorm(not train, momentum=0.99, dtype=self.dtype, axis_name=self.axis_name)(x)
+
+        for layer in self.layers:
+            match layer:
+                case ConvLayer(features, kernel, strides, padding, has_norm):
+                    x = Conv(features, kernel, strides, padding, use_bias=not has_norm, dtype=self.dtype)(x)
+                    x = nn.relu(norm(x) if has_norm else x)
+                case ResidualLayer(features):
+                    y = nn.relu(norm(Conv(features, dtype=self.dtype)(x)))
+                    y = norm(Conv(features, dtype=self.dtype)(y))
+                    if x.shape[-1] != features:
+                        x = norm(Conv(features, (1, 1), dtype=self.dtype)(x))
+                    x = nn.relu(x + y)
+                case PoolLayer(window, strides, padding):
+                    x = max_pool(x, window, strides, padding=padding)
+                case PatchLayer():
+                    b, h, w, c = x.shape
+                    x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+                    x = x.reshape(b, h // 2, w // 2, 4 * c)
+        return x

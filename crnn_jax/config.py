@@ -1,0 +1,299 @@
+"""The configuration of a run: frozen dataclasses, validation, dotted overrides, JSON round trip.
+
+An experiment is a file in `experiments/configs/` with one function `get_config() -> Config`. Every field can be
+overridden on the command line: `--set model.stn.kind=tps --set optimizer.learning_rate=1e-3`. A Config is hashable, so
+it may be a static argument of a jitted function.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import re
+import types
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from crnn_jax.charset import Charset
+
+Kind = type | types.GenericAlias  # a field's annotation: str, int, float, bool, tuple[int, ...], or a section
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be: its message is one line for the user."""
+
+
+class Section:
+    """What the sections share: a value is checked against its field's annotation, then against the section's rules."""
+
+    path = ""  # the section's dotted name, as `--set` spells it
+    __no_type_check__ = True  # tells jaxtyping's hook, under pytest, that __post_init__ sees to the types
+
+    def __post_init__(self):
+        for f in dataclasses.fields(self):
+            self._require(_has_type(getattr(self, f.name), f.type), f.name, _describe(f.type))
+        self._check()
+
+    def _check(self):
+        """The section's rules: `_require` what the types do not say."""
+
+    def _require(self, condition: bool, name: str, expected: str):
+        if not condition:
+            raise ConfigError(f"{_dotted(self.path, name)} = {getattr(self, name)!r}: expected {expected}")
+
+    def _one_of(self, name: str, *choices: str):
+        self._require(getattr(self, name) in choices, name, f"{', '.join(choices[:-1])} or {choices[-1]}")
+
+    def _at_least(self, least: int | float, *names: str):
+        for name in names:
+            self._require(getattr(self, name) >= least, name, f"at least {least}")
+
+    def _fraction(self, *names: str):
+        for name in names:
+            self._require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class StnConfig(Section):
+    """The spatial transformer (Jaderberg et al. 2015); `kind="none"` leaves it out."""
+
+    path = "model.stn"
+
+    kind: str = "none"  # none | affine | tps
+    placement: str = "image"  # image, or block1, block2, ...: after that block of the CNN
+    fiducials: int = 20  # TPS control points, an even number: half along the top edge, half along the bottom
+    start: str = "identity"  # identity | disturbed: the bias that the localisation net starts from
+    disturbance: float = 0.1  # size of a disturbed start, in normalised coordinates (the image is 2 wide)
+    feature_gain: float = 0.1  # factor on the features in front of the last layer
+    bound: float = 0.0  # the largest deviation from the identity, by tanh, in normalised coordinates; 0: unbounded
+    oversample: float = 1.3  # placement=image: the STN reads an image this much larger than the one it returns
+    features: tuple[int, ...] = (16, 32, 64, 64)  # channels of the localisation net's convolutions
+
+    def _check(self):
+        self._one_of("kind", "none", "affine", "tps")
+        is_placement = re.fullmatch("image|block[1-9][0-9]*", self.placement) is not None
+        self._require(is_placement, "placement", "image, or block1, block2, ...")
+        self._require(self.fiducials >= 4 and self.fiducials % 2 == 0, "fiducials", "an even number of at least 4")
+        self._one_of("start", "identity", "disturbed")
+        self._at_least(0, "disturbance", "bound")
+        self._require(self.feature_gain > 0, "feature_gain", "a number above 0")
+        self._at_least(1, "oversample")
+        self._require(bool(self.features) and min(self.features) > 0, "features", "positive integers, at least one")
+
+
+@dataclass(frozen=True)
+class ModelConfig(Section):
+    """CRNN = [STN] -> CNN -> BiLSTM -> logits (Shi et al. 2015, section 2)."""
+
+    path = "model"
+
+    charset: str = "36"  # 36 | 62 | 94, or the characters themselves
+    height: int = 32  # pixels
+    width: int = 100  # pixels; for fit=pad the width of the narrowest bucket
+    fit: str = "resize"  # resize: stretched to height x width | pad: aspect kept, padded on the right
+    max_width: int = 400  # pixels; fit=pad: the widest bucket that the Reader uses
+    cnn: str = "tiny"  # tiny | vgg | resnet
+    lstm_features: int = 128  # a direction
+    lstm_layers: int = 1
+    dropout: float = 0.0  # in front of the logits
+    dtype: str = "float32"  # of the computation: float32 | bfloat16; parameters are float32
+    stn: StnConfig = field(default_factory=StnConfig)
+
+    def _check(self):
+        try:
+            Charset.of(self.charset)
+        except ValueError as error:
+            raise ConfigError(f"model.charset: {error}") from None
+        self._at_least(1, "height", "width", "lstm_features", "lstm_layers")
+        self._one_of("fit", "resize", "pad")
+        self._require(self.fit == "resize" or self.max_width >= self.width, "max_width", "at least model.width")
+        self._one_of("cnn", "tiny", "vgg", "resnet")
+        self._fraction("dropout")
+        self._one_of("dtype", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class DataConfig(Section):
+    """Words rendered on the device."""
+
+    path = "data"
+
+    style: str = "mjsynth"  # a preset of crnn_jax.synth.style
+    fonts: int = 0  # how many of the bundled fonts; 0: all
+    max_length: int = 24  # characters: label slots N
+    share_digits: float = 0.07  # of the samples: digit strings, prices, dates
+    share_random: float = 0.07  # of the samples: random strings and codes
+    share_punctuation: float = 0.0  # of the words: a punctuation mark in front, behind or inside
+    held_out_words: int = 1024  # held-out samples in an evaluation
+
+    def _check(self):
+        self._at_least(0, "fonts", "share_digits", "share_random", "share_punctuation")
+        self._at_least(1, "max_length", "held_out_words")
+        self._require(self.share_punctuation <= 1, "share_punctuation", "a share, 0 to 1")
+        both = self.share_digits + self.share_random
+        self._require(both <= 1, "share_random", f"at most 1 together with share_digits, not {both:g}")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Section):
+    """Optimiser and schedule."""
+
+    path = "optimizer"
+
+    name: str = "adamw"  # adamw | sgd | adadelta
+    learning_rate: float = 2e-3  # the peak of the schedule
+    warmup_steps: int = 500
+    final_factor: float = 0.01  # of the peak, where the cosine ends
+    weight_decay: float = 1e-4  # adamw only; kernels only
+    momentum: float = 0.9  # sgd only, Nesterov
+    clip_norm: float = 5.0  # of the global gradient; 0: none
+    localisation_factor: float = 0.1  # on the learning rate of the localisation net
+    ema_decay: float = 0.999  # exponential moving average of the parameters, read at evaluation; 0: none
+
+    def _check(self):
+        self._one_of("name", "adamw", "sgd", "adadelta")
+        self._require(self.learning_rate > 0, "learning_rate", "a number above 0")
+        self._at_least(0, "warmup_steps", "weight_decay", "clip_norm", "localisation_factor")
+        self._require(0 <= self.final_factor <= 1, "final_factor", "a share, 0 to 1")
+        self._fraction("momentum", "ema_decay")
+
+
+@dataclass(frozen=True)
+class RunConfig(Section):
+    """Length of a run and what it does on the way."""
+
+    path = "run"
+
+    steps: int = 1000
+    batch_size: int = 64  # over all devices of all hosts
+    steps_per_dispatch: int = 10  # by lax.scan; the other periods are multiples of it
+    log_every: int = 50  # steps
+    eval_every: int = 500
+    checkpoint_every: int = 500
+    keep: int = 2  # checkpoints besides the best
+    seed: int = 0
+
+    def _check(self):
+        self._at_least(1, "batch_size", "steps_per_dispatch", "keep")
+        self._require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1")
+        for name in ("steps", "log_every", "eval_every", "checkpoint_every"):
+            period, dispatch = getattr(self, name), self.steps_per_dispatch
+            fits = period > 0 and period % dispatch == 0
+            self._require(fits, name, f"a positive multiple of run.steps_per_dispatch = {dispatch}")
+
+
+@dataclass(frozen=True)
+class Config(Section):
+    """One experiment."""
+
+    name: str = "quickstart"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def _check(self):
+        self._require(bool(self.name), "name", "a name")
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """`config` with fields set by assignments such as `model.stn.kind=tps` or `model.stn.features=16,32,64`.
+
+    A value is read by its field's annotation; that of a str field is taken as it is. The rules are checked once all
+    are set, so fields that depend on each other may come in any order. Raises ConfigError.
+    """
+    known = _field_types(type(config))
+    values = dataclasses.asdict(config)
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"{assignment!r}: expected FIELD=VALUE, such as model.stn.kind=tps")
+        if name not in known:
+            raise _unknown_field(name, known)
+        if dataclasses.is_dataclass(known[name]):
+            first = dataclasses.fields(known[name])[0].name
+            raise ConfigError(f"{name} is a section: set one of its fields, such as {name}.{first}")
+        *sections, leaf = name.split(".")
+        target = values
+        for section in sections:
+            target = target[section]
+        target[leaf] = _parse(name, text, known[name])
+    return _build(type(config), values, known)
+
+
+def to_json(config: Config) -> str:
+    """The whole configuration as JSON, a nested object; `from_json` reads it back."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def from_json(text: str) -> Config:
+    """The configuration that `to_json` wrote; fields that it lacks take their defaults. Raises ConfigError."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"the configuration is not JSON: {error}") from None
+    return _build(Config, values, _field_types(Config))
+
+
+def _build(section: type[Section], values: object, known: dict[str, Kind]):
+    if not isinstance(values, dict):
+        raise ConfigError(f"{section.path or 'the configuration'}: expected an object of fields, not {values!r}")
+    arguments = {}
+    for name, value in values.items():
+        dotted = _dotted(section.path, name)
+        if dotted not in known:
+            raise _unknown_field(dotted, known)
+        if dataclasses.is_dataclass(known[dotted]):
+            value = _build(known[dotted], value, known)
+        elif isinstance(value, list):  # JSON has no tuples
+            value = tuple(value)
+        arguments[name] = value
+    return section(**arguments)
+
+
+def _parse(name: str, text: str, kind: Kind) -> object:
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if kind == tuple[int, ...]:
+            return tuple(int(part) for part in text.split(","))
+        return kind(text)  # str, int, float
+    except (KeyError, ValueError):
+        raise ConfigError(f"{name} = {text}: expected {_describe(kind)}") from None
+
+
+def _has_type(value: object, kind: Kind) -> bool:
+    if kind == tuple[int, ...]:
+        return isinstance(value, tuple) and all(_has_type(part, int) for part in value)
+    if kind is float:  # an int will do; a NaN or an infinity would not survive JSON
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _describe(kind: Kind) -> str:
+    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+    return "integers, such as 16,32,64" if kind == tuple[int, ...] else names.get(kind) or f"a {kind.__name__}"
+
+
+def _field_types(section: type[Section]) -> dict[str, Kind]:
+    """Every dotted name below `section`, sections included, with its type."""
+    known = {}
+    for f in dataclasses.fields(section):
+        known[_dotted(section.path, f.name)] = f.type
+        if dataclasses.is_dataclass(f.type):
+            known |= _field_types(f.type)
+    return known
+
+
+def _dotted(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _unknown_field(name: str, known: Iterable[str]) -> ConfigError:
+    def likeness(candidate: str) -> float:  # of the whole name and of its last part: `stn.knd`, or `knd` alone
+        pairs = [(name, candidate), (name.rpartition(".")[2], candidate.rpartition(".")[2])]
+        return sum(difflib.SequenceMatcher(None, a, b).ratio() for a, b in pairs)
+
+    return ConfigError(f"unknown configuration field {name}; the nearest is {max(known, key=likeness)}")

@@ -1,0 +1,88 @@
+"""Convolution and max pooling, each in the formulation that is fastest on the backend at hand.
+
+XLA's convolution gradient is slow on the CPU: there a convolution is written as shifted slices side by side and one
+matrix product, which gives the same numbers. Elsewhere the library's convolution is right. The choice is made here and
+nowhere else; `tests/test_conv.py` holds the two against each other.
+"""
+
+from itertools import product
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+Pair = tuple[int, int]
+
+
+def out_length(length: int, window: int, stride: int, padding: int) -> int:
+    """The number of places of a window of `window` pixels in `length` pixels with `padding` on both sides."""
+    return (length + 2 * padding - window) // stride + 1
+
+
+def _shifted_slices(x, window: Pair, strides: Pair, padding: Pair, fill: float):
+    """The pixels under each position of the window: a list of window[0] * window[1] arrays `B h w C`."""
+    height = out_length(x.shape[1], window[0], strides[0], padding[0])
+    width = out_length(x.shape[2], window[1], strides[1], padding[1])
+    x = jnp.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)), constant_values=fill)
+    rows, columns = strides[0] * (height - 1) + 1, strides[1] * (width - 1) + 1
+    return [
+        x[:, i : i + rows : strides[0], j : j + columns : strides[1]]
+        for i, j in product(range(window[0]), range(window[1]))
+    ]
+
+
+def matmul_conv(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "kh kw C F"], *, strides: Pair, padding: Pair
+) -> Float[Array, "B h w F"]:
+    """A convolution as one matrix product over shifted slices: the formulation for CPUs."""
+    slices = _shifted_slices(x, kernel.shape[:2], strides, padding, 0.0)
+    patches = slices[0] if len(slices) == 1 else jnp.concatenate(slices, axis=-1)
+    return patches @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def library_conv(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "kh kw C F"], *, strides: Pair, padding: Pair
+) -> Float[Array, "B h w F"]:
+    """The same convolution by XLA's own operator: the formulation for GPUs and TPUs."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, [(p, p) for p in padding], dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def max_pool(x: Float[Array, "B H W C"], window: Pair, strides: Pair, *, padding: Pair = (0, 0)):
+    """The maximum over windows, `Float[Array, "B h w C"]`; outside the image nothing is ever the maximum."""
+    if jax.default_backend() != "cpu":
+        return nn.max_pool(x, window, strides, [(p, p) for p in padding])
+    # On the CPU the gradient of the library's reduce_window is a slow scatter; that of a chain of maxima is not.
+    slices = _shifted_slices(x, window, strides, padding, -jnp.inf)
+    result = slices[0]
+    for other in slices[1:]:
+        # Not jnp.maximum: its gradient asks whether the input equals the maximum, which XLA may compute anew with
+        # another rounding, and where it does the gradient is lost.
+        result = jnp.where(result >= other, result, other)
+    return result
+
+
+class Conv(nn.Module):
+    """A convolution `B H W C -> B h w F`, without bias unless asked; half the kernel is padded (SAME at stride 1)."""
+
+    features: int
+    kernel: Pair = (3, 3)
+    strides: Pair = (1, 1)
+    padding: Pair | None = None  # pixels on both sides; None: half the kernel
+    use_bias: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w {self.features}"]:
+        init = nn.initializers.he_normal()
+        kernel = self.param("kernel", init, (*self.kernel, x.shape[-1], self.features), jnp.float32)
+        padding = self.padding or (self.kernel[0] // 2, self.kernel[1] // 2)
+        convolve = matmul_conv if jax.default_backend() == "cpu" else library_conv
+        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), strides=self.strides, padding=padding)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + bias.astype(self.dtype)[None, None, None]
+        return y

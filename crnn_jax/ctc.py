@@ -1,0 +1,67 @@
+"""Connectionist temporal classification (Graves et al. 2006): loss, frame posteriors, greedy decoding. Blank is 0."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+
+def ctc_loss(
+    logits: Float[Array, "B T K"], labels: Int[Array, "B N"], label_lengths: Int[Array, " B"]
+) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
+    """Negative log-likelihood of each label, in nats and float32, and whether the label fits into T frames at all.
+
+    `labels` hold class ids from 1 on, the first `label_lengths` of each row, with zeros behind; N >= 1. An infeasible
+    label (see `feasible`) has loss 0 and gradient 0: count it with the mask rather than let it poison a mean. No NaN
+    or infinity arises from finite logits.
+
+    Whatever the dtype of the logits, everything is computed in float32 at the highest matmul precision: bfloat16
+    errs by 0.1 nats at a loss of 100, and optax picks the labels' log-probabilities by a product with a one-hot.
+    """
+    batch, frames, _ = logits.shape
+    fits = feasible(labels, label_lengths, frames=frames)
+    label_paddings = (jnp.arange(labels.shape[1])[None] >= label_lengths[:, None]).astype(jnp.float32)
+    with jax.default_matmul_precision("highest"):
+        loss = optax.ctc_loss(logits.astype(jnp.float32), jnp.zeros((batch, frames)), labels, label_paddings)
+    # Rounding can take the loss of a certain label to -8e-8; jnp.maximum would halve the gradient where it is 0.
+    loss = loss - jax.lax.stop_gradient(jnp.minimum(loss, 0.0))
+    return jnp.where(fits, loss, 0.0), fits
+
+
+def feasible(labels: Int[Array, "B N"], label_lengths: Int[Array, " B"], *, frames: int) -> Bool[Array, " B"]:
+    """Whether `frames` frames can spell the label: one for each character, a blank between equal neighbours."""
+    inside = jnp.arange(1, labels.shape[1])[None] < label_lengths[:, None]
+    repeats = jnp.sum((labels[:, 1:] == labels[:, :-1]) & inside, axis=1)
+    return label_lengths + repeats <= frames
+
+
+def frame_posteriors(
+    logits: Float[Array, "B T K"], labels: Int[Array, "B N"], label_lengths: Int[Array, " B"]
+) -> Float[Array, "B T K"]:
+    """The probability of each class at each frame given that the label is right, over all paths that spell it.
+
+    Rows sum to 1. From the identity d loss / d logits = softmax(logits) - posterior (Graves et al. 2006, eq. 16), so
+    the forward-backward recursion is what autodiff makes of the loss. For an infeasible label, the softmax itself.
+    """
+    logits = logits.astype(jnp.float32)
+    gradient = jax.grad(lambda z: ctc_loss(z, labels, label_lengths)[0].sum())(logits)
+    return jax.nn.softmax(logits) - gradient
+
+
+def greedy_decode(logits: Float[Array, "T K"]) -> tuple[Int[Array, " T"], Int[Array, ""], Float[Array, ""]]:
+    """The most probable path of ONE example, collapsed: repeats merged, then blanks dropped.
+
+    Returns:
+        ids: int32, the class ids packed to the left, zeros behind.
+        length: how many of them count.
+        confidence: the probability of that one path, 0..1: the product over all frames, blanks included, of the
+            largest class probability. Other paths spell the same text, so the text's own probability is higher.
+    """
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    path = jnp.argmax(log_probs, axis=-1).astype(jnp.int32)
+    previous = jnp.concatenate([jnp.zeros(1, jnp.int32), path[:-1]])
+    kept = (path != 0) & (path != previous)
+    # Every kept id goes to its rank among the kept; the others go one past the end, where `drop` loses them.
+    slot = jnp.where(kept, jnp.cumsum(kept) - 1, path.size)
+    ids = jnp.zeros_like(path).at[slot].set(path, mode="drop")
+    return ids, jnp.sum(kept, dtype=jnp.int32), jnp.exp(jnp.sum(jnp.max(log_probs, axis=-1)))

@@ -1,0 +1,135 @@
+"""The one way in for every image: decode, grey, fit to the size of the model. NumPy and Pillow, on the host.
+
+Images stay uint8 until they are on the device; the model itself takes them to -1 .. 1.
+"""
+
+import io
+import os
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray | jax.Array
+
+
+class ImageError(ValueError):
+    """What was given is no image that can be read: its message is one line that names it."""
+
+
+def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndarray, "H W"]:
+    """The grey image in `source`: a path, an encoded file as bytes, a Pillow image, or a uint8 array.
+
+    Any mode is read: transparency is laid over white, EXIF orientation is applied, wider than 8 bits is scaled to
+    8 (see `_to_8_bits`), of several frames the first is taken. Arrays are [H,W], [H,W,1], RGB [H,W,3] or RGBA [H,W,4].
+    `name` stands for the image in messages; by default it is the path. Raises ImageError.
+    """
+    if isinstance(source, Image.Image):
+        name = name or getattr(source, "filename", "") or "image"
+        return _decode(source, name)
+    if isinstance(source, np.ndarray | jax.Array):
+        name = name or "array"
+        return _decode(_from_array(np.asarray(source), name), name)
+    if not isinstance(source, bytes):
+        name = name or os.fspath(source)
+        try:
+            source = Path(source).read_bytes()
+        except OSError as error:  # missing, a folder, not permitted
+            raise ImageError(f"{name}: {error.strerror}") from None
+    return _decode(io.BytesIO(source), name or "image")
+
+
+def fit_image(
+    grey: UInt8[np.ndarray, "H W"], *, height: int, width: int, fit: str = "resize", max_width: int = 400
+) -> UInt8[np.ndarray, "h w"]:
+    """`grey` at the size that a model takes: `height` x `width`, or for fit="pad" `height` x one of the buckets.
+
+    resize: stretched, as Shi et al. 2015 (section 3.2) do. pad: scaled to `height` with its aspect kept, squeezed only
+    where it would be wider than `max_width`, then its last column is repeated up to `bucket_width`.
+
+    Bicubic with antialiasing (Pillow widens the kernel by the factor of reduction): the recognisers that the field
+    compares (deep-text-recognition-benchmark, PARSeq) resize so, and strokes of small crops stay sharper than
+    with bilinear.
+    """
+    if fit == "resize":
+        return _resize(grey, height, width)
+    if fit != "pad":
+        raise ValueError(f"fit = {fit!r}: expected resize or pad")
+    natural = max(1, round(grey.shape[1] * height / grey.shape[0]))
+    scaled = _resize(grey, height, min(natural, max_width))
+    padding = bucket_width(scaled.shape[1], narrowest=width, widest=max_width) - scaled.shape[1]
+    # Repeating the edge makes no edge of its own, which a constant would.
+    return np.pad(scaled, ((0, 0), (0, padding)), mode="edge")
+
+
+def bucket_width(width: int, *, narrowest: int, widest: int) -> int:
+    """The width that an image of `width` is padded to: a multiple of `narrowest`, or `widest` where that is less.
+
+    Few buckets, since the model is compiled once for each: four for 100 and 400.
+    """
+    return min(-(-width // narrowest) * narrowest, widest)
+
+
+def _decode(source: Image.Image | io.BytesIO, name: str) -> UInt8[np.ndarray, "H W"]:
+    try:
+        if isinstance(source, Image.Image):
+            return _grey(source)
+        with warnings.catch_warnings():
+            # Pillow warns above its limit and refuses above twice that; an image of a word is never near.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(source) as image:
+                return _grey(image)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ImageError(f"{name}: larger than {Image.MAX_IMAGE_PIXELS} pixels") from None
+    except UnidentifiedImageError:
+        empty = isinstance(source, io.BytesIO) and not source.getvalue()
+        raise ImageError(f"{name}: {'empty' if empty else 'not an image of a known format'}") from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise ImageError(f"{name}: does not decode: {' '.join(str(error).split())}") from error
+
+
+def _grey(image: Image.Image) -> UInt8[np.ndarray, "H W"]:
+    if 0 in image.size:
+        raise ValueError("it has no pixels")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return _to_8_bits(np.asarray(image), tops=[65535])
+    if image.mode == "I":
+        return _to_8_bits(np.asarray(image), tops=[255, 65535])
+    if image.mode == "F":
+        return _to_8_bits(np.asarray(image), tops=[1, 255, 65535])
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode not in ("1", "L"):
+        image = image.convert("RGB")  # not every mode converts to L directly
+    return np.array(image.convert("L"))
+
+
+def _to_8_bits(values: np.ndarray, tops: list[int]) -> UInt8[np.ndarray, "H W"]:
+    """Values scaled to 0 .. 255 from 0 .. the first of `tops` that holds them all, or else from their own range.
+
+    The range of 16 bit images is known; that of 32 bit integers and floats has to be guessed from the values.
+    """
+    values = np.nan_to_num(values.astype(np.float64))
+    low, high = values.min(), values.max()
+    if low >= 0 and high <= tops[-1]:
+        low, high = 0, next(top for top in tops if high <= top)
+    return np.rint((values - low) * 255 / ((high - low) or 1)).astype(np.uint8)
+
+
+def _from_array(array: np.ndarray, name: str) -> Image.Image:
+    if array.dtype != np.uint8:
+        raise ImageError(f"{name}: expected uint8 values, got {array.dtype}")
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
+        raise ImageError(f"{name}: expected shape [H,W], [H,W,1], [H,W,3] or [H,W,4], got {list(array.shape)}")
+    if array.size == 0:
+        raise ImageError(f"{name}: empty, of shape {list(array.shape)}")
+    return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
+
+
+def _resize(grey: UInt8[np.ndarray, "H W"], height: int, width: int) -> UInt8[np.ndarray, "h w"]:
+    return np.array(Image.fromarray(grey).resize((width, height), Image.Resampling.BICUBIC))

@@ -1,0 +1,105 @@
+"""How well words were read: word accuracy, 1-NED, CER, confidence, as sums and counts that are divided once."""
+
+import dataclasses
+import string
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Score:
+    """Sums over words. Scores add up (`sum(scores, Score())`); the ratios of no words are NaN."""
+
+    count: int = 0  # words
+    correct: int = 0  # words read without an error
+    ned_sum: float = 0.0  # of 1 - distance / longer length, a word
+    edits: int = 0  # insertions, deletions and substitutions
+    characters: int = 0  # of the true words
+    confidence_sum: float = 0.0
+
+    def __add__(self, other: "Score") -> "Score":
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Score(*(mine + theirs for mine, theirs in pairs))
+
+    @property
+    def word_accuracy(self) -> float:
+        """Words read without an error, 0 .. 100."""
+        return 100 * _ratio(self.correct, self.count)
+
+    @property
+    def one_minus_ned(self) -> float:
+        """Mean of 1 - distance / longer length over words, 0 .. 100: the 1-N.E.D. of ICDAR 2019 (ReCTS, LSVT)."""
+        return 100 * _ratio(self.ned_sum, self.count)
+
+    @property
+    def cer(self) -> float:
+        """Character error rate: edits per true character, 0 and up, 100 being one each."""
+        return 100 * _ratio(self.edits, self.characters)
+
+    @property
+    def confidence(self) -> float:
+        """Mean confidence, 0 .. 1."""
+        return _ratio(self.confidence_sum, self.count)
+
+
+def score_words(
+    predictions: Iterable[str],
+    truths: Iterable[str],
+    confidences: Iterable[float],
+    *,
+    cased: bool = False,
+    punctuation: bool = False,
+) -> Score:
+    """The score of predictions against the true words, both brought to one form by `normalise` first.
+
+    ValueError where the three differ in length.
+    """
+    count = correct = edits = characters = 0
+    ned_sum = confidence_sum = 0.0
+    for prediction, truth, confidence in zip(predictions, truths, confidences, strict=True):
+        prediction = normalise(prediction, cased=cased, punctuation=punctuation)
+        truth = normalise(truth, cased=cased, punctuation=punctuation)
+        distance = edit_distance(prediction, truth)
+        longer = max(len(prediction), len(truth))
+        count += 1
+        correct += distance == 0
+        ned_sum += 1 - distance / longer if longer else 1.0  # two empty words are equal
+        edits += distance
+        characters += len(truth)
+        confidence_sum += float(confidence)
+    return Score(count, correct, ned_sum, edits, characters, confidence_sum)
+
+
+def normalise(text: str, *, cased: bool = False, punctuation: bool = False) -> str:
+    """`text` as the protocol compares it: lower-case ASCII letters and digits, everything else dropped.
+
+    `cased` keeps the case; `punctuation` keeps the 32 ASCII punctuation marks. Spaces are dropped always.
+    """
+    kept = string.ascii_letters + string.digits + (string.punctuation if punctuation else "")
+    return "".join(c for c in (text if cased else text.lower()) if c in kept)
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Levenshtein distance: the least number of insertions, deletions and substitutions that make `b` of `a`."""
+    if a == b:
+        return 0
+    above = list(range(len(b) + 1))  # distances of the part of a read so far to every prefix of b
+    for i, x in enumerate(a, start=1):
+        row = [i]
+        for y, diagonal, up in zip(b, above, above[1:], strict=False):
+            # Comparing in place halves the time of min().
+            best = diagonal
+            if x != y:
+                left = row[-1]
+                if up < best:
+                    best = up
+                if left < best:
+                    best = left
+                best += 1
+            row.append(best)
+        above = row
+    return above[-1]
+
+
+def _ratio(total: int | float, count: int) -> float:
+    return total / count if count else float("nan")

@@ -1,0 +1,104 @@
+"""CRNN = [STN] -> CNN -> bidirectional LSTM -> logits (Shi et al. 2015, section 2; with an STN: Shi et al. 2016)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from crnn_jax.charset import Charset
+from crnn_jax.cnn import STACKS, CnnBlock, stack_size
+from crnn_jax.config import ModelConfig
+from crnn_jax.lstm import BiLSTM
+from crnn_jax.stn import SpatialTransformer
+
+
+class CRNN(nn.Module):
+    """The network of a `ModelConfig`. Images come as they are, uint8; logits leave in float32.
+
+    `axis_name` names the mapped axis of devices over which BatchNorm shares its statistics in training.
+    """
+
+    config: ModelConfig
+    axis_name: str | None = None
+
+    def setup(self):
+        """The parts: `stn` (where there is one), `block1`, `block2`, ..., `lstm1`, ..., `head`."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        self.blocks = [
+            CnnBlock(layers, dtype, self.axis_name, name=f"block{i}")
+            for i, layers in enumerate(STACKS[config.cnn], start=1)
+        ]
+        if config.stn.kind != "none":
+            stn = config.stn
+            self.stn = SpatialTransformer(
+                kind=stn.kind,
+                fiducials=stn.fiducials,
+                start=stn.start,
+                disturbance=stn.disturbance,
+                feature_gain=stn.feature_gain,
+                bound=stn.bound,
+                features=stn.features,
+                dtype=dtype,
+                axis_name=self.axis_name,
+            )
+        self.lstms = [BiLSTM(config.lstm_features, dtype, name=f"lstm{i + 1}") for i in range(config.lstm_layers)]
+        # Between two layers both directions are projected to one layer's features, as in the authors' code.
+        self.bridges = [
+            nn.Dense(config.lstm_features, dtype=dtype, name=f"bridge{i + 1}") for i in range(config.lstm_layers - 1)
+        ]
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Dense(Charset.of(config.charset).num_classes, name="head")
+
+    def __call__(self, images: UInt8[Array, "B H W"], *, train: bool = False) -> Float[Array, "B T K"]:
+        """Logits of every frame; T is `num_frames(config, W)`. With `train` batch statistics are updated."""
+        x = self._rectify(images, train=train)[0] if self._stn_at("image") else self._normalise(images)
+        for i, block in enumerate(self.blocks, start=1):
+            x = block(x, train=train)
+            if self._stn_at(f"block{i}"):
+                x, _ = self.stn(x, out_size=x.shape[1:3], train=train)
+        batch, rows, frames, features = x.shape
+        assert frames == num_frames(self.config, images.shape[2]), "the table's arithmetic and the stack disagree"
+        x = x.transpose(0, 2, 1, 3).reshape(batch, frames, rows * features)
+        for i, lstm in enumerate(self.lstms):
+            x = lstm(self.bridges[i - 1](x) if i else x)
+        return self.head(self.dropout(x, deterministic=not train).astype(jnp.float32))
+
+    def rectify(self, images: UInt8[Array, "B H W"], *, train: bool = False):
+        """What the STN in front of the CNN makes of images: (`Float[B, h, w, 1]` in -1..1, parameters `Float[B, P]`).
+
+        Raises ValueError for a model without an STN on the image.
+        """
+        if not self._stn_at("image"):
+            raise ValueError("this model has no spatial transformer in front of its CNN")
+        return self._rectify(images, train=train)
+
+    def _stn_at(self, placement: str) -> bool:
+        return self.config.stn.kind != "none" and self.config.stn.placement == placement
+
+    def _normalise(self, images):
+        return (images.astype(jnp.float32) / 127.5 - 1.0)[..., None]
+
+    def _rectify(self, images, *, train: bool):
+        # An identity grid of the input's own size samples on its pixels, where the bilinear gradient has its kinks:
+        # the transformer reads an enlarged image instead (DESIGN: sampler).
+        height, width = images.shape[1:]
+        x, factor = self._normalise(images), self.config.stn.oversample
+        if factor > 1:
+            size = (round(height * factor), round(width * factor))
+            x = jax.image.resize(x, (x.shape[0], *size, 1), "linear")
+        return self.stn(x, out_size=(height, width), train=train)
+
+
+def build(config: ModelConfig, *, axis_name: str | None = None) -> CRNN:
+    """The network of a config; `axis_name` under pmap only."""
+    return CRNN(config, axis_name)
+
+
+def num_frames(config: ModelConfig, width: int) -> int:
+    """Frames T that the logits of an image `width` pixels wide have."""
+    return stack_size(STACKS[config.cnn], (config.height, width))[1]
+
+
+def count_parameters(variables) -> int:
+    """Trained numbers in a model's variables."""
+    return sum(x.size for x in jax.tree.leaves(variables["params"]))

@@ -1,0 +1,92 @@
+"""Read words: `crnn_jax.load(NAME or DIR) -> Reader`, `Reader.read(images) -> list[Reading]`."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from crnn_jax.charset import Charset
+from crnn_jax.config import Config
+from crnn_jax.ctc import greedy_decode
+from crnn_jax.images import ImageSource, fit_image, load_image
+from crnn_jax.model import CRNN, build
+from crnn_jax.training.checkpoint import find_model, load_variables
+
+BATCH_SIZES = (1, 8, 64)  # a batch is filled up to the next of these, so that few shapes are ever compiled
+
+
+class Reading(NamedTuple):
+    """One word as it was read."""
+
+    text: str
+    confidence: float  # 0..1: the product over frames of the likeliest class's probability
+
+
+class Reader:
+    """A model with its weights, ready to read.
+
+    Attributes:
+        config: the configuration that it was trained by.
+        model: the network; `model.apply(variables, images: uint8[B, H, W])` gives logits.
+        variables: params and batch_stats.
+        charset: what the classes of the logits stand for.
+    """
+
+    def __init__(self, config: Config, variables: dict):
+        self.config: Config = config
+        self.model: CRNN = build(config.model)
+        self.variables = jax.device_put(variables)
+        self.charset = Charset.of(config.model.charset)
+
+    def fit(self, image: ImageSource) -> UInt8[np.ndarray, "h w"]:
+        """An image as the model sees it: grey, at the model's height, stretched or padded. Raises ImageError."""
+        model = self.config.model
+        return fit_image(
+            load_image(image), height=model.height, width=model.width, fit=model.fit, max_width=model.max_width
+        )
+
+    def read(self, images: Iterable[ImageSource]) -> list[Reading]:
+        """Reads words: paths, Pillow images or uint8 arrays, one word each, any number of them, any sizes.
+
+        Raises ImageError, one line that names the image, at the first that cannot be decoded; TypeError for a single
+        image that is in no list.
+        """
+        shape = getattr(images, "shape", (0, 0, 0))  # of an array: [B,H,W] is a list of images, [H,W] or [H,W,3] is one
+        if isinstance(images, str | bytes) or len(shape) < 3 or len(shape) == 3 and shape[-1] in (3, 4):
+            raise TypeError("read takes a list of images, also of one: read([image])")
+        return self.read_fitted([self.fit(image) for image in images])
+
+    def read_fitted(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Reading]:
+        """Reads images that `fit` has brought to a size of the model."""
+        by_width = defaultdict(list)
+        for index, image in enumerate(images):
+            by_width[image.shape[1]].append(index)
+        readings: list[Reading | None] = [None] * len(images)
+        for indices in by_width.values():
+            for first in range(0, len(indices), BATCH_SIZES[-1]):
+                rows = indices[first : first + BATCH_SIZES[-1]]
+                size = next(size for size in BATCH_SIZES if size >= len(rows))
+                batch = np.stack([images[i] for i in rows] + [images[rows[0]]] * (size - len(rows)))
+                ids, confidence = jax.device_get(_read_batch(self.variables, batch, model=self.model))
+                for i, row, sure in zip(rows, ids, confidence, strict=False):
+                    readings[i] = Reading(self.charset.decode(row), float(sure))
+        return readings
+
+
+@partial(jax.jit, static_argnames="model")
+def _read_batch(variables, images, *, model: CRNN):
+    ids, _, confidence = jax.vmap(greedy_decode)(model.apply(variables, images))
+    return ids, confidence
+
+
+def load(model: str | Path = "tiny") -> Reader:
+    """The reader of a bundled model (by its name), of a model folder, or of a run's workdir (its best checkpoint).
+
+    Raises CheckpointError, one line, where there is no such model or its files are not whole.
+    """
+    return Reader(*load_variables(find_model(str(model))))

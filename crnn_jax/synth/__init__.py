@@ -1,0 +1,1 @@
+"""Word images rendered on the device: words, a glyph bank, layout, ink, colour, camera."""

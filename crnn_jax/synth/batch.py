@@ -1,0 +1,80 @@
+"""A training batch from nothing but a key: words drawn, rendered and labelled on the device."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, UInt8
+
+from crnn_jax.charset import Charset
+from crnn_jax.config import Config
+from crnn_jax.synth.bank import Bank, load_bank
+from crnn_jax.synth.render import example_keys, render
+from crnn_jax.synth.style import STYLES
+from crnn_jax.synth.words import GLYPHS, WordTable, load_words, sample_word
+
+
+class Source(NamedTuple):
+    """All that rendering needs, on the device: about 300 MB with every font. Pass it as an argument of jitted code."""
+
+    bank: Bank
+    words: WordTable
+    classes: Int[Array, "94"]  # class id of each glyph, 0 where the charset has none
+
+
+class Batch(NamedTuple):
+    """Images with their labels."""
+
+    image: UInt8[Array, "B H W"]
+    label: Int[Array, "B N"]  # class ids, 0 behind the end
+    label_length: Int[Array, " B"]
+
+
+def load_source(config: Config) -> Source:
+    """The glyph bank and the words of a config, on the default device."""
+    charset = Charset.of(config.model.charset)
+    classes = [charset.encode(c)[0] if c in charset.characters else 0 for c in map(charset.fold, GLYPHS)]
+    return Source(load_bank(config.data.fonts), load_words(config.data.max_length), jnp.array(classes))
+
+
+def to_classes(glyphs: Int[Array, " N"], length: Int[Array, ""], classes: Int[Array, "94"]):
+    """A string's label: class ids moved to the left over characters that the charset lacks, and their number."""
+    ids = jnp.where(jnp.arange(glyphs.shape[0]) < length, classes[glyphs], 0)
+    label = ids[jnp.argsort(ids == 0, stable=True)]
+    return label, jnp.sum(label > 0)
+
+
+def synth_batch(
+    key, source: Source, *, batch_size: int, config: Config, first_index=0, held_out: bool = False
+) -> Batch:
+    """Draw, render and label `batch_size` words. Example i depends on `key` and `first_index + i` alone.
+
+    `held_out` draws the words that training never sees; use a key of its own for it.
+    """
+    word_key, image_key = jax.random.split(key)
+    data, model = config.data, config.model
+
+    def draw(example_key):
+        bits = jax.random.bits(example_key, (5 * data.max_length + 16,))
+        return sample_word(
+            bits,
+            source.words,
+            held_out=held_out,
+            share_digits=data.share_digits,
+            share_random=data.share_random,
+            share_punctuation=data.share_punctuation,
+        )
+
+    glyphs, lengths = jax.vmap(draw)(example_keys(word_key, first_index, batch_size))
+    image = render(
+        image_key,
+        source.bank,
+        glyphs,
+        lengths,
+        style=STYLES[data.style],
+        height=model.height,
+        width=model.width,
+        first_index=first_index,
+    )
+    label, label_length = jax.vmap(to_classes, in_axes=(0, 0, None))(glyphs, lengths, source.classes)
+    return Batch(image, label, label_length)

@@ -1,0 +1,125 @@
+"""Grey levels: how the layers of a word are filled and laid over each other. All values are 0 to 1."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from crnn_jax.synth.draws import Draws
+from crnn_jax.synth.style import Style
+
+
+class Fill(NamedTuple):
+    """One layer's colour and the texture blended into it."""
+
+    level: Float[Array, ""]
+    texture: Int[Array, ""]  # index of the texture's first pixel in the flat bank of textures
+    amount: Float[Array, ""]  # of the texture
+    mode: Int[Array, ""]
+    texture_below: Bool[Array, ""]
+
+
+class Look(NamedTuple):
+    """The colours of one word."""
+
+    ground: Fill
+    ink: Fill
+    border: Fill
+    ink_mode: Int[Array, ""]
+    border_mode: Int[Array, ""]
+    rescue: Float[Array, ""]  # extra contrast for ink that would not be seen
+
+
+def _draw_fill(draws: Draws, level, textures_shape, size, plain, style: Style) -> Fill:
+    count, tall, wide = textures_shape
+    row, column = draws.choice(tall - size[0] + 1), draws.choice(max(wide - size[1], 0) + 1)
+    texture = (draws.choice(count) * tall + row) * wide + column
+    amount = jnp.where(plain, 0.0, jnp.minimum(jnp.abs(style.blend_std * draws.normal()), 1.0))
+    # A colour over nothing of a texture is that colour only when the texture lies on top.
+    return Fill(level, texture, amount, jnp.where(plain, 0, draws.choice(5)), plain | draws.chance(0.5))
+
+
+def draw_look(draws: Draws, textures: UInt8[Array, "N h w"], *, size: tuple[int, int], style: Style) -> Look:
+    """The colours of ground, ink and border: two of a bimodal pair a good way apart, one at random."""
+    plain = draws.chance(style.plain_share)
+    ground = draws.uniform() ** 0.75
+    apart = 0.05 + 0.26 * jnp.abs(draws.normal()) + jnp.where(plain, style.min_contrast, 0.0)
+    ink = ground + jnp.where(draws.chance(0.5), -apart, apart)
+    ink = jnp.where(ink < 0, ground + apart, jnp.where(ink > 1, ground - apart, ink))
+    levels = (ground, jnp.clip(ink, 0.0, 1.0), draws.uniform())
+    fills = [_draw_fill(draws, level, textures.shape, size, plain, style) for level in levels]
+    modes = [jnp.where(plain, 0, draws.choice(5)) for _ in range(2)]
+    return Look(*fills, *modes, 0.03 + draws.uniform(0.0, 0.1))
+
+
+def blend(mode: Int[Array, ""], source, alpha, ground) -> Float[Array, "H W"]:
+    """`source` with coverage `alpha` over an opaque ground: normal, add, inverted multiply, screen or maximum.
+
+    The five modes that Synth90k's generator draws from.
+    """
+    over, under = source * alpha, ground * (1 - alpha)
+    choices = (
+        over + under,
+        jnp.minimum(over + ground, 1.0),
+        (1 - over) * under,
+        1 - (1 - over) * (1 - under),
+        jnp.maximum(over, under),
+    )
+    result = choices[0]
+    for k in range(1, 5):
+        result = jnp.where(mode == k, choices[k], result)
+    return result
+
+
+def paint(fill: Fill, textures: UInt8[Array, "N h w"], size: tuple[int, int]) -> Float[Array, "H W"]:
+    """A layer's grey levels: its colour blended with a crop of a texture."""
+    _, _, wide = textures.shape
+    # Images wider than the textures see them repeated in a mirror, so that there is no seam.
+    column = jnp.arange(size[1])
+    column = jnp.abs((column + wide - 1) % (2 * wide - 2) - (wide - 1)) if size[1] > wide else column
+    index = fill.texture + (jnp.arange(size[0]) * wide)[:, None] + column[None, :]
+    texture = textures.reshape(-1).at[index].get(mode="promise_in_bounds").astype(jnp.float32) / 255
+    source = jnp.where(fill.texture_below, texture, fill.level)
+    amount = jnp.where(fill.texture_below, fill.amount, 1 - fill.amount)
+    return jnp.clip(blend(fill.mode, source, amount, jnp.where(fill.texture_below, fill.level, texture)), 0.0, 1.0)
+
+
+def contrast(image: Float[Array, "H W"], alpha: Float[Array, "H W"]) -> Float[Array, ""]:
+    """The mean under the ink less the mean around it."""
+    inside = jnp.sum(alpha)
+    total, under = jnp.sum(image), jnp.sum(image * alpha)
+    return under / (inside + 1e-3) - (total - under) / (image.size - inside + 1e-3)
+
+
+def compose(
+    look: Look,
+    textures: UInt8[Array, "N h w"],
+    lower: Float[Array, "H W"],
+    upper: Float[Array, "H W"] | None,
+    *,
+    style: Style,
+) -> Float[Array, "H W"]:
+    """The word's image before the camera: ground, the lower layer of ink and, for bordered words, the upper one.
+
+    Synth90k's generator throws samples away until the contrast is large enough; here ink that would not be seen is
+    laid on again in normal mode and, where that is not enough, pushed to a level that shows.
+    """
+    size = lower.shape
+    ground = paint(look.ground, textures, size)
+    ink = paint(look.ink, textures, size)
+    if upper is None:
+        image = blend(look.ink_mode, ink, lower, ground)
+        visible = jnp.abs(contrast(image, lower))
+    else:
+        # An upper layer carries the word's ink, the lower one its border's.
+        border = paint(look.border, textures, size)
+        image = blend(look.ink_mode, ink, upper, blend(look.border_mode, border, lower, ground))
+        rim = jnp.clip(lower - upper, 0.0, 1.0)
+        visible = jnp.maximum(jnp.abs(contrast(image, lower)), jnp.abs(contrast(image, rim)))
+    needed = jnp.maximum(style.min_contrast, 0.6 * jnp.std(ground))
+    lost = visible < needed
+    again = blend(jnp.int32(0), ink, lower, ground)
+    have = contrast(again, lower)
+    wanted = jnp.where(jnp.mean(ground) > 0.5, -1.0, 1.0) * (needed + look.rescue)
+    push = jnp.where(jnp.abs(have) < needed, wanted - have, 0.0)
+    return jnp.clip(jnp.where(lost, again + push * lower, image), 0.0, 1.0)

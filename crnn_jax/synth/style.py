@@ -1,0 +1,103 @@
+"""What rendered words look like: one frozen dataclass of distributions, and its presets.
+
+Lengths are in font pixels, of which a font's em has about 60 (`size_mean`), unless another unit is given. `MJSYNTH`
+follows the public generator of Synth90k (Jaderberg et al. 2014, "Synthetic Data and Artificial Neural Networks for
+Natural Scene Text Recognition", section 3, and its code); `PHOTO` widens it towards photographs.
+"""
+
+from dataclasses import dataclass, replace
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Style:
+    """The distributions that a rendered word is drawn from. A `share` is a probability; N is a normal distribution."""
+
+    # Letters
+    size_mean: float = 60.0
+    size_std: float = 10.0
+    bold_share: float = 0.5
+    bold_width: Range = (0.028, 0.053)  # em, added to every stroke
+    oblique_share: float = 0.2
+    oblique_slope: float = 0.2126  # 12 degrees
+    underline_share: float = 0.05
+    # Setting
+    gap: float = 20.0  # between the ink of two letters: gap * Beta(2, 5)
+    advance_share: float = 0.0  # set with the font's own advance widths instead
+    kerning_share: float = 0.2
+    kerning_std: float = 0.1  # relative, a letter
+    curve_share: float = 0.2
+    curve_std: float = 0.1  # letter k from the middle is a * k^2 lower than its neighbour, a ~ N(0, curve_std)
+    # Outline or shadow
+    border_width: tuple[float, float] = (4.0, 4.0)  # mean and standard deviation
+    # View
+    rotation_std: float = 5.0  # degrees
+    wide_share: float = 0.0  # share with the view's deviations multiplied by wide_factor
+    wide_factor: float = 3.0
+    scale_std: float = 0.01
+    shear_std: float = 0.005
+    tilt_std: float = 0.0005  # perspective, a font pixel
+    margin_mean: float = 15.0  # the crop is the ink's box and this margin, shared by both sides; can be negative
+    margin_std: float = 10.0
+    margin_min: float = -12.0
+    # Colour
+    blend_std: float = 0.25  # how much of a texture shows in a layer: |N(0, blend_std)|, at most 1
+    plain_share: float = 0.0  # share of words without blend modes or textures: ink on ground
+    min_contrast: float = 0.075  # of full scale, between ink and ground
+    # Camera
+    soft_edges: float = 1.0  # the generator's own blur: standard deviation factor
+    blur_share: float = 0.0
+    blur: Range = (0.5, 2.0)  # image pixels, standard deviation, drawn for each axis
+    light_std: float = 0.0  # slope of the light over the image, relative
+    noise: Range = (0.3, 0.6)  # grey levels: noise[0] + noise[1] * |N|
+    noisy_share: float = 0.0  # share with the noise multiplied by noisy_factor
+    noisy_factor: float = 12.0
+    jpeg_quality: tuple[float, float] = (80.0, 10.0)  # mean and standard deviation, between 20 and 80
+
+
+MJSYNTH = Style()
+
+PHOTO = replace(
+    MJSYNTH,
+    advance_share=0.5,
+    curve_share=0.25,
+    wide_share=0.2,
+    margin_mean=10.0,
+    margin_std=12.0,
+    plain_share=0.3,
+    blur_share=0.3,
+    blur=(0.4, 1.6),
+    light_std=0.15,
+    noisy_share=0.2,
+    jpeg_quality=(65.0, 20.0),
+)
+
+# Half way between the two: for the last leg of a small network, which cannot afford to dwell on rare photographs.
+MIXED = replace(
+    PHOTO,
+    advance_share=0.25,
+    wide_share=0.1,
+    plain_share=0.15,
+    blur_share=0.15,
+    noisy_share=0.1,
+    margin_mean=13.0,
+    margin_std=11.0,
+)
+
+# Clean print, for a first run that ends in minutes: upright, unblurred, dark on bright or bright on dark.
+PLAIN = replace(
+    MJSYNTH,
+    underline_share=0.0,
+    kerning_share=0.0,
+    curve_share=0.0,
+    oblique_share=0.0,
+    rotation_std=1.0,
+    border_width=(1.0, 0.5),
+    margin_std=3.0,
+    blend_std=0.05,
+    plain_share=1.0,
+    min_contrast=0.3,
+)
+
+STYLES = {"mjsynth": MJSYNTH, "photo": PHOTO, "mixed": MIXED, "plain": PLAIN}

@@ -1,0 +1,164 @@
+"""Which words are rendered: English words in several cases, numbers and prices, random strings and codes.
+
+Ten per cent of the English words are held out: training never renders them, in any case, nor a random string that
+spells one. The split is by a checksum of the word, so it is the same everywhere and for every list.
+"""
+
+import lzma
+import zlib
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, UInt8, UInt32
+
+from crnn_jax.synth.draws import Draws
+
+GLYPHS = "".join(map(chr, range(33, 127)))  # the bank's characters; a glyph's id is its place here
+PAD = 255
+HELD_OUT_ONE_IN = 10
+CASES = (0.32, 0.64, 0.96)  # lower up to the first, UPPER up to the second, Title up to the third, miXeD beyond
+MARKS = ".,!?:;'\"-&*)]"  # behind a word or inside it
+OPENING_MARKS = "\"'([#@$-*&"  # in front of a word
+
+# d a digit, a a letter, x a letter or a digit, in the case drawn for the whole string; all else stands for itself.
+NUMBER_FORMS = (
+    "d dd dd dd ddd ddd ddd dddd dddd dddd ddddd dddddd ddddddd dddddddd dddddddddd "
+    "$d $dd $ddd $d.dd $dd.dd $ddd.dd $d,ddd d.d d.dd dd.d dd.dd ddd.d d,ddd dd,ddd ddd,ddd d% dd% dd.d% "
+    "d:dd dd:dd dd/dd d/dd dd/dd/dd dd.dd.dd dd-dd ddd-dddd (ddd) #d #dd +dd d+d dd-dd-dd dda ddaa daa ddaaa"
+).split()
+CODE_FORMS = (
+    "a aa aaa aaaa aaaaa aaaaaa aaaaaaa aaaaaaaa x xx xxx xxxx xxxxx xxxxxx xxxxxxx xxxxxxxx xxxxxxxxxx xxxxxxxxxxxx "
+    "ad add addd adddd aad aadd aaddd aadddd aaad aaadd aaaddd da dda ddda dad adad a-d a-dd aa-dd aa-ddd a.a. a&a"
+).split()
+
+
+class WordTable(NamedTuple):
+    """Strings as rows of glyph ids, padded with 255."""
+
+    train: UInt8[Array, "n L"]
+    held_out: UInt8[Array, "m L"]
+    held_out_hashes: UInt32[Array, " m"]  # sorted
+    numbers: UInt8[Array, "i L"]  # forms
+    codes: UInt8[Array, "j L"]  # forms
+
+
+def _rows(strings, max_length: int) -> np.ndarray:
+    """Strings as rows of glyph ids."""
+    joined = "".join(s.ljust(max_length) for s in strings).encode("ascii")
+    codes = np.frombuffer(joined, np.uint8).reshape(-1, max_length)
+    return np.where(codes == 32, PAD, codes - 33).astype(np.uint8)
+
+
+def is_held_out(word: str) -> bool:
+    """Whether training never renders this word; the case does not matter."""
+    return zlib.crc32(word.lower().encode()) % HELD_OUT_ONE_IN == 0
+
+
+@cache
+def english_words() -> tuple[str, ...]:
+    """The bundled word list, lower case (`assets/LICENSES.md` names its source)."""
+    packed = (files("crnn_jax.synth") / "assets" / "words.txt.xz").read_bytes()
+    return tuple(lzma.decompress(packed).decode().split())
+
+
+def load_words(max_length: int = 24) -> WordTable:
+    """The table of all words of at most `max_length` characters, on the default device."""
+    words = [w for w in english_words() if len(w) <= max_length]
+    held = _rows([w for w in words if is_held_out(w)], max_length)
+    hashes = np.sort(np.asarray(jax.vmap(spelling_hash)(jnp.asarray(held))))
+    rest = _rows([w for w in words if not is_held_out(w)], max_length)
+    forms = [_rows([f for f in form if len(f) <= max_length], max_length) for form in (NUMBER_FORMS, CODE_FORMS)]
+    return WordTable(*map(jnp.asarray, (rest, held, hashes, *forms)))
+
+
+def _is_lower(glyphs):
+    return (glyphs >= GLYPHS.index("a")) & (glyphs <= GLYPHS.index("z"))
+
+
+def _is_upper(glyphs):
+    return (glyphs >= GLYPHS.index("A")) & (glyphs <= GLYPHS.index("Z"))
+
+
+def spelling_hash(glyphs: Int[Array, " L"] | UInt8[Array, " L"]) -> UInt32[Array, ""]:
+    """A hash of a padded row of glyphs that does not see the case."""
+    glyphs = glyphs.astype(jnp.uint32)
+    lower = jnp.where(_is_upper(glyphs), glyphs + 32, glyphs)
+    powers = jnp.cumprod(jnp.full(glyphs.shape, 0x01000193, jnp.uint32))  # FNV's prime
+    return jnp.sum(jnp.where(glyphs == PAD, 0, (lower + 1) * powers), dtype=jnp.uint32)
+
+
+def _set_case(draws: Draws, glyphs: Int[Array, " L"]) -> Int[Array, " L"]:
+    """Lower, upper, title or mixed case for a row that is lower case."""
+    which, coin = draws.uniform(), draws.uniform(size=glyphs.shape[0]) < 0.5
+    first = jnp.arange(glyphs.shape[0]) == 0
+    raised = jnp.where(
+        which < CASES[0], False, jnp.where(which < CASES[1], True, jnp.where(which < CASES[2], first, coin))
+    )
+    return jnp.where(raised & _is_lower(glyphs), glyphs - 32, glyphs)
+
+
+def _fill_form(draws: Draws, form: Int[Array, " L"]) -> Int[Array, " L"]:
+    """A form's letters and digits drawn at random."""
+    digit = GLYPHS.index("0") + jnp.floor(draws.uniform(0.0, 10.0, size=form.shape[0])).astype(jnp.int32)
+    letter = GLYPHS.index("a") + jnp.floor(draws.uniform(0.0, 26.0, size=form.shape[0])).astype(jnp.int32)
+    either = jnp.where(draws.uniform(size=form.shape[0]) < 10 / 36, digit, letter)
+    filled = jnp.where(form == GLYPHS.index("d"), digit, form)
+    filled = jnp.where(form == GLYPHS.index("a"), letter, filled)
+    return jnp.where(form == GLYPHS.index("x"), either, filled)
+
+
+def _ids(characters: str) -> Int[Array, " n"]:
+    return jnp.array([GLYPHS.index(c) for c in characters])
+
+
+def _punctuate(draws: Draws, glyphs: Int[Array, " L"]) -> Int[Array, " L"]:
+    """One mark in front of, behind or inside a word, where there is room for it."""
+    length = jnp.sum(glyphs != PAD)
+    where, inside = draws.uniform(), draws.choice(1 << 16) % jnp.maximum(length, 1)
+    position = jnp.where(where < 0.6, length, jnp.where(where < 0.8, 0, inside))
+    opening, closing = _ids(OPENING_MARKS), _ids(MARKS)
+    mark = jnp.where(position == 0, opening[draws.choice(len(opening))], closing[draws.choice(len(closing))])
+    slots = jnp.arange(glyphs.shape[0])
+    marked = jnp.where(slots < position, glyphs, jnp.where(slots == position, mark, jnp.roll(glyphs, 1)))
+    return jnp.where(length < glyphs.shape[0], marked, glyphs)
+
+
+def sample_word(
+    bits: UInt32[Array, " n"],
+    table: WordTable,
+    *,
+    held_out: bool = False,
+    share_digits: float = 0.0,
+    share_random: float = 0.0,
+    share_punctuation: float = 0.0,
+) -> tuple[Int[Array, " L"], Int[Array, ""]]:
+    """One string to render: glyph ids (0 behind the end) and its length. Needs `5 L + 16` words of random `bits`.
+
+    `share_digits` of the strings are numbers, prices, dates; `share_random` are random strings and codes; the rest are
+    English words, `share_punctuation` of them with a mark. `held_out` takes the words that training never sees.
+    """
+    draws = Draws(bits)
+    words = table.held_out if held_out else table.train
+    word = words[draws.choice(words.shape[0])].astype(jnp.int32)
+    forms = [f[draws.choice(f.shape[0])].astype(jnp.int32) for f in (table.numbers, table.codes)]
+    kind = draws.uniform()
+    form = jnp.where(kind < share_digits, *forms)
+    string = _fill_form(draws, form)
+    is_word = kind >= share_digits + share_random
+    if not held_out:
+        is_word = is_word | _spells_held_out(string, table)
+    marked = jnp.where(draws.chance(share_punctuation), _punctuate(draws, word), word)
+    glyphs = _set_case(draws, jnp.where(is_word, marked, string))
+    length = jnp.sum(glyphs != PAD)
+    return jnp.where(glyphs == PAD, 0, glyphs), length
+
+
+def _spells_held_out(glyphs: Int[Array, " L"], table: WordTable) -> Bool[Array, ""]:
+    """Whether the row spells a held-out word (or, one time in 300,000, only has the hash of one)."""
+    value = spelling_hash(glyphs)
+    place = jnp.searchsorted(table.held_out_hashes, value)
+    return table.held_out_hashes[jnp.minimum(place, table.held_out_hashes.shape[0] - 1)] == value

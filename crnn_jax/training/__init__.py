@@ -1,0 +1,1 @@
+"""Training: state, step, optimiser, devices, loop, checkpoints, logs."""

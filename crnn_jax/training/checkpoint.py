@@ -1,0 +1,252 @@
+"""Checkpoints: of a run (Orbax, last and best), and of a model alone (what `pretrained/` holds).
+
+    WORKDIR/config.json                 the run's configuration
+    WORKDIR/checkpoints/STEP/state      the TrainState
+    WORKDIR/checkpoints/STEP/meta       config, charset, data position, metrics
+    MODEL/{variables/,config.json,charset.txt,card.json}    averaged parameters and batch statistics
+
+Arrays are saved as NumPy arrays, so that a checkpoint of eight devices opens on one, and the other way round.
+"""
+
+import json
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from crnn_jax.charset import Charset
+from crnn_jax.config import Config, ConfigError, from_json, to_json
+from crnn_jax.training.state import TrainState
+
+# Fields that a resumed run may change: none of them touches what is learnt.
+FREE_FIELDS = {
+    "data.held_out_words",
+    "run.steps_per_dispatch",
+    "run.log_every",
+    "run.eval_every",
+    "run.checkpoint_every",
+    "run.keep",
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or does not fit: its message is one line for the user."""
+
+
+class Checkpoints:
+    """The checkpoints of a run under `workdir`: the last `config.run.keep`, and the best by held-out word accuracy."""
+
+    def __init__(self, workdir: Path, config: Config):
+        self.folder = Path(workdir).absolute() / "checkpoints"
+        self.config = config
+        self._manager = _manager(self.folder, config.run.keep)
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the last checkpoint, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: PyTree, metrics: dict[str, float] | None) -> None:
+        """Saves `state` (NumPy arrays); `metrics` of the held-out words at this step, None where not measured."""
+        meta = {
+            "config": json.loads(to_json(self.config)),
+            "charset": Charset.of(self.config.model.charset).characters,
+            # Words are a function of the run's key and the step: the step is the whole of the data position.
+            "position": {"step": step},
+            "metrics": metrics,
+        }
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        self._manager.save(step, args=args, metrics=metrics, force=True)
+        self._manager.wait_until_finished()
+
+    def restore(self, like: TrainState) -> TrainState:
+        """The last checkpoint as NumPy arrays, in the shape of `like`.
+
+        Raises CheckpointError where it is cut short, or of another configuration or charset.
+        """
+        folder = self.folder / str(self.latest)
+        meta = _read_meta(folder)
+        _refuse_other_run(folder, meta, self.config)
+        like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+        return _read(folder / "state", like)
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._manager.close()
+
+
+def save_inference(path: Path, config: Config, variables: dict, card: dict, *, dtype: str = "float32") -> None:
+    """Writes a model for use alone: variables, config, charset, and a card of what is known of it.
+
+    Args:
+        path: a folder; what it held before is replaced.
+        config: of the run that trained it.
+        variables: params and batch_stats, as `state.variables` or `load_variables` give them.
+        card: training data, time, measured accuracies: anything JSON holds.
+        dtype: float32, or bfloat16 for half the size: floating arrays are cast for storage and cast back when loaded.
+    """
+    path = Path(path).absolute()
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    stored = jax.tree.map(lambda x: np.asarray(jnp.asarray(x, dtype)), {k: variables[k] for k in INFERENCE})
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path / "variables", stored)
+    (path / "config.json").write_text(to_json(config) + "\n")
+    (path / "charset.txt").write_text(Charset.of(config.model.charset).characters + "\n", encoding="utf-8")
+    (path / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+INFERENCE = ("params", "batch_stats")
+
+
+def find_model(name: str) -> Path:
+    """The folder of a bundled model of that name, or else of that path; CheckpointError names the bundled ones."""
+    bundled = Path(str(resources.files("crnn_jax"))) / "pretrained"
+    if (bundled / name / "config.json").is_file():
+        return bundled / name
+    if Path(name).is_dir():
+        return Path(name)
+    names = sorted(folder.parent.name for folder in bundled.glob("*/config.json"))
+    raise CheckpointError(f"{name} is neither a folder nor a bundled model ({', '.join(names) or 'there is none'})")
+
+
+def load_variables(path: Path | str) -> tuple[Config, dict]:
+    """The config and inference variables of a model, of a run (its best checkpoint), or of one checkpoint of a run.
+
+    Args:
+        path: a folder that `save_inference` wrote, a workdir, or WORKDIR/checkpoints/STEP.
+
+    Returns:
+        The config, and {"params", "batch_stats"} as float32 NumPy arrays, the parameters being the averaged ones.
+
+    Raises:
+        CheckpointError: in one line, where the folder is none of these, or is cut short.
+    """
+    path = Path(path).absolute()
+    if (path / "variables").is_dir():
+        charset = _read_text(path / "charset.txt").removesuffix("\n")
+        meta = {"config": _read_json(path / "config.json"), "charset": charset}
+        stored = _read_parts(path / "variables", INFERENCE)
+    else:
+        folder = _training_checkpoint(path)
+        meta = _read_meta(folder)
+        stored = _read_parts(folder / "state", ("ema_params", "batch_stats"))
+        stored = {"params": stored["ema_params"], "batch_stats": stored["batch_stats"]}
+    config = _config_of(path, meta)
+    return config, jax.tree.map(lambda x: np.asarray(x, np.float32), stored)
+
+
+def _manager(folder: Path, keep: int, *, read_only: bool = False) -> ocp.CheckpointManager:
+    def accuracy(metrics):
+        return metrics["word_accuracy"]
+
+    policies = [
+        preservation_policy.LatestN(keep),
+        preservation_policy.BestN(get_metric_fn=accuracy, n=1, keep_checkpoints_without_metrics=False),
+    ]
+    options = ocp.CheckpointManagerOptions(
+        best_fn=accuracy,  # beside the policy: without it the best step is the latest
+        preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+        enable_async_checkpointing=False,  # a saved state is donated to the next dispatch
+        cleanup_tmp_directories=not read_only,  # what a kill in the middle of a save left
+        read_only=read_only,
+    )
+    return ocp.CheckpointManager(folder, options=options)
+
+
+def _training_checkpoint(path: Path) -> Path:
+    """The folder of a training checkpoint: `path` itself, or the best of the run at `path`."""
+    if (path / "state").is_dir():
+        return path
+    if (path / "checkpoints").is_dir():
+        manager = _manager(path / "checkpoints", 1, read_only=True)
+        step = manager.best_step()
+        step = manager.latest_step() if step is None else step  # no evaluation yet
+        manager.close()
+        if step is not None:
+            return path / "checkpoints" / str(step)
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a folder")
+    raise CheckpointError(f"{path} holds no checkpoint")
+
+
+def _read(folder: Path, like: PyTree) -> PyTree:
+    """Restores the whole of a folder in the shape of `like`."""
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(folder, like)
+    except Exception as error:  # Orbax and TensorStore raise many kinds for one cause: the files are not whole
+        raise _unreadable(folder, error) from error
+
+
+def _read_parts(folder: Path, names: tuple[str, ...]) -> dict:
+    """Restores some of the top-level entries of a folder as NumPy arrays, whatever shape they were saved in."""
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            tree = checkpointer.metadata(folder).item_metadata.tree
+            like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), {name: tree[name] for name in names})
+            return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(item=like, partial_restore=True))
+    except Exception as error:
+        raise _unreadable(folder, error) from error
+
+
+def _read_meta(folder: Path) -> dict:
+    return _read_json(folder / "meta" / "metadata")
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    return CheckpointError(f"{path} is no checkpoint, or one cut short: {reason}")
+
+
+def _config_of(path: Path, meta: dict) -> Config:
+    """The config of a checkpoint, after a check that its charset still means the same characters."""
+    try:
+        config = from_json(json.dumps(meta["config"]))
+    except (KeyError, ConfigError) as error:
+        raise _unreadable(path, error) from error
+    characters = Charset.of(config.model.charset).characters
+    if characters != meta.get("charset"):
+        raise CheckpointError(
+            f"{path} was trained on the charset {meta.get('charset')!r}, but its config says {characters!r}"
+        )
+    return config
+
+
+def _refuse_other_run(folder: Path, meta: dict, config: Config) -> None:
+    """CheckpointError, naming the fields, where the checkpoint is not of this run's configuration."""
+    before, now = (_flat(json.loads(to_json(c))) for c in (_config_of(folder, meta), config))
+    changed = [name for name in now if before[name] != now[name] and name not in FREE_FIELDS]
+    if changed:
+        shown = ", ".join(f"{name} is {before[name]!r} there and {now[name]!r} here" for name in changed[:4])
+        more = f", and {len(changed) - 4} more" if len(changed) > 4 else ""
+        workdir = folder.parent.parent
+        raise CheckpointError(f"{workdir} holds a run of another configuration: {shown}{more}; take another --workdir")
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    """{"model": {"cnn": "vgg"}} -> {"model.cnn": "vgg"}."""
+    flat = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

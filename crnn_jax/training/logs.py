@@ -1,0 +1,130 @@
+"""What a run writes while it goes: metrics as JSON lines, TensorBoard events, pictures, and a progress bar."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import optax
+from PIL import Image, ImageDraw
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from crnn_jax.charset import Charset
+from crnn_jax.config import Config
+
+
+class Logs:
+    """The logs of a run in its workdir: metrics.jsonl, tensorboard/ and pictures/; and a bar on stderr.
+
+    What a killed run wrote of steps after its last checkpoint, `start`, is dropped.
+
+    Args:
+        workdir: the run's folder.
+        config: the run's.
+        start: steps taken before.
+        schedule: learning rate of a step.
+        on: False in all processes but the first: nothing is written.
+    """
+
+    def __init__(self, workdir: Path, *, config: Config, start: int, schedule: optax.Schedule, on: bool = True):
+        self._run, self._schedule, self._on = config.run, schedule, on
+        self._charset = Charset.of(config.model.charset)
+        self._window: list[dict[str, np.ndarray]] = []  # metrics of the dispatches since the last line
+        self._clock: tuple[float, int] | None = None  # when the rate's measurement began, and at which step
+        self._rate = 0.0  # images/s
+        if not on:
+            return
+        self._pictures = workdir / "pictures"
+        self._pictures.mkdir(parents=True, exist_ok=True)
+        path = workdir / "metrics.jsonl"
+        path.write_text("".join(_lines_until(path, start)))
+        self._lines = path.open("a")
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+        # On a terminal a bar; in a log file a line each time that metrics are written.
+        self._bar = tqdm(total=self._run.steps, initial=start, unit="step", disable=None, dynamic_ncols=True)
+
+    def train(self, metrics: dict[str, np.ndarray]) -> None:
+        """Takes the metrics of a dispatch (one entry a step); every `log_every` steps writes a line of their means."""
+        step = int(metrics["step"][-1])
+        self._window.append(metrics)
+        if self._clock is None:  # the first dispatch is mostly compilation, one after an evaluation has no start time
+            self._clock = (time.perf_counter(), step)
+        if step % self._run.log_every == 0:
+            window = {name: np.concatenate([part[name] for part in self._window]) for name in metrics}
+            self._window = []
+            if self._on:
+                self._write_train(step, window)
+
+    def _write_train(self, step: int, window: dict[str, np.ndarray]) -> None:
+        began, first = self._clock
+        if step > first:
+            self._rate = (step - first) * self._run.batch_size / (time.perf_counter() - began)
+        values = {name: value.mean() for name, value in window.items() if name not in ("step", "non_finite")}
+        values["infeasible"] = window["infeasible"].sum()
+        values |= {"learning_rate": self._schedule(step - 1), "images_per_second": self._rate}
+        self._scalars(step, "train", values)
+
+        shown = f"{self._rate:.0f} images/s, loss {values['loss']:.3f}, accuracy {100 * values['accuracy']:.1f} %"
+        self._bar.set_postfix_str(shown, refresh=False)
+        self._bar.update(step - self._bar.n)
+        if self._bar.disable:
+            left = (self._run.steps - step) * self._run.batch_size / max(self._rate, 1) / 60
+            self._say(f"step {step}/{self._run.steps}: {shown}, {left:.1f} min left")
+
+    def held_out(self, step: int, values: dict[str, float], samples: dict[str, np.ndarray]) -> None:
+        """Writes the scores of the held-out words, and pictures of samples (image, ids; rectified with an STN)."""
+        if not self._on:
+            return
+        self._scalars(step, "held_out", values)
+        self._say(f"step {step}: {values['word_accuracy']:.1f} % of the held-out words read right")
+        captions = [self._charset.decode(ids) for ids in samples["ids"]]
+        self._picture(step, "samples", sheet(samples["image"], captions))
+        if "rectified" in samples:
+            rectified = np.clip(127.5 * (samples["rectified"][..., 0] + 1), 0, 255).astype(np.uint8)
+            self._picture(step, "rectified", sheet(rectified, captions))
+
+    def restart_clock(self) -> None:
+        """Leaves the time since the last metrics out of images/s: an evaluation, a checkpoint."""
+        self._clock = None
+
+    def close(self) -> None:
+        """Closes files and bar."""
+        if self._on:
+            self._bar.close()
+            self._events.close()
+            self._lines.close()
+
+    def _scalars(self, step: int, split: str, values: dict) -> None:
+        values = {name: float(value) for name, value in values.items()}
+        self._lines.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._events.add_scalar(f"{split}/{name}", value, step)
+
+    def _picture(self, step: int, name: str, grey: np.ndarray) -> None:
+        Image.fromarray(grey).save(self._pictures / f"{name}.png")  # in place of the one before
+        self._events.add_image(name, grey[None], step)
+
+    def _say(self, line: str) -> None:
+        tqdm.write(line, file=sys.stderr)
+
+
+def sheet(images: np.ndarray, captions: list[str], *, columns: int = 4) -> np.ndarray:
+    """A contact sheet, uint8[H,W]: images uint8[B,h,w] in rows of `columns`, each above its caption."""
+    count, height, width = images.shape
+    cell_height, cell_width = height + 16, width + 8
+    page = Image.new("L", (columns * cell_width, -(-count // columns) * cell_height), 255)
+    draw = ImageDraw.Draw(page)
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        left, top = (i % columns) * cell_width + 4, (i // columns) * cell_height + 2
+        page.paste(Image.fromarray(np.asarray(image)), (left, top))
+        draw.text((left, top + height), caption.encode("ascii", "replace").decode(), fill=0)
+    return np.asarray(page)
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    """The whole lines of a metrics file up to `step`; a killed process may have cut its last one short."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]

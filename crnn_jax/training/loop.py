@@ -1,0 +1,194 @@
+"""The training loop, straight down the page."""
+
+import signal
+import sys
+import threading
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from crnn_jax.charset import Charset
+from crnn_jax.config import Config, to_json
+from crnn_jax.model import build
+from crnn_jax.synth.batch import load_source, synth_batch
+from crnn_jax.training import parallel
+from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables
+from crnn_jax.training.logs import Logs
+from crnn_jax.training.optimizer import learning_rate, make_optimizer
+from crnn_jax.training.state import TrainState, create_state, variables
+from crnn_jax.training.step import eval_step, mean_metrics, train_step
+
+HELD_OUT_SEED = 90_000  # of the held-out words: the same for every run of one data config
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss, gradient or parameter that is no finite number; its message is one line with the step."""
+
+
+def train(config: Config, workdir: Path | str, *, init: Path | str | None = None) -> dict[str, float]:
+    """Trains to `config.run.steps`, or until SIGINT or SIGTERM; called again with the same workdir, it goes on.
+
+    Args:
+        config: of the run. A workdir that has a checkpoint must hold the same one.
+        workdir: gets config.json, checkpoints/, metrics.jsonl, tensorboard/ and pictures/.
+        init: a model folder or workdir whose weights a fresh run starts from.
+
+    Returns:
+        The metrics of the last evaluation of held-out words (`mean_metrics`), and `step`, the steps taken.
+
+    Raises:
+        NonFiniteError: with the number of the step; the last checkpoint is of a step before it.
+        CheckpointError: the workdir's checkpoint is cut short or of another run; `init` does not fit the model.
+        ConfigError: the devices cannot share the batch equally.
+    """
+    run, workdir = config.run, Path(workdir)
+    init_key, run_key = jax.random.split(jax.random.key(run.seed))
+
+    # Model, optimiser, and the shape of the state.
+    model = build(config.model, axis_name=parallel.axis_name())
+    tx = make_optimizer(config.optimizer, run.steps)
+    state = create_state(init_key, model, tx, config.model)
+
+    # Where a run starts, in order of precedence:
+    # 1. its own last checkpoint in the workdir, whose configuration decides: a different one is refused;
+    # 2. the weights of `init`, with a fresh optimiser, at step 0;
+    # 3. fresh weights, from the run's seed.
+    checkpoints = Checkpoints(workdir, config)
+    if checkpoints.latest is not None:
+        state = checkpoints.restore(state)
+    elif init is not None:
+        state = with_weights(state, init)
+    step = start = int(state.step)
+    if parallel.is_main():
+        (workdir / "config.json").write_text(to_json(config) + "\n")
+
+    # Words: rendered on the device out of the source, each a function of a key and its index in the batch alone.
+    size = parallel.per_device(run.batch_size)
+
+    def words(key, source, first_index, *, held_out):
+        return synth_batch(key, source, batch_size=size, config=config, first_index=first_index, held_out=held_out)
+
+    # What is compiled: some steps in one dispatch, and an evaluation.
+    step_fn = partial(
+        train_step, model=model, tx=tx, ema_decay=config.optimizer.ema_decay, axis_name=parallel.axis_name()
+    )
+    dispatch = parallel.make_train(
+        step_fn, partial(words, held_out=False), batch_size=run.batch_size, length=run.steps_per_dispatch
+    )
+    evaluate = parallel.make_eval(
+        partial(eval_step, model=model),
+        partial(words, held_out=True),
+        batch_size=run.batch_size,
+        total=config.data.held_out_words,
+    )
+    rectify = jax.jit(partial(model.apply, method="rectify"))
+
+    def score(state):
+        sums, samples = evaluate(variables(state), source, held_out_key)
+        if config.model.stn.kind != "none" and config.model.stn.placement == "image":
+            samples["rectified"], _ = parallel.fetch(rectify(variables(state), samples["image"]))
+        return mean_metrics(sums), samples
+
+    held_out_key = jax.random.key(HELD_OUT_SEED)
+    state, source, run_key, held_out_key = parallel.replicate((state, load_source(config), run_key, held_out_key))
+    logs = Logs(
+        workdir, config=config, start=start, schedule=learning_rate(config.optimizer, run.steps), on=parallel.is_main()
+    )
+    pending = None  # metrics of the last dispatch, still on the device
+    # A run that was complete already only says its scores once more.
+    held_out, samples = score(state) if step == run.steps else ({}, {})
+    interrupted = False
+    with Interrupt() as interrupt, closing(logs), closing(checkpoints):
+        while step < run.steps and not interrupted:
+            state, metrics = dispatch(state, source, run_key)
+            step += run.steps_per_dispatch
+            # Metrics of one dispatch are fetched when the next is on its way: the device does not wait for the host.
+            if pending is not None:
+                logs.train(finite(parallel.fetch(pending)))
+            pending = metrics
+
+            interrupted = parallel.any_process(interrupt.requested)
+            evaluating = not interrupted and (step % run.eval_every == 0 or step == run.steps)
+            saving = interrupted or step % run.checkpoint_every == 0 or step == run.steps
+            if evaluating or saving:
+                logs.train(finite(parallel.fetch(pending)))  # raises before a bad state is evaluated or saved
+                pending = None
+            if evaluating:
+                held_out, samples = score(state)
+                logs.held_out(step, held_out, samples)
+            if saving:
+                checkpoints.save(step, parallel.fetch(state), held_out if evaluating else None)
+            if evaluating or saving:
+                logs.restart_clock()
+
+    if interrupted and parallel.is_main():
+        print(f"stopped at step {step} of {run.steps} and saved: the same command goes on from there")
+    elif parallel.is_main():
+        print(report(samples, Charset.of(config.model.charset)))
+        print(f"{held_out['word_accuracy']:.1f} % of {config.data.held_out_words} held-out words read right")
+        print(f"next: python experiments/read.py IMAGE_OR_FOLDER --model {workdir}")
+    return held_out | {"step": step}
+
+
+def with_weights(state: TrainState, model: Path | str) -> TrainState:
+    """The state at step 0 with the weights of a saved model; CheckpointError where they do not fit."""
+    _, loaded = load_variables(model)
+    shapes = jax.tree.map(np.shape, variables(state))
+    if jax.tree.map(np.shape, loaded) != shapes:
+        raise CheckpointError(f"{model} has other layers than this config's model: its weights cannot start this run")
+    return state.replace(
+        params=loaded["params"],
+        ema_params=jax.tree.map(np.copy, loaded["params"]),
+        batch_stats=loaded["batch_stats"],
+    )
+
+
+def finite(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The metrics of a dispatch; NonFiniteError with the first step that is not finite."""
+    bad = np.flatnonzero(metrics["non_finite"])
+    if bad.size:
+        shown = ", ".join(f"{name} {metrics[name][bad[0]]:g}" for name in ("loss", "gradient_norm", "update_norm"))
+        raise NonFiniteError(f"step {int(metrics['step'][bad[0]])} is not finite: {shown}; try a lower learning rate")
+    return metrics
+
+
+def report(samples: dict[str, np.ndarray], charset: Charset, *, rows: int = 10) -> str:
+    """A table of words read right, and one of words read wrong: truth, reading, confidence (0..1)."""
+    words = [
+        (charset.decode(label), charset.decode(ids), float(confidence))
+        for label, ids, confidence in zip(samples["label"], samples["ids"], samples["confidence"], strict=True)
+    ]
+    lines = []
+    for title, right in (("right", True), ("wrong", False)):
+        chosen = [word for word in words if (word[0] == word[1]) == right]
+        lines.append(f"read {title}: {len(chosen)} of {len(words)} samples")
+        lines += [f"  {truth:<24} {read:<24} {confidence:.2f}" for truth, read, confidence in chosen[:rows]]
+    return "\n".join(lines)
+
+
+class Interrupt:
+    """Within it, the first SIGINT or SIGTERM only sets `requested`; a second one ends the process as ever."""
+
+    def __init__(self):
+        self.requested = False
+
+    def __enter__(self):
+        # Only the main thread may set handlers; elsewhere (a notebook's worker) signals keep their meaning.
+        signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        self._before = {number: signal.signal(number, self._request) for number in signals}
+        return self
+
+    def __exit__(self, *_):
+        self._restore()
+
+    def _request(self, number, _frame):
+        self.requested = True
+        self._restore()
+        print(f"\n{signal.Signals(number).name}: saving after this dispatch ...", file=sys.stderr)
+
+    def _restore(self):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,62 @@
+"""Optimisers and the learning-rate schedule, as pure functions of the configuration."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PyTree
+
+from crnn_jax.config import OptimizerConfig
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Linear warm-up to the peak, then a cosine (Loshchilov and Hutter 2017) down to `final_factor` of the peak.
+
+    The first step has already 1 / warm-up of the peak; a run shorter than two warm-ups spends its first half on it.
+    """
+    warmup = min(config.warmup_steps, steps // 2)
+
+    def schedule(step):
+        rise = (step + 1) / max(warmup, 1)
+        progress = jnp.clip((step - warmup) / max(steps - warmup, 1), 0.0, 1.0)
+        cosine = config.final_factor + (1 - config.final_factor) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        return config.learning_rate * jnp.where(step < warmup, rise, cosine)
+
+    return schedule
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """Clip, precondition, decay, slow down the localisation net, and scale by the schedule, in this order.
+
+    Args:
+        config: `name` is adamw | sgd | adadelta. The decay of AdamW falls on kernels alone.
+        steps: length of the run, where the cosine ends.
+    """
+    rules = {
+        "adamw": [
+            optax.scale_by_adam(),
+            optax.add_decayed_weights(config.weight_decay, mask=kernels),
+        ],
+        "sgd": [optax.trace(config.momentum, nesterov=True)],
+        "adadelta": [optax.scale_by_adadelta()],
+    }
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
+    return optax.chain(
+        *clip,
+        *rules[config.name],
+        optax.masked(optax.scale(config.localisation_factor), localisation),
+        optax.scale_by_learning_rate(learning_rate(config, steps)),
+    )
+
+
+def kernels(params: PyTree) -> PyTree:
+    """True for the leaves that weight decay falls on: those whose name has `kernel` in it."""
+    return _by_path(params, lambda path: "kernel" in path[-1])
+
+
+def localisation(params: PyTree) -> PyTree:
+    """True for the parameters of the localisation net (`stn/localisation`)."""
+    return _by_path(params, lambda path: path[:2] == ("stn", "localisation"))
+
+
+def _by_path(params, predicate):
+    return jax.tree_util.tree_map_with_path(lambda path, _: predicate(tuple(entry.key for entry in path)), params)

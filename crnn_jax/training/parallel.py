@@ -1,0 +1,143 @@
+"""Data parallelism: the one file that knows of devices, pmap and processes.
+
+A step is pmapped over the local devices of every process, and its collectives run over the devices of all of them.
+State, source and key enter with `in_axes=None` and leave without a device axis. With one device there is no pmap.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree
+
+from crnn_jax.config import ConfigError
+from crnn_jax.synth.batch import Batch
+from crnn_jax.training.state import TrainState
+
+AXIS = "devices"
+
+# make_batch(key, source, first_index) -> this device's examples, first_index being its first one in the global batch.
+MakeBatch = Callable[[Array, PyTree, Array], Batch]
+
+
+def initialize(coordinator: str, num_processes: int, process_id: int) -> None:
+    """Joins the processes of a run, one a host, before anything else touches JAX.
+
+    Args:
+        coordinator: "host:port" of process 0, the same for all.
+        num_processes: of the run.
+        process_id: this one's, from 0.
+    """
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # of no effect on GPU and TPU
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def axis_name() -> str | None:
+    """The axis that BatchNorm and the loss reduce over; None with one device."""
+    return AXIS if jax.device_count() > 1 else None
+
+
+def is_main() -> bool:
+    """Whether this process writes the logs."""
+    return jax.process_index() == 0
+
+
+def per_device(batch_size: int) -> int:
+    """Examples a device of a global batch; ConfigError where the devices cannot share it equally."""
+    devices = jax.device_count()
+    size, rest = divmod(batch_size, devices)
+    if rest or size % 4 or size == 0:
+        raise ConfigError(
+            f"run.batch_size is {batch_size}; with {devices} devices it must be a multiple of {4 * devices}"
+        )
+    return size
+
+
+def replicate(tree: PyTree) -> PyTree:
+    """The tree on every local device, put there once: a pmapped call would else copy it each time."""
+    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def fetch(tree: PyTree) -> PyTree:
+    """The tree as NumPy arrays on this host; waits for the device."""
+    return jax.device_get(tree)
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is set in any process: all of them must call this, and all take the same decision."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def make_train(step: Callable, make_batch: MakeBatch, *, batch_size: int, length: int) -> Callable:
+    """The compiled `(state, source, run_key) -> (state, metrics[length])`: `length` steps in one dispatch.
+
+    Args:
+        step: `train_step` with model, tx, ema_decay and axis_name bound.
+        make_batch: renders this device's slice.
+        batch_size: of all devices.
+        length: steps a dispatch.
+    """
+
+    def run(first_index: Array, state: TrainState, source: PyTree, run_key: Array):
+        def body(state, _):
+            # The key of a step is a function of the run's key and the step's number, never carried: a resumed run,
+            # and one on other devices, draws the same words.
+            batch_key, step_key = jax.random.split(jax.random.fold_in(run_key, state.step))
+            return step(state, make_batch(batch_key, source, first_index), step_key)
+
+        return lax.scan(body, state, length=length)
+
+    return _spread(run, batch_size, arguments=3, donate=(1,))
+
+
+def make_eval(step: Callable, make_batch: MakeBatch, *, batch_size: int, total: int) -> Callable:
+    """The compiled `(variables, source, key) -> (sums, samples)`: an evaluation over `total` examples.
+
+    Args:
+        step: `eval_step` with the model bound.
+        make_batch: renders this device's slice.
+        batch_size: of all devices; the last batch is rendered whole, and what is beyond `total` masked.
+        total: examples.
+
+    Returns:
+        A function whose sums are those of all examples on all devices, and whose samples are the examples of the
+        first device in the first batch: image, label, ids, confidence. Both are NumPy arrays.
+    """
+
+    def run(first_index: Array, variables: PyTree, source: PyTree, key: Array, start: Array):
+        batch = make_batch(key, source, start + first_index)
+        mask = start + first_index + jnp.arange(batch.label_length.shape[0]) < total
+        sums, readings = step(variables, batch, mask=mask)
+        sums = lax.psum(sums, AXIS) if axis_name() else sums
+        return sums, {"image": batch.image, "label": batch.label, **readings}
+
+    one_batch = _spread(run, batch_size, arguments=4)
+
+    def evaluate(variables: PyTree, source: PyTree, key: Array):
+        parts = [one_batch(variables, source, key, np.int32(start)) for start in range(0, total, batch_size)]
+        sums = jax.tree.map(lambda *values: sum(values), *[fetch(part) for part, _ in parts])
+        return sums, fetch(parts[0][1])
+
+    return evaluate
+
+
+def _spread(run: Callable, batch_size: int, *, arguments: int, donate: tuple[int, ...] = ()) -> Callable:
+    """`run(first_index, *arguments)` on every device, each with the index of its first example in the global batch.
+
+    Arguments and results are equal on all devices and have no device axis; of results that are not, the first
+    device's is returned.
+    """
+    size = per_device(batch_size)
+    if axis_name() is None:
+        return partial(jax.jit(run, donate_argnums=donate), np.int32(0))
+    local = jax.local_device_count()
+    first = (jax.process_index() * local + np.arange(local, dtype=np.int32)) * np.int32(size)
+    return partial(jax.pmap(run, AXIS, in_axes=(0, *[None] * arguments), out_axes=None, donate_argnums=donate), first)

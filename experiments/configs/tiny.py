@@ -1,0 +1,18 @@
+"""The bundled `tiny`: 0.7 M parameters, lower-case letters and digits, trained on nothing but rendered words.
+
+python experiments/train.py --config tiny
+"""
+
+from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
+
+
+def get_config() -> Config:
+    return Config(
+        name="tiny",
+        model=ModelConfig(charset="36", cnn="tiny", lstm_features=128),
+        data=DataConfig(style="photo", share_digits=0.1, share_random=0.1, share_punctuation=0.05),
+        optimizer=OptimizerConfig(learning_rate=2.5e-3, warmup_steps=400, weight_decay=1e-3),
+        run=RunConfig(
+            steps=18000, batch_size=64, steps_per_dispatch=20, log_every=100, eval_every=1000, checkpoint_every=500
+        ),
+    )

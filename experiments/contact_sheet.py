@@ -1,0 +1,77 @@
+"""Draws a page of rendered words, beside words of a dataset where one is given.
+
+    python experiments/contact_sheet.py [--config NAME] [--set data.style=photo ...] [--beside PATH] [--out sheet.png]
+
+PATH is anything that evaluate.py reads. Look at the page: the two halves should be hard to tell apart.
+"""
+
+import argparse
+import random
+import sys
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+from train import load_config
+
+from crnn_jax.config import ConfigError, override
+from crnn_jax.data.dataset import open_dataset
+from crnn_jax.data.sample import DatasetError
+from crnn_jax.images import ImageError, fit_image
+from crnn_jax.synth.batch import load_source, synth_batch
+
+GAP = 2  # pixels between images
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="tiny", metavar="NAME", help="a file of experiments/configs/")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
+    parser.add_argument("--beside", metavar="PATH", help="a dataset for the right half")
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--columns", type=int, default=8, help="of each half")
+    parser.add_argument("--scale", type=int, default=1, help="pixels drawn for each pixel")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("sheet.png"), metavar="FILE")
+    args = parser.parse_args()
+    try:
+        config = override(load_config(args.config), args.set)
+        count = args.rows * args.columns
+        batch_size = -(-count // 4) * 4
+        draw = jax.jit(partial(synth_batch, batch_size=batch_size, config=config))
+        images = np.asarray(draw(jax.random.key(args.seed), load_source(config)).image)[:count]
+        halves = [page(images, args.columns)]
+        if args.beside:
+            halves.append(page(sample_images(args.beside, count, images.shape[1:], args.seed), args.columns))
+        sheet = Image.fromarray(np.concatenate(halves, axis=1))
+        sheet.resize((sheet.width * args.scale, sheet.height * args.scale), Image.Resampling.NEAREST).save(args.out)
+    except (ConfigError, DatasetError, ImageError, OSError, ValueError) as error:
+        print(f"contact_sheet.py: {error}", file=sys.stderr)
+        return 1
+    print(f"{count} rendered words{' left, of ' + args.beside + ' right' if args.beside else ''}: {args.out}")
+    return 0
+
+
+def sample_images(path: str, count: int, size: tuple[int, int], seed: int) -> np.ndarray:
+    """`count` images of a dataset, chosen at random, stretched to `size`; white where it has fewer."""
+    dataset = open_dataset(path)
+    chosen = set(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
+    samples = islice(dataset, max(chosen) + 1)
+    height, width = size
+    images = [fit_image(s.image, height=height, width=width) for i, s in enumerate(samples) if i in chosen]
+    return np.stack(images + [np.full(size, 255, np.uint8)] * (count - len(images)))
+
+
+def page(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images `n H W` in rows of `columns`, one array."""
+    n, height, width = images.shape
+    padded = np.pad(images, ((0, 0), (0, GAP), (0, GAP)), constant_values=255)
+    grid = padded.reshape(n // columns, columns, height + GAP, width + GAP)
+    return grid.transpose(0, 2, 1, 3).reshape(n // columns * (height + GAP), -1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

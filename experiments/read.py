@@ -1,0 +1,70 @@
+"""Reads photographs of words: a line `path<TAB>text<TAB>confidence` each.
+
+    python experiments/read.py IMAGE|DIR ... [--model NAME|DIR]
+
+Of a folder every image is read, in the order of their names. An image that cannot be decoded is named on stderr; the
+others are read all the same, and the exit status is 1.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+import crnn_jax
+from crnn_jax.images import ImageError
+from crnn_jax.training.checkpoint import CheckpointError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+CHUNK = 64  # images between two lines of output, and in memory
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="IMAGE|DIR")
+    parser.add_argument("--model", default="tiny", metavar="NAME|DIR", help="bundled model, model folder or workdir")
+    args = parser.parse_args(argv)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
+    try:
+        images = list_images(args.paths)
+        reader = crnn_jax.load(args.model)
+    except (ImageError, CheckpointError, OSError) as error:
+        print(f"read.py: {error}", file=sys.stderr)
+        return 1
+    failed = 0
+    for first in range(0, len(images), CHUNK):
+        fitted = []
+        for path in images[first : first + CHUNK]:
+            try:
+                fitted.append((path, reader.fit(path)))
+            except ImageError as error:
+                failed += 1
+                print(f"read.py: {error}", file=sys.stderr)
+        readings = reader.read_fitted([image for _, image in fitted])
+        for (path, _), reading in zip(fitted, readings, strict=True):
+            print(f"{path}\t{reading.text}\t{reading.confidence:.4f}", flush=True)
+    return 1 if failed else 0
+
+
+def list_images(paths: list[Path]) -> list[Path]:
+    """The images at `paths`, those of a folder sorted by name; ImageError for a path that leads to none."""
+    images = []
+    for path in paths:
+        if not path.is_dir():
+            images.append(path)  # a missing file is told when it is read
+            continue
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not found:
+            raise ImageError(f"{path}: a folder without images ({', '.join(sorted(SUFFIXES))})")
+        images += found
+    return images
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # whoever reads the output, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

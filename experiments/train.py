@@ -1,0 +1,60 @@
+"""Trains one experiment of `experiments/configs/`; started again with the same workdir, it goes on.
+
+python experiments/train.py [--config NAME] [--set a.b=VALUE ...] [--workdir DIR] [--init MODEL]
+"""
+
+import argparse
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+
+from crnn_jax import config as configs
+from crnn_jax.config import Config, ConfigError
+from crnn_jax.training import parallel
+from crnn_jax.training.checkpoint import CheckpointError, find_model
+from crnn_jax.training.loop import train
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="quickstart", metavar="NAME", help="a file of experiments/configs/")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/NAME")
+    parser.add_argument("--init", metavar="MODEL", help="start from the weights of a bundled model, or of a folder")
+    hosts = parser.add_argument_group("several hosts, one process each")
+    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    hosts.add_argument("--num_processes", type=int, default=1)
+    hosts.add_argument("--process_id", type=int, default=0)
+    args = parser.parse_args(argv)
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every step of a save
+    try:
+        if args.coordinator:
+            parallel.initialize(args.coordinator, args.num_processes, args.process_id)
+        config = configs.override(load_config(args.config), args.set)
+        init = find_model(args.init) if args.init else None
+        train(config, args.workdir or Path("runs") / config.name, init=init)
+    except (ConfigError, CheckpointError, FloatingPointError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def load_config(name: str) -> Config:
+    """The config that experiments/configs/NAME.py gives; ConfigError with the names there are."""
+    path = CONFIGS / f"{name}.py"
+    if not path.is_file():
+        names = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.py")))
+        raise ConfigError(f"there is no config {name!r} in {CONFIGS}; there are: {names}")
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

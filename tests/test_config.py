@@ -1,0 +1,201 @@
+import dataclasses
+import json
+
+import pytest
+
+from crnn_jax.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    StnConfig,
+    from_json,
+    override,
+    to_json,
+)
+
+
+def test_a_config_is_hashable_and_equal_by_value():
+    assert hash(Config()) == hash(Config())
+    assert Config() != Config(run=RunConfig(seed=1))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().name = "other"
+
+
+def test_override_reads_values_by_their_annotation():
+    config = override(
+        Config(),
+        ["model.stn.kind=tps", "model.stn.features=8,16", "run.seed=7", "optimizer.learning_rate=1e-3", "name=36"],
+    )
+    assert config.model.stn == StnConfig(kind="tps", features=(8, 16))
+    assert config.run.seed == 7
+    assert config.optimizer.learning_rate == 1e-3
+    assert config.name == "36"
+    assert config.data == Config().data
+
+
+def test_override_takes_a_string_as_it_is():
+    assert override(Config(), ["model.charset=ab=, '"]).model.charset == "ab=, '"
+
+
+def test_override_keeps_the_given_config_and_lets_the_last_assignment_win():
+    config = Config()
+    assert override(config, ["run.seed=1", "run.seed=2"]).run.seed == 2
+    assert config == Config()
+    assert override(config, []) == config
+
+
+def test_fields_that_depend_on_each_other_come_in_any_order():
+    assignments = ["run.steps_per_dispatch=7", "run.steps=70", "run.log_every=7", "run.eval_every=14"]
+    run = override(Config(), [*assignments, "run.checkpoint_every=21"]).run
+    assert (run.steps_per_dispatch, run.steps) == (7, 70)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("model.stn.knd=tps", "unknown configuration field model.stn.knd; the nearest is model.stn.kind"),
+        ("stn.kind=tps", "unknown configuration field stn.kind; the nearest is model.stn.kind"),
+        ("learning_rate=1", "unknown configuration field learning_rate; the nearest is optimizer.learning_rate"),
+        ("model.cnn.kind=vgg", "unknown configuration field model.cnn.kind; the nearest is model.stn.kind"),
+        ("model.stn=tps", "model.stn is a section: set one of its fields, such as model.stn.kind"),
+        ("model.stn.kind", "'model.stn.kind': expected FIELD=VALUE, such as model.stn.kind=tps"),
+        ("run.steps=many", "run.steps = many: expected an integer"),
+        ("run.steps=1e4", "run.steps = 1e4: expected an integer"),
+        ("run.seed=", "run.seed = : expected an integer"),
+        ("optimizer.clip_norm=x", "optimizer.clip_norm = x: expected a number"),
+        ("optimizer.clip_norm=nan", "optimizer.clip_norm = nan: expected a number"),
+        ("model.stn.features=8,,16", "model.stn.features = 8,,16: expected integers, such as 16,32,64"),
+        ("model.stn.kind=tsp", "model.stn.kind = 'tsp': expected none, affine or tps"),
+    ],
+)
+def test_override_refuses_in_one_clear_line(assignment, message):
+    with pytest.raises(ConfigError) as error:
+        override(Config(), [assignment])
+    assert str(error.value) == message
+
+
+def test_override_reads_booleans():
+    @dataclasses.dataclass(frozen=True)
+    class Switched(Config):
+        fast: bool = False
+
+    assert override(Switched(), ["fast=true"]).fast is True
+    assert override(Switched(fast=True), ["fast=False"]).fast is False
+    with pytest.raises(ConfigError, match="fast = 1: expected true or false"):
+        override(Switched(), ["fast=1"])
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        (StnConfig, {"kind": "homography"}),
+        (StnConfig, {"placement": "block0"}),
+        (StnConfig, {"placement": "block"}),
+        (StnConfig, {"fiducials": 7}),
+        (StnConfig, {"fiducials": 2}),
+        (StnConfig, {"start": "zero"}),
+        (StnConfig, {"disturbance": -0.1}),
+        (StnConfig, {"bound": -1.0}),
+        (StnConfig, {"feature_gain": 0.0}),
+        (StnConfig, {"oversample": 0.5}),
+        (StnConfig, {"features": ()}),
+        (StnConfig, {"features": (8, 0)}),
+        (StnConfig, {"features": [8, 16]}),
+        (ModelConfig, {"charset": "aa"}),
+        (ModelConfig, {"charset": ""}),
+        (ModelConfig, {"height": 0}),
+        (ModelConfig, {"width": -100}),
+        (ModelConfig, {"width": 100.0}),
+        (ModelConfig, {"fit": "crop"}),
+        (ModelConfig, {"cnn": "vit"}),
+        (ModelConfig, {"lstm_layers": True}),
+        (ModelConfig, {"lstm_features": 0}),
+        (ModelConfig, {"dropout": 1.0}),
+        (ModelConfig, {"dtype": "float16"}),
+        (ModelConfig, {"stn": "tps"}),
+        (DataConfig, {"fonts": -1}),
+        (DataConfig, {"max_length": 0}),
+        (DataConfig, {"share_digits": -0.1}),
+        (DataConfig, {"share_punctuation": 1.1}),
+        (DataConfig, {"held_out_words": 0}),
+        (OptimizerConfig, {"name": "lion"}),
+        (OptimizerConfig, {"learning_rate": 0.0}),
+        (OptimizerConfig, {"learning_rate": float("inf")}),
+        (OptimizerConfig, {"warmup_steps": -1}),
+        (OptimizerConfig, {"final_factor": 2.0}),
+        (OptimizerConfig, {"weight_decay": -1e-4}),
+        (OptimizerConfig, {"momentum": 1.0}),
+        (OptimizerConfig, {"clip_norm": -1.0}),
+        (OptimizerConfig, {"localisation_factor": -1.0}),
+        (OptimizerConfig, {"ema_decay": 1.0}),
+        (RunConfig, {"steps": 0}),
+        (RunConfig, {"steps": 1005}),
+        (RunConfig, {"log_every": 5}),
+        (RunConfig, {"eval_every": 501}),
+        (RunConfig, {"checkpoint_every": 0}),
+        (RunConfig, {"batch_size": 0}),
+        (RunConfig, {"steps_per_dispatch": 0}),
+        (RunConfig, {"keep": 0}),
+        (RunConfig, {"seed": -1}),
+        (Config, {"name": ""}),
+        (Config, {"name": None}),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_its_section(section, values):
+    with pytest.raises(ConfigError) as error:
+        section(**values)
+    (name,) = values
+    assert f"{section.path}.{name}".lstrip(".") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_rules_over_two_fields():
+    with pytest.raises(ConfigError, match="data.share_random = 0.6: expected at most 1 together with share_digits"):
+        DataConfig(share_digits=0.6, share_random=0.6)
+    with pytest.raises(ConfigError, match="model.max_width = 50: expected at least model.width"):
+        ModelConfig(fit="pad", max_width=50)
+    assert ModelConfig(fit="resize", max_width=50).max_width == 50  # the field says nothing there
+
+
+def test_json_round_trip():
+    config = Config(
+        name="ein Wort",
+        model=ModelConfig(charset="äöü\\\"'", stn=StnConfig(kind="tps", features=(8, 16))),
+        optimizer=OptimizerConfig(learning_rate=0.1 + 0.2, clip_norm=5),
+        run=RunConfig(steps=70, seed=3),
+    )
+    again = from_json(to_json(config))
+    assert again == config
+    assert hash(again) == hash(config)
+
+
+def test_fields_that_json_lacks_take_their_defaults():
+    assert from_json('{"run": {"seed": 5}}') == Config(run=RunConfig(seed=5))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"modell": {}}, "unknown configuration field modell; the nearest is model"),
+        (
+            {"model": {"stn": {"kinds": "tps"}}},
+            "unknown configuration field model.stn.kinds; the nearest is model.stn.kind",
+        ),
+        ({"run": 3}, "run: expected an object of fields, not 3"),
+        ({"run": {"steps": "1000"}}, "run.steps = '1000': expected an integer"),
+        ({"model": {"stn": {"features": [1, "2"]}}}, "model.stn.features = (1, '2'): expected integers"),
+        ([], "the configuration: expected an object of fields, not []"),
+    ],
+)
+def test_from_json_refuses_in_one_clear_line(values, message):
+    with pytest.raises(ConfigError) as error:
+        from_json(json.dumps(values))
+    assert str(error.value).startswith(message)
+
+
+def test_from_json_refuses_text_that_is_not_json():
+    with pytest.raises(ConfigError, match="the configuration is not JSON: Expecting value: line 1 column 1"):
+        from_json("name: quickstart")

@@ -1,0 +1,82 @@
+"""The formulation for CPUs against the library's operators: values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from crnn_jax.cnn import CnnBlock, ConvLayer, PoolLayer
+from crnn_jax.conv import Conv, library_conv, matmul_conv, max_pool, out_length
+
+CASES = [
+    ((3, 3), (1, 1), (1, 1)),
+    ((2, 2), (1, 1), (0, 0)),
+    ((1, 1), (1, 1), (0, 0)),
+    ((3, 3), (2, 1), (1, 1)),
+    ((2, 3), (1, 2), (0, 1)),
+]
+
+
+@pytest.mark.parametrize(("window", "strides", "padding"), CASES)
+def test_matmul_conv_is_the_library_convolution(window, strides, padding):
+    x = jax.random.normal(jax.random.key(0), (2, 6, 7, 3))
+    kernel = jax.random.normal(jax.random.key(1), (*window, 3, 4))
+
+    def run(convolve):
+        def loss(x, kernel):
+            y = convolve(x, kernel, strides=strides, padding=padding)
+            return jnp.sum(jnp.sin(y)), y
+
+        (_, y), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(x, kernel)
+        return y, *gradients
+
+    for ours, theirs in zip(run(matmul_conv), run(library_conv), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "padding"), [((2, 2), (2, 2), (0, 0)), ((2, 2), (2, 1), (0, 1)), ((2, 1), (2, 1), (0, 0))]
+)
+def test_max_pool_is_the_library_pool(window, strides, padding):
+    x = -1 - jax.random.uniform(jax.random.key(0), (2, 6, 7, 3))  # negative: padding must never win
+
+    def ours(x):
+        return max_pool(x, window, strides, padding=padding)
+
+    def theirs(x):
+        return nn.max_pool(x, window, strides, [(p, p) for p in padding])
+
+    np.testing.assert_array_equal(ours(x), theirs(x))
+    mine, library = (jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2))(x) for f in (ours, theirs))
+    np.testing.assert_allclose(mine, library, rtol=1e-6)
+
+
+def test_gradients_of_a_block_are_those_of_the_uncompiled_one():
+    """XLA fuses what feeds a pool into its gradient: the maximum must be found there too."""
+    block = CnnBlock((ConvLayer(8), PoolLayer()))
+    x = jax.random.normal(jax.random.key(0), (4, 8, 12, 3))
+    params = block.init(jax.random.key(1), x, train=True)["params"]
+
+    def loss(params):
+        y, _ = block.apply({"params": params}, x, train=True, mutable=["batch_stats"])
+        return jnp.sum(jnp.sin(3 * y))
+
+    with jax.disable_jit():
+        eager = jax.tree.leaves(jax.grad(loss)(params))
+    for compiled, exact in zip(jax.tree.leaves(jax.jit(jax.grad(loss))(params)), eager, strict=True):
+        np.testing.assert_allclose(compiled, exact, rtol=1e-3, atol=1e-3)
+
+
+def test_padding_defaults_to_half_the_kernel_and_bias_is_added():
+    layer = Conv(5, (3, 1), use_bias=True)
+    variables = layer.init(jax.random.key(0), jnp.ones((1, 4, 6, 2)))
+    variables["params"]["bias"] = jnp.arange(5.0)
+    assert layer.apply(variables, jnp.ones((1, 4, 6, 2))).shape == (1, 4, 6, 5)
+    np.testing.assert_array_equal(layer.apply(variables, jnp.zeros((1, 4, 6, 2)))[0, 0, 0], np.arange(5.0))
+
+
+def test_out_length_counts_windows():
+    for length, window, stride, padding in [(10, 3, 1, 1), (7, 2, 2, 0), (26, 2, 1, 0), (5, 2, 2, 1)]:
+        places = range(-padding, length + padding - window + 1, stride)
+        assert out_length(length, window, stride, padding) == len(places)

@@ -1,0 +1,100 @@
+"""The network: sizes that the papers give, frames that the tables promise, an STN at every place."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crnn_jax.cnn import STACKS
+from crnn_jax.config import ModelConfig, StnConfig
+from crnn_jax.model import build, count_parameters, num_frames
+
+CRNN = ModelConfig(cnn="vgg", lstm_features=256, lstm_layers=2)
+SMALL = ModelConfig(cnn="tiny", lstm_features=8)
+
+
+def images(count=2, width=100):
+    return jax.random.randint(jax.random.key(7), (count, 32, width), 0, 256).astype(jnp.uint8)
+
+
+def shapes(config, width=100):
+    model = build(config)
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, width), jnp.uint8)))
+
+
+def test_crnn_has_the_papers_size_and_frames():
+    assert 8.2e6 < count_parameters(shapes(CRNN)) < 8.5e6
+    assert num_frames(CRNN, 100) == 26
+
+
+def test_tiny_and_resnet_stay_in_their_bounds():
+    tiny = ModelConfig(cnn="tiny", lstm_features=128)
+    resnet = ModelConfig(cnn="resnet", lstm_features=256, lstm_layers=2, stn=StnConfig(kind="tps"))
+    assert count_parameters(shapes(tiny)) <= 1e6
+    assert count_parameters(shapes(resnet)) <= 16e6
+
+
+@pytest.mark.parametrize("cnn", sorted(STACKS))
+@pytest.mark.parametrize("width", [100, 160])
+def test_frames_are_those_of_the_table(cnn, width):
+    config = replace(SMALL, cnn=cnn)
+    model, variables = build(config), shapes(config, width)
+    logits = jax.eval_shape(model.apply, variables, jax.ShapeDtypeStruct((3, 32, width), jnp.uint8))
+    assert logits.shape == (3, num_frames(config, width), 37)
+
+
+def test_training_updates_statistics_and_reading_does_not():
+    model = build(SMALL)
+    variables = model.init(jax.random.key(0), images())
+    _, updated = model.apply(variables, images(), train=True, mutable=["batch_stats"])
+    before, after = (jax.tree.leaves(v["batch_stats"]) for v in (variables, updated))
+    assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    logits, same = model.apply(variables, images(), mutable=["batch_stats"])
+    assert all(np.array_equal(a, b) for a, b in zip(before, jax.tree.leaves(same["batch_stats"]), strict=True))
+    assert logits.dtype == jnp.float32
+
+
+def test_words_of_a_batch_do_not_see_each_other_when_reading():
+    model = build(SMALL)
+    batch = images(3)
+    variables = model.init(jax.random.key(0), batch)
+    together = model.apply(variables, batch)
+    alone = jnp.concatenate([model.apply(variables, batch[i : i + 1]) for i in range(3)])
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def test_bfloat16_computes_close_to_float32():
+    variables = build(SMALL).init(jax.random.key(0), images())
+    exact = build(SMALL).apply(variables, images())
+    half = build(replace(SMALL, dtype="bfloat16")).apply(variables, images())
+    assert half.dtype == jnp.float32
+    np.testing.assert_allclose(half, exact, atol=0.1)
+    assert not np.array_equal(half, exact)
+
+
+@pytest.mark.parametrize("placement", ["image", "block2"])
+@pytest.mark.parametrize("kind", ["affine", "tps"])
+def test_a_fresh_stn_changes_little_and_learns(placement, kind):
+    stn = StnConfig(kind=kind, placement=placement, features=(4, 4), fiducials=6)
+    config = replace(SMALL, stn=stn)
+    model = build(config)
+    variables = model.init(jax.random.key(0), images())
+
+    def loss(params):
+        return jnp.sum(model.apply({**variables, "params": params}, images()) ** 2)
+
+    gradients = jax.grad(loss)(variables["params"])["stn"]["localisation"]
+    assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(gradients))
+    plain = {k: {n: v for n, v in variables[k].items() if n != "stn"} for k in variables}
+    without = build(SMALL).apply(plain, images())
+    # On the image the transformer reads an enlarged copy: linear interpolation there and back blurs noise a little.
+    tolerance = 1e-4 if placement == "block2" else 0.5
+    np.testing.assert_allclose(model.apply(variables, images()), without, atol=tolerance)
+
+
+def test_rectify_needs_an_stn_on_the_image():
+    model = build(SMALL)
+    with pytest.raises(ValueError, match="no spatial transformer"):
+        model.apply(model.init(jax.random.key(0), images()), images(), method="rectify")

@@ -1,0 +1,65 @@
+"""Eight devices render and sum up what one does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from toy import toy_config, toy_source, toy_words
+
+from crnn_jax.config import ConfigError
+from crnn_jax.training import parallel
+from crnn_jax.training.state import TrainState
+
+CONFIG = toy_config()
+SOURCE = toy_source(CONFIG)
+SIZE = 32
+
+
+def slices(key, source, first_index):
+    """A device's share of the words of a batch."""
+    return toy_words(key, source, batch_size=SIZE // 8, config=CONFIG, first_index=first_index)
+
+
+def checksum(batch) -> jax.Array:
+    """A number for each example, which another image or label would not have."""
+    weights = jnp.arange(batch.image[0].size).reshape(batch.image.shape[1:]) % 251
+    return (batch.image.astype(jnp.int32) * weights[None]).sum((1, 2)) + 1009 * batch.label_length
+
+
+def test_words_depend_on_the_key_and_the_step_alone():
+    assert jax.device_count() == 8
+
+    def step(state, batch, key):
+        # Every device's checksums into its own places of the global batch, then added: the batch as one would see it.
+        mine = jnp.zeros((8, SIZE // 8), jnp.int32).at[lax.axis_index(parallel.AXIS)].set(checksum(batch))
+        return state.replace(step=state.step + 1), {"words": lax.psum(mine, parallel.AXIS).reshape(-1)}
+
+    state = TrainState(jnp.int32(5), {}, {}, {}, {})
+    dispatch = parallel.make_train(step, slices, batch_size=SIZE, length=3)
+    run_key = jax.random.key(9)
+    state, metrics = dispatch(*parallel.replicate((state, SOURCE, run_key)))
+    assert state.step == 8
+    for row, number in enumerate((5, 6, 7)):
+        key, _ = jax.random.split(jax.random.fold_in(run_key, number))
+        expected = checksum(toy_words(key, SOURCE, batch_size=SIZE, config=CONFIG))
+        np.testing.assert_array_equal(metrics["words"][row], expected)
+
+
+def test_an_evaluation_counts_each_example_once():
+    def step(variables, batch, *, mask):
+        return {"count": mask.sum(), "words": (checksum(batch) * mask).sum()}, {"confidence": checksum(batch)}
+
+    evaluate = parallel.make_eval(step, slices, batch_size=SIZE, total=SIZE + 7)
+    key = jax.random.key(4)
+    sums, samples = evaluate(*parallel.replicate(({}, SOURCE, key)))
+    expected = checksum(toy_words(key, SOURCE, batch_size=SIZE + 7, config=CONFIG))
+    assert sums["count"] == SIZE + 7
+    assert sums["words"] == expected.sum()
+    np.testing.assert_array_equal(samples["confidence"], expected[: SIZE // 8])
+
+
+@pytest.mark.parametrize("size", [8, 30, 40])
+def test_a_batch_that_the_devices_cannot_share(size):
+    with pytest.raises(ConfigError, match=f"run.batch_size is {size}; with 8 devices it must be a multiple of 32"):
+        parallel.per_device(size)

@@ -1,0 +1,212 @@
+"""A model folder or a run becomes a Reader, and what it reads depends on the image alone."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+from small import SMALL, noise_images, save_small
+from toy import toy_config
+
+import crnn_jax
+from crnn_jax.config import Config, ModelConfig
+from crnn_jax.ctc import greedy_decode
+from crnn_jax.images import ImageError
+from crnn_jax.model import CRNN, build
+from crnn_jax.reader import BATCH_SIZES, Reader, Reading
+from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables
+from crnn_jax.training.optimizer import make_optimizer
+from crnn_jax.training.state import create_state
+
+BUNDLED = Path(crnn_jax.__file__).parent / "pretrained"
+PAD = dataclasses.replace(SMALL, fit="pad", max_width=300)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    return save_small(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture(scope="session")
+def reader(model):
+    return crnn_jax.load(model)
+
+
+def assert_same(readings, expected):
+    """Texts are equal; confidences but for the rounding of products of another size."""
+    assert [reading.text for reading in readings] == [reading.text for reading in expected]
+    np.testing.assert_allclose([r.confidence for r in readings], [r.confidence for r in expected], rtol=1e-3)
+
+
+def test_a_folder_is_loaded_whole(reader, model):
+    assert reader.config == Config(model=SMALL)
+    assert reader.charset.num_classes == 95
+    assert reader.model == build(SMALL)
+    stored = load_variables(model)[1]
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(reader.variables), stored)
+
+
+def test_a_reading_is_the_greedy_decoding_of_the_logits(reader):
+    image = reader.fit(noise_images(1)[0])
+    logits = jax.jit(reader.model.apply)(reader.variables, jnp.asarray(image)[None])
+    ids, _, confidence = greedy_decode(logits[0])
+    [reading] = reader.read([image])
+    assert isinstance(reading, Reading)
+    assert reading.text == reader.charset.decode(ids) != ""
+    assert reading.confidence == pytest.approx(float(confidence), rel=1e-3)
+    assert 0 < reading.confidence <= 1
+
+
+def test_readings_do_not_depend_on_the_batch_or_its_order(reader):
+    images = noise_images(130)
+    alone = [reader.read([image])[0] for image in images]
+    assert len({reading.text for reading in alone}) > 50  # else the rest would say little
+    for count in (0, 1, 3, 65, 130):
+        assert_same(reader.read(images[:count]), alone[:count])
+    order = np.random.default_rng(2).permutation(130)
+    assert_same(reader.read(images[i] for i in order), [alone[i] for i in order])
+
+
+class Columns(CRNN):
+    """In the place of the network: a frame for every 20 columns, whose class is their darkness."""
+
+    traced: ClassVar[list] = []  # the shape of the images at every tracing
+
+    def setup(self):
+        """No parts."""
+
+    def __call__(self, images, *, train: bool = False):
+        self.traced.append(images.shape)
+        batch, height, width = images.shape
+        dark = jnp.mean(255.0 - images.reshape(batch, height, width // 20, 20), axis=(1, 3))
+        return -jnp.square(dark[..., None] - jnp.linspace(0.0, 255.0, 95)[None, None])
+
+
+def columns_reader(reader, config):
+    replaced = Reader(Config(model=config), reader.variables)
+    replaced.model = Columns(config)
+    return replaced
+
+
+def test_compiled_once_for_each_bucket_and_batch_size(reader):
+    counted = columns_reader(reader, dataclasses.replace(PAD, dropout=0.5))  # a config of its own: compiled for nobody
+    Columns.traced.clear()
+    narrow, wide, wider = (np.zeros((16, width), np.uint8) for width in (30, 60, 500))
+    for images in ([narrow], [wide] * 7, [wider] * 9, [narrow] * 3, [narrow, wide, wider] * 30, [wide] * 73):
+        for _ in range(2):
+            assert len(counted.read(images)) == len(images)
+    expected = [(1, 100), (8, 200), (64, 300), (8, 100), (64, 100), (64, 200)]
+    assert Columns.traced == [(size, PAD.height, width) for size, width in expected]
+    assert BATCH_SIZES == (1, 8, 64)
+
+
+def test_a_wide_word_keeps_its_frames_in_a_wider_bucket(reader):
+    stripes = np.repeat(np.array([0, 255] * 7 + [0], np.uint8), 20)[None].repeat(32, axis=0)
+    text = {config.fit: columns_reader(reader, config).read([stripes])[0].text for config in (SMALL, PAD)}
+    assert text["pad"] == 8 * reader.charset.characters[-1]  # the darkest class; the lightest is the blank
+    assert len(text["resize"]) <= SMALL.width // 20
+
+
+def test_a_padded_word_is_read_the_same_alone_and_among_others(reader):
+    padding = Reader(Config(model=PAD), reader.variables)
+    images = [image[:, : 8 * columns] for image, columns in zip(noise_images(6), (3, 10, 4, 9, 10, 5), strict=True)]
+    images = [np.kron(image, np.ones((1, 2), np.uint8)) for image in images]
+    assert [padding.fit(image).shape for image in images] == [(32, w) for w in (100, 200, 100, 200, 200, 100)]
+    alone = [padding.read([image])[0] for image in images]
+    assert len({reading.text for reading in alone}) == 6
+    assert_same(padding.read(images), alone)
+    assert_same(padding.read(images[::-1]), alone[::-1])
+
+
+def test_all_kinds_of_images_are_the_same_word(reader, tmp_path):
+    grey = noise_images(1)[0]
+    Image.fromarray(grey).save(tmp_path / "word.png")
+    colour = np.repeat(grey[..., None], 3, axis=2)
+    path = tmp_path / "word.png"
+    kinds = [path, str(path), path.read_bytes(), Image.open(path), Image.fromarray(colour), grey, colour]
+    [expected, *others] = reader.read([*kinds, jnp.asarray(grey)])
+    assert others == [expected] * len(kinds)
+
+
+def test_an_array_of_images_is_a_list_and_one_image_is_not(reader):
+    images = np.stack([image[:, :80] for image in noise_images(3)])
+    assert reader.read(images) == reader.read(list(images))
+    colour = images[0][..., None].repeat(3, axis=2)
+    for single in ("word.png", images[0], colour):
+        with pytest.raises(TypeError, match=r"a list of images, also of one: read\(\[image\]\)"):
+            reader.read(single)
+
+
+def test_the_first_bad_image_is_named(reader, tmp_path):
+    (tmp_path / "notes.png").write_text("no image")
+    with pytest.raises(ImageError, match=r"^\S*notes.png: not an image of a known format$"):
+        reader.read([noise_images(1)[0], tmp_path / "notes.png", tmp_path / "missing.png"])
+    with pytest.raises(ImageError, match=r"missing.png: No such file"):
+        reader.read([str(tmp_path / "missing.png")])
+
+
+def test_a_workdir_gives_its_best_checkpoint(tmp_path, caplog):
+    caplog.set_level("ERROR", logger="absl")
+    config = toy_config()
+    tx = make_optimizer(config.optimizer, config.run.steps)
+    create = jax.jit(lambda key: create_state(key, build(config.model), tx, config.model))
+    states = [jax.device_get(create(jax.random.key(seed))) for seed in range(3)]
+    checkpoints = Checkpoints(tmp_path, config)
+    for step, accuracy in enumerate((40.0, 60.0, 50.0)):
+        checkpoints.save(step, states[step], {"word_accuracy": accuracy})
+    checkpoints.close()
+    reader = crnn_jax.load(str(tmp_path))
+    assert reader.config == config
+    best = {"params": states[1].ema_params, "batch_stats": states[1].batch_stats}
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(reader.variables), best)
+    assert set(reader.read(noise_images(1))[0].text) <= set("0123456789")
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in BUNDLED.glob("*/config.json")))
+def test_every_bundled_model_reads_a_known_word(name):
+    page = Image.new("L", (110, 32), 235)
+    ImageDraw.Draw(page).text((4, -2), "Station", fill=20, font=ImageFont.load_default(size=30))
+    [reading] = crnn_jax.load(name).read([page])
+    assert reading.text.lower() == "station"
+    assert reading.confidence > 0.2
+
+
+def one_line(name) -> str:
+    with pytest.raises(CheckpointError) as error:
+        crnn_jax.load(name)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_an_unknown_name_lists_the_bundled_models(monkeypatch, tmp_path):
+    for name in ("second", "first"):
+        save_small(tmp_path / "pretrained" / name, ModelConfig(charset="abc", lstm_features=4))
+    monkeypatch.setattr("crnn_jax.training.checkpoint.resources.files", lambda package: tmp_path)
+    assert one_line("third") == "third is neither a folder nor a bundled model (first, second)"
+    assert crnn_jax.load("second").charset.characters == "abc"
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path):
+    assert one_line(tmp_path) == f"{tmp_path} holds no checkpoint"
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_model_cut_short_is_named(model, tmp_path, size):
+    """Its table of contents here; that of every other file, arrays included, is in test_checkpoint.py."""
+    folder = tmp_path / "short"
+    shutil.copytree(model, folder)
+    contents = folder / "variables" / "_METADATA"
+    contents.write_bytes(contents.read_bytes()[:size])
+    assert one_line(folder).startswith(f"{folder}/variables is no checkpoint, or one cut short: ")
+
+
+def test_a_model_whose_charset_is_another_is_named(model, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(model, folder)
+    (folder / "charset.txt").write_text("abc\n")
+    assert one_line(folder).startswith(f"{folder} was trained on the charset 'abc', but its config says '0123")

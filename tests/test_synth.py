@@ -1,0 +1,188 @@
+"""Words, rendering and batches: what a step renders, on which it depends, and what it never shows."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crnn_jax.charset import Charset
+from crnn_jax.config import Config, DataConfig
+from crnn_jax.synth.batch import load_source, synth_batch, to_classes
+from crnn_jax.synth.camera import QUANTISATION, blur_matrix, hash_normal, jpeg
+from crnn_jax.synth.draws import Draws
+from crnn_jax.synth.render import render
+from crnn_jax.synth.style import MJSYNTH, PLAIN, STYLES
+from crnn_jax.synth.words import (
+    GLYPHS,
+    PAD,
+    _rows,
+    english_words,
+    is_held_out,
+    load_words,
+    sample_word,
+    spelling_hash,
+)
+
+CONFIG = Config(data=DataConfig(style="mjsynth", fonts=6, share_digits=0.1, share_random=0.1, share_punctuation=0.1))
+KEY = jax.random.key(5)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return load_source(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def draw():
+    return jax.jit(partial(synth_batch, config=CONFIG, batch_size=16))
+
+
+def spell(glyphs, length):
+    return "".join(GLYPHS[g] for g in np.asarray(glyphs)[: int(length)])
+
+
+@pytest.fixture(scope="module")
+def strings():
+    """3,000 strings of training and 3,000 held-out ones, with a large share of random strings."""
+    table = load_words(24)
+
+    def sample(bits, held_out):
+        return sample_word(bits, table, held_out=held_out, share_digits=0.1, share_random=0.5, share_punctuation=0.0)
+
+    drawn = {}
+    for held_out in (False, True):
+        bits = jax.random.bits(jax.random.key(int(held_out)), (3000, 5 * 24 + 16))
+        glyphs, lengths = jax.jit(jax.vmap(partial(sample, held_out=held_out)))(bits)
+        drawn[held_out] = [spell(g, n) for g, n in zip(glyphs, lengths, strict=True)]
+    return drawn
+
+
+def test_a_tenth_of_the_words_is_held_out():
+    words = english_words()
+    assert len(words) > 90_000 and len(set(words)) == len(words)
+    assert 0.09 < sum(map(is_held_out, words)) / len(words) < 0.11
+    assert is_held_out("Word") == is_held_out("word")
+
+
+def test_training_never_spells_a_held_out_word(strings):
+    held_out = {w for w in english_words() if is_held_out(w)}
+    assert not [s for s in strings[False] if s.lower() in held_out]
+    words = [s for s in strings[True] if s.isalpha() and s.lower() in held_out]
+    assert len(words) > 1000  # so the same check finds them where they are
+
+
+def test_a_random_string_that_spells_a_held_out_word_is_replaced():
+    table = load_words(24)
+    word = next(w for w in english_words() if is_held_out(w) and len(w) == 3)
+    # Only one form, and it spells the word: without the check every random string would.
+    forms = jnp.asarray(_rows([word.upper()], 24))
+    table = table._replace(codes=forms)
+    bits = jax.random.bits(KEY, (50, 5 * 24 + 16))
+    glyphs, lengths = jax.vmap(partial(sample_word, table=table, share_random=1.0))(bits)
+    assert word not in {spell(g, n).lower() for g, n in zip(glyphs, lengths, strict=True)}
+
+
+def test_shares_and_cases(strings):
+    numbers = [s for s in strings[True] if not any(c.isalpha() for c in s)]
+    assert 0.07 < len(numbers) / 3000 < 0.18  # a tenth are numbers, and some codes are digits only
+    vocabulary = set(english_words())
+    words = [s for s in strings[True] if len(s) > 3 and s.lower() in vocabulary]
+    shares = [np.mean([f(w) for w in words]) for f in (str.islower, str.isupper, str.istitle)]
+    assert all(0.25 < share < 0.4 for share in shares)
+    assert 0 < 1 - sum(shares) < 0.1  # mixed case
+
+
+def test_spelling_hash_sees_letters_but_not_case():
+    rows = _rows(["Word", "wORD", "wrod", "word1", "wor"], 8)
+    hashes = np.asarray(jax.vmap(spelling_hash)(jnp.asarray(rows)))
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 4
+    assert (rows[3] != PAD).sum() == 5
+
+
+def test_labels_drop_what_the_charset_lacks():
+    charset = Charset.of("36")
+    classes = jnp.array([charset.encode(c)[0] if c in charset.characters else 0 for c in map(charset.fold, GLYPHS)])
+    glyphs = jnp.array([GLYPHS.index(c) for c in "-It's!"] + [0, 0])
+    label, length = to_classes(glyphs, jnp.int32(6), classes)
+    assert charset.decode(np.asarray(label)) == "its" and length == 3
+
+
+def test_images_are_full_of_words(source, draw):
+    batch = draw(KEY, source)
+    assert batch.image.shape == (16, 32, 100) and batch.image.dtype == jnp.uint8
+    assert np.asarray(batch.image).reshape(16, -1).std(1).min() > 3
+    assert np.all(np.asarray(batch.label_length) > 0)
+
+
+def test_an_example_depends_on_key_and_index_alone(source, draw):
+    whole = draw(KEY, source)
+    halves = [jax.jit(partial(synth_batch, config=CONFIG, batch_size=8))(KEY, source, first_index=i) for i in (0, 8)]
+    for name in whole._fields:
+        joined = np.concatenate([np.asarray(getattr(half, name)) for half in halves])
+        difference = np.abs(np.asarray(getattr(whole, name)).astype(int) - joined.astype(int))
+        # Programs for different batch sizes may round a grey level differently at JPEG's quantiser: labels never.
+        assert difference.max() == 0 if name != "image" else np.mean(difference > 0) < 0.02
+    other = draw(jax.random.key(6), source)
+    assert not np.array_equal(whole.image, other.image)
+    assert not np.array_equal(whole.label, other.label)
+
+
+def test_held_out_batches_hold_held_out_words(source):
+    config = replace(CONFIG, data=replace(CONFIG.data, share_digits=0.0, share_random=0.0, share_punctuation=0.0))
+    for held_out in (False, True):
+        batch = jax.jit(partial(synth_batch, batch_size=8, config=config, held_out=held_out))(KEY, source)
+        words = [Charset.of("36").decode(row) for row in np.asarray(batch.label)]
+        assert all(is_held_out(word) == held_out for word in words)
+
+
+@pytest.mark.parametrize("style", sorted(STYLES))
+def test_ink_is_visible_in_every_style(source, style):
+    glyphs = jnp.tile(jnp.array([GLYPHS.index(c) for c in "Word"]), (64, 1))
+    draw = jax.jit(partial(render, style=STYLES[style]))
+    images = np.asarray(draw(KEY, source.bank, glyphs, jnp.full(64, 4))).astype(float)
+    assert np.isfinite(images).all()
+    assert images.reshape(64, -1).std(1).min() > 3
+    assert images.reshape(64, -1).std(1).max() > 30
+
+
+def test_plain_words_look_like_their_glyphs(source):
+    """The ink of an upright word stands where its letters are: an i is narrower than an m in a plain style."""
+    style = replace(PLAIN, border_width=(1.0, 0.0), bold_share=0.0, margin_std=0.0)
+    letters = jnp.array([[GLYPHS.index("l")], [GLYPHS.index("l")], [GLYPHS.index("m")], [GLYPHS.index("m")]])
+    images = np.asarray(render(KEY, source.bank, letters, jnp.ones(4, jnp.int32), style=style)).astype(float)
+    middles = np.abs(images - np.median(images[:, :2], axis=(1, 2), keepdims=True)) > 30
+    assert middles[:, 8:24, 20:80].any((1, 2)).all()
+
+
+def test_width_and_height_are_free(source):
+    glyphs = jnp.full((4, 6), GLYPHS.index("a"))
+    images = render(KEY, source.bank, glyphs, jnp.full(4, 6), style=MJSYNTH, height=24, width=200)
+    assert images.shape == (4, 24, 200) and np.asarray(images).std() > 3
+
+
+def test_draws_are_in_range_and_run_out():
+    draws = Draws(jax.random.bits(KEY, (4000,)))
+    uniform, normal = draws.uniform(2.0, 3.0, size=1500), draws.normal(size=1500)
+    assert 2 < uniform.min() and uniform.max() < 3 and abs(float(uniform.mean()) - 2.5) < 0.05
+    assert abs(float(normal.mean())) < 0.1 and abs(float(normal.std()) - 1) < 0.1
+    assert 0 <= int(draws.choice(3)) < 3
+    with pytest.raises(IndexError, match="4000"):
+        draws.uniform(size=1000)
+
+
+def test_jpeg_keeps_what_its_tables_keep():
+    flat = jnp.full((16, 20), 77.0)
+    np.testing.assert_allclose(jpeg(flat, jnp.float32(50.0)), 77, atol=QUANTISATION[0, 0] / 16)
+    noise = 128 + 40 * jax.random.normal(KEY, (32, 40))
+    errors = [float(jnp.mean((jpeg(noise, jnp.float32(q)) - noise) ** 2)) for q in (20, 50, 80, 99)]
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 1
+
+
+def test_blur_keeps_the_mean_and_zero_is_none():
+    np.testing.assert_allclose(blur_matrix(jnp.float32(1.3), 20).sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(blur_matrix(jnp.float32(0.0), 20), np.eye(20), atol=1e-6)
+    noise = hash_normal(jnp.uint32(3), 20_000)
+    assert abs(float(noise.mean())) < 0.03 and abs(float(noise.std()) - 1) < 0.03
