@@ -74,6 +74,7 @@ def synth_batch(
         style=STYLES[data.style],
         height=model.height,
         width=model.width,
+        fit=model.fit,
         first_index=first_index,
     )
     label, label_length = jax.vmap(to_classes, in_axes=(0, 0, None))(glyphs, lengths, source.classes)

@@ -42,6 +42,7 @@ class Layout(NamedTuple):
     lower_radius: Float[Array, ""]  # how much the lower layer of ink is fatter than the glyphs
     lower_shift: Float[Array, "2"]  # of the lower layer, where it is a shadow
     upper_radius: Float[Array, ""]  # of the upper layer, of those words that have one
+    filled: Float[Array, ""]  # share of the image's width that the crop fills, from the left
     underline: Float[Array, "4"]  # x0, x1, y, half thickness; x0 = FAR without one
 
 
@@ -100,6 +101,16 @@ def _ink_box(corners, used: Bool[Array, " L"]):
     return low, high
 
 
+def _crop(low, high, margin, aspect: float | None, matrix, tilt) -> tuple[View, Float[Array, ""]]:
+    """The view of the ink's box and its margin, widened to the right for `aspect`; and the share that is not added."""
+    centre, extent = (low + high) / 2, jnp.maximum(high - low + margin, 8.0)
+    if aspect is None:
+        return View(centre, extent, matrix, tilt), jnp.ones(())
+    width = jnp.maximum(extent[0], aspect * extent[1])
+    centre = jnp.stack([centre[0] + (width - extent[0]) / 2, centre[1]])
+    return View(centre, jnp.stack([width, extent[1]]), matrix, tilt), extent[0] / width
+
+
 def lay_out(
     draws: Draws,
     bank: Bank,
@@ -108,10 +119,13 @@ def lay_out(
     bordered: Bool[Array, ""],
     *,
     style: Style,
+    aspect: float | None = None,
 ) -> Layout:
     """Set one word of `length` glyphs (ids of the bank, the rest ignored) in a random font and look at it.
 
-    `bordered` words get a second layer of ink: an outline, an inset or a shadow.
+    `bordered` words get a second layer of ink: an outline, an inset or a shadow. `aspect` is the width of the image
+    over its height where letters keep their proportions: a shorter word leaves its right side to more of the ground.
+    None stretches every word to the image.
     """
     fonts, per_font, cell, _ = bank.texels.shape
     used = jnp.arange(glyphs.shape[0]) < length
@@ -154,7 +168,7 @@ def lay_out(
     matrix, tilt = _keep(_view_matrix(draws, style))
     low, high = _ink_box(_word_to_image(matrix, tilt, jnp.stack([word_x, word_y], -1)), used)
     margin = jnp.maximum(style.margin_mean + style.margin_std * draws.normal(size=2), style.margin_min)
-    view = View((low + high) / 2, jnp.maximum(high - low + margin, 8.0), matrix, tilt)
+    view, filled = _crop(low, high, margin, aspect, matrix, tilt)
 
     # Word plane -> cell: turn back, undo the slant, scale to texels; the ink's top left is at (SPREAD, SPREAD).
     texels = per_em / size
@@ -176,5 +190,6 @@ def lay_out(
         lower_radius=lower_radius,
         lower_shift=shift,
         upper_radius=upper_radius,
+        filled=filled,
         underline=jnp.stack([jnp.where(underlined, word_left, FAR), word_right, mid_height + line_y, line_half]),
     )

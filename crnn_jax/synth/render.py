@@ -51,6 +51,7 @@ def render(
     style: Style,
     height: int = 32,
     width: int = 100,
+    fit: str = "resize",
     first_index: int | Int[Array, ""] = 0,
 ) -> UInt8[Array, "B {height} {width}"]:
     """Render a batch of words as grey images. Pure: the same key, words and style give the same images.
@@ -58,14 +59,19 @@ def render(
     `glyphs` are ids of the bank (`ord(character) - 33`), the first `lengths[i]` of row i count, 1 to L. Image i depends
     on `key`, `first_index + i` and its own word alone, so a device that renders rows d to e of a global batch passes
     `first_index=d`; d is a multiple of 4, because every fourth word is outlined or shaded.
+
+    `fit` is what `images.fit_image` would do to the crop: resize stretches it to the image; pad keeps its aspect up to
+    `width` and repeats its last column to the right of it.
     """
     batch, size = glyphs.shape[0], (height, width)
     texels, cell = bank.texels.reshape(-1), bank.texels.shape[2]
-    rows = jnp.arange(batch)
+    rows, aspect = jnp.arange(batch), width / height if fit == "pad" else None
+    if glyphs.shape[1] == 1:  # ink.py has every pixel choose between an odd and an even letter: there must be both
+        glyphs = jnp.pad(glyphs, ((0, 0), (0, 1)))
 
     def set_out(example_key, glyphs, length, bordered):
         draws = Draws(jax.random.bits(example_key, (RANDOM_WORDS,)))
-        layout = lay_out(draws, bank, glyphs, length, bordered, style=style)
+        layout = lay_out(draws, bank, glyphs, length, bordered, style=style, aspect=aspect)
         return layout, draw_look(draws, bank.textures, size=size, style=style), draw_camera(draws, style)
 
     def layer(layouts, shift, radius):
@@ -76,6 +82,9 @@ def render(
         lower = jnp.maximum(lower.astype(jnp.float32) / 255, underline_cover(layout, size=size))
         upper = None if upper is None else upper.astype(jnp.float32) / 255
         image = shoot(camera, 255 * compose(look, bank.textures, lower, upper, style=style), style=style)
+        if fit == "pad":
+            last = jnp.maximum(jnp.round(layout.filled * width).astype(jnp.int32), 1) - 1
+            image = image[:, jnp.minimum(jnp.arange(width), last)]
         return jnp.clip(jnp.round(image), 0, 255).astype(jnp.uint8)
 
     keys = example_keys(key, first_index, batch)

@@ -73,18 +73,6 @@ PHOTO = replace(
     jpeg_quality=(65.0, 20.0),
 )
 
-# Half way between the two: for the last leg of a small network, which cannot afford to dwell on rare photographs.
-MIXED = replace(
-    PHOTO,
-    advance_share=0.25,
-    wide_share=0.1,
-    plain_share=0.15,
-    blur_share=0.15,
-    noisy_share=0.1,
-    margin_mean=13.0,
-    margin_std=11.0,
-)
-
 # Clean print, for a first run that ends in minutes: upright, unblurred, dark on bright or bright on dark.
 PLAIN = replace(
     MJSYNTH,
@@ -100,4 +88,4 @@ PLAIN = replace(
     min_contrast=0.3,
 )
 
-STYLES = {"mjsynth": MJSYNTH, "photo": PHOTO, "mixed": MIXED, "plain": PLAIN}
+STYLES = {"mjsynth": MJSYNTH, "photo": PHOTO, "plain": PLAIN}

@@ -13,6 +13,6 @@ def get_config() -> Config:
         data=DataConfig(style="photo", share_digits=0.1, share_random=0.1, share_punctuation=0.05),
         optimizer=OptimizerConfig(learning_rate=2.5e-3, warmup_steps=400, weight_decay=1e-3),
         run=RunConfig(
-            steps=18000, batch_size=64, steps_per_dispatch=20, log_every=100, eval_every=1000, checkpoint_every=500
+            steps=90000, batch_size=64, steps_per_dispatch=20, log_every=200, eval_every=2000, checkpoint_every=1000
         ),
     )
