@@ -112,8 +112,6 @@ def parts(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 0)
 
 
-# An error inside Orbax leaves coroutines whose event loop is closed; Python tells of them when they are collected.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("how", ["removed", "truncated"])
 @pytest.mark.parametrize("kind", ["run", "model"])
 def test_a_checkpoint_cut_short(run, tmp_path, kind, how):
@@ -144,7 +142,6 @@ def test_a_checkpoint_cut_short(run, tmp_path, kind, how):
     assert len(refused) >= 3, refused  # arrays, their manifest, and the config at the least
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_resuming_a_checkpoint_cut_short(run, tmp_path):
     shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
     for path in parts(tmp_path / "checkpoints" / "40" / "state"):

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -179,6 +180,7 @@ def _training_checkpoint(path: Path) -> Path:
 def _read(folder: Path, like: PyTree) -> PyTree:
     """Restores the whole of a folder in the shape of `like`."""
     try:
+        _read_values(folder)
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(folder, like)
     except Exception as error:  # Orbax and TensorStore raise many kinds for one cause: the files are not whole
@@ -188,12 +190,29 @@ def _read(folder: Path, like: PyTree) -> PyTree:
 def _read_parts(folder: Path, names: tuple[str, ...]) -> dict:
     """Restores some of the top-level entries of a folder as NumPy arrays, whatever shape they were saved in."""
     try:
+        _read_values(folder)
         with ocp.PyTreeCheckpointer() as checkpointer:
-            tree = checkpointer.metadata(folder).item_metadata.tree
+            metadata = checkpointer.metadata(folder).item_metadata
+            if metadata is None:
+                raise ValueError("its file _METADATA is missing or cut short")
+            tree = metadata.tree
             like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), {name: tree[name] for name in names})
             return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(item=like, partial_restore=True))
     except Exception as error:
         raise _unreadable(folder, error) from error
+
+
+def _read_values(folder: Path) -> None:
+    """Reads every stored value and forgets it; raises where one is damaged.
+
+    Orbax reads them all at once: where one fails, it leaves the others behind, and Python writes a traceback of each
+    to stderr, under the one line that the user is to see.
+    """
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/"}).result()
+    keys = store.list().result()
+    missing = [key.decode() for key in keys if not store.read(key).result().value]
+    if missing or not keys:
+        raise ValueError(f"the values of {missing[0] if missing else 'all its arrays'} are missing")
 
 
 def _read_meta(folder: Path) -> dict:
