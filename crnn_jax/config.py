@@ -1,8 +1,7 @@
 """The configuration of a run: frozen dataclasses, validation, dotted overrides, JSON round trip.
 
 An experiment is a file in `experiments/configs/` with one function `get_config() -> Config`. Every field can be
-overridden on the command line: `--set model.stn.kind=tps --set optimizer.learning_rate=1e-3`. A Config is hashable, so
-it may be a static argument of a jitted function.
+overridden on the command line: `--set model.stn.kind=tps run.steps=500`. A Config can be a static argument of a jit.
 """
 
 import dataclasses
@@ -78,7 +77,10 @@ class StnConfig(Section):
         self._at_least(0, "disturbance", "bound")
         self._require(self.feature_gain > 0, "feature_gain", "a number above 0")
         self._at_least(1, "oversample")
-        self._require(bool(self.features) and min(self.features) > 0, "features", "positive integers, at least one")
+        layers = len(self.features)  # with a pool between two, of which the 16 rows that they see allow four
+        self._require(1 <= layers <= 5 and min(self.features) > 0, "features", "one to five positive integers")
+        free = self.start == "identity" or self.bound == 0 or self.bound > 2 * self.disturbance
+        self._require(free, "bound", f"0 for none, or more than twice the start's disturbance of {self.disturbance:g}")
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,8 @@ class Config(Section):
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """`config` with fields set by assignments such as `model.stn.kind=tps` or `model.stn.features=16,32,64`.
 
-    A value is read by its field's annotation; that of a str field is taken as it is. The rules are checked once all
-    are set, so fields that depend on each other may come in any order. Raises ConfigError.
+    A value is read by its field's annotation. The rules are checked once all are set, so fields that depend on each
+    other may come in any order. Raises ConfigError.
     """
     known = _field_types(type(config))
     values = dataclasses.asdict(config)
@@ -227,7 +229,7 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """The configuration that `to_json` wrote; fields that it lacks take their defaults. Raises ConfigError."""
+    """The configuration that `to_json` wrote; what it lacks takes its default. Raises ConfigError."""
     try:
         values = json.loads(text)
     except ValueError as error:

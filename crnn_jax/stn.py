@@ -171,6 +171,12 @@ class SpatialTransformer(nn.Module):
 
         def transform(image, parameters):
             grid = parameter_grid(parameters, kind=self.kind, out_size=out_size, in_size=image.shape[:2])
-            return bilinear_sample(image, grid)
+            outside = outside_share(grid, size=image.shape[:2])
+            return bilinear_sample(image, grid), deviation(parameters, kind=self.kind), outside
 
-        return jax.vmap(transform)(x, parameters), parameters
+        y, moved, outside = jax.vmap(transform)(x, parameters)
+        # For logs, means over the batch, where the caller asks for this collection.
+        for name, values in (("stn_deviation", moved), ("stn_outside", outside)):
+            if not self.is_initializing():
+                self.sow("diagnostics", name, values.mean(), init_fn=lambda: 0.0, reduce_fn=lambda _, new: new)
+        return y, parameters

@@ -103,6 +103,7 @@ def test_override_reads_booleans():
         (StnConfig, {"oversample": 0.5}),
         (StnConfig, {"features": ()}),
         (StnConfig, {"features": (8, 0)}),
+        (StnConfig, {"features": (8,) * 6}),
         (StnConfig, {"features": [8, 16]}),
         (ModelConfig, {"charset": "aa"}),
         (ModelConfig, {"charset": ""}),
@@ -157,6 +158,8 @@ def test_rules_over_two_fields():
         DataConfig(share_digits=0.6, share_random=0.6)
     with pytest.raises(ConfigError, match="model.max_width = 50: expected at least model.width"):
         ModelConfig(fit="pad", max_width=50)
+    with pytest.raises(ConfigError, match=r"model.stn.bound = 0.2: .* more than twice the start's disturbance of 0.1"):
+        StnConfig(start="disturbed", disturbance=0.1, bound=0.2)
     assert ModelConfig(fit="resize", max_width=50).max_width == 50  # the field says nothing there
 
 

@@ -57,6 +57,8 @@ GOLDEN = (
         "gradient_norm": 20.553448,
         "parameter_norm": 41.064636,
         "update_norm": 0.432836,
+        "stn_deviation": 0,
+        "stn_outside": 0,
         "non_finite": 0,
     },
     {
@@ -67,6 +69,8 @@ GOLDEN = (
         "gradient_norm": 20.18574,
         "parameter_norm": 41.075928,
         "update_norm": 0.671765,
+        "stn_deviation": 0.000585025,
+        "stn_outside": 0,
         "non_finite": 0,
     },
 )

@@ -163,6 +163,18 @@ def test_width_and_height_are_free(source):
     assert images.shape == (4, 24, 200) and np.asarray(images).std() > 3
 
 
+def test_pad_keeps_the_aspect_and_repeats_the_last_column(source):
+    """A short word leaves the right of a wide image to its last column, a long one fills it."""
+    glyphs = jnp.tile(jnp.arange(12) + GLYPHS.index("a"), (8, 1))
+    lengths = jnp.array([2] * 4 + [12] * 4)
+    images = np.asarray(jax.jit(partial(render, style=PLAIN, fit="pad"))(KEY, source.bank, glyphs, lengths))
+    flat = (images == images[:, :, -1:]).all(1)  # columns equal to the last one
+    constant = flat[:, ::-1].cumprod(1).sum(1)  # how many of them at the end
+    assert constant[:4].min() > 20 and constant[4:].max() < 4
+    stretched = np.asarray(jax.jit(partial(render, style=PLAIN))(KEY, source.bank, glyphs, lengths))
+    np.testing.assert_array_equal(images[4:], stretched[4:])  # long enough to be stretched in both
+
+
 def test_draws_are_in_range_and_run_out():
     draws = Draws(jax.random.bits(KEY, (4000,)))
     uniform, normal = draws.uniform(2.0, 3.0, size=1500), draws.normal(size=1500)

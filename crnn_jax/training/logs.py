@@ -33,7 +33,7 @@ class Logs:
         self._charset = Charset.of(config.model.charset)
         self._window: list[dict[str, np.ndarray]] = []  # metrics of the dispatches since the last line
         self._clock: tuple[float, int] | None = None  # when the rate's measurement began, and at which step
-        self._rate = 0.0  # images/s
+        self._rate: float | None = None  # images/s, once measured
         if not on:
             return
         self._pictures = workdir / "pictures"
@@ -63,15 +63,18 @@ class Logs:
             self._rate = (step - first) * self._run.batch_size / (time.perf_counter() - began)
         values = {name: value.mean() for name, value in window.items() if name not in ("step", "non_finite")}
         values["infeasible"] = window["infeasible"].sum()
-        values |= {"learning_rate": self._schedule(step - 1), "images_per_second": self._rate}
+        values["learning_rate"] = self._schedule(step - 1)
+        shown = f"loss {values['loss']:.3f}, accuracy {100 * values['accuracy']:.1f} %"
+        left = ""
+        if self._rate is not None:
+            values["images_per_second"] = self._rate
+            shown = f"{self._rate:.0f} images/s, {shown}"
+            left = f", {(self._run.steps - step) * self._run.batch_size / self._rate / 60:.1f} min left"
         self._scalars(step, "train", values)
-
-        shown = f"{self._rate:.0f} images/s, loss {values['loss']:.3f}, accuracy {100 * values['accuracy']:.1f} %"
         self._bar.set_postfix_str(shown, refresh=False)
         self._bar.update(step - self._bar.n)
         if self._bar.disable:
-            left = (self._run.steps - step) * self._run.batch_size / max(self._rate, 1) / 60
-            self._say(f"step {step}/{self._run.steps}: {shown}, {left:.1f} min left")
+            self._say(f"step {step}/{self._run.steps}: {shown}{left}")
 
     def held_out(self, step: int, values: dict[str, float], samples: dict[str, np.ndarray]) -> None:
         """Writes the scores of the held-out words, and pictures of samples (image, ids; rectified with an STN)."""

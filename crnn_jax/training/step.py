@@ -38,7 +38,7 @@ def train_step(
     Returns:
         The next state, and scalar metrics, equal on all devices: step (this one counted), loss, accuracy (0..1: labels
         read wholly right by greedy decoding), infeasible (count), gradient_norm (before the clip), parameter_norm,
-        update_norm, non_finite (bool).
+        update_norm, non_finite (bool); with an STN, its mean `stn_deviation` and `stn_outside` (see `crnn_jax.stn`).
     """
 
     def total(tree):
@@ -52,14 +52,14 @@ def train_step(
             {"params": params, "batch_stats": state.batch_stats},
             batch.image,
             train=True,
-            mutable=["batch_stats"],
+            mutable=["batch_stats", "diagnostics"],
             rngs={"dropout": key},
         )
         losses, feasible = ctc_loss(logits, batch.label, batch.label_length)
         count = jnp.maximum(total(feasible.sum()), 1)
-        return losses.sum() / count, (logits, feasible, updated.get("batch_stats", {}))
+        return losses.sum() / count, (logits, feasible, updated)
 
-    (loss, (logits, feasible, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    (loss, (logits, feasible, updated)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     loss, gradients = total((loss, gradients))
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -73,7 +73,8 @@ def train_step(
         "parameter_norm": norm(params),
         "update_norm": norm(updates),
     }
-    size = feasible.shape[0] * (lax.axis_size(axis_name) if axis_name else 1)
+    devices = lax.axis_size(axis_name) if axis_name else 1
+    size = feasible.shape[0] * devices
     ids, lengths, _ = jax.vmap(greedy_decode)(logits)
     right = same_text(ids, lengths, batch.label, batch.label_length)
     metrics = {
@@ -82,10 +83,15 @@ def train_step(
         "accuracy": total(right.sum()) / size,
         "infeasible": total((~feasible).sum()),
         **norms,
+        **{name: total(value) / devices for name, value in updated.get("diagnostics", {}).get("stn", {}).items()},
         "non_finite": ~jnp.all(jnp.isfinite(jnp.stack([loss, *norms.values()]))),
     }
     state = state.replace(
-        step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema_params=ema_params
+        step=state.step + 1,
+        params=params,
+        batch_stats=updated.get("batch_stats", {}),
+        opt_state=opt_state,
+        ema_params=ema_params,
     )
     return state, metrics
 
