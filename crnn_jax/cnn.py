@@ -88,9 +88,14 @@ def layer_size(layer, size: Pair) -> Pair:
 
 
 def stack_size(blocks: tuple[Block, ...], size: Pair) -> Pair:
-    """The (height, width) of a stack's features for an image of `size` pixels; the width is the number of frames."""
+    """The (height, width) of a stack's features for an image of `size` pixels; the width is the number of frames.
+
+    (0, 0) for an image that is too small.
+    """
     for block in blocks:
         for layer in block:
+            if min(size) < 1:
+                return (0, 0)
             size = layer_size(layer, size)
     return size
 
@@ -123,6 +128,7 @@ class CnnBlock(nn.Module):
                     x = max_pool(x, window, strides, padding=padding)
                 case PatchLayer():
                     b, h, w, c = x.shape
+                    x = x[:, : h - h % 2, : w - w % 2]  # of an odd length the last pixel is left out
                     x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
                     x = x.reshape(b, h // 2, w // 2, 4 * c)
         return x

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, UInt8
 
 from crnn_jax.charset import Charset
 from crnn_jax.cnn import STACKS, CnnBlock, stack_size
-from crnn_jax.config import ModelConfig
+from crnn_jax.config import ConfigError, ModelConfig
 from crnn_jax.lstm import BiLSTM
 from crnn_jax.stn import SpatialTransformer
 
@@ -90,7 +90,13 @@ class CRNN(nn.Module):
 
 
 def build(config: ModelConfig, *, axis_name: str | None = None) -> CRNN:
-    """The network of a config; `axis_name` under pmap only."""
+    """The network of a config; `axis_name` under pmap only. Raises ConfigError for what its stack cannot take."""
+    blocks, placement = STACKS[config.cnn], config.stn.placement
+    if min(stack_size(blocks, (config.height, config.width))) < 1:
+        size = f"model.height = {config.height} and model.width = {config.width}"
+        raise ConfigError(f"{size} leave no features behind the {config.cnn} stack: expected 32 x 100 or about that")
+    if config.stn.kind != "none" and placement not in ("image", *(f"block{i + 1}" for i in range(len(blocks)))):
+        raise ConfigError(f"model.stn.placement = {placement!r}: the {config.cnn} stack has {len(blocks)} blocks")
     return CRNN(config, axis_name)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crnn_jax.cnn import STACKS
-from crnn_jax.config import ModelConfig, StnConfig
+from crnn_jax.config import ConfigError, ModelConfig, StnConfig
 from crnn_jax.model import build, count_parameters, num_frames
 
 CRNN = ModelConfig(cnn="vgg", lstm_features=256, lstm_layers=2)
@@ -37,12 +37,21 @@ def test_tiny_and_resnet_stay_in_their_bounds():
 
 
 @pytest.mark.parametrize("cnn", sorted(STACKS))
-@pytest.mark.parametrize("width", [100, 160])
+@pytest.mark.parametrize("width", [100, 163])
 def test_frames_are_those_of_the_table(cnn, width):
     config = replace(SMALL, cnn=cnn)
     model, variables = build(config), shapes(config, width)
     logits = jax.eval_shape(model.apply, variables, jax.ShapeDtypeStruct((3, 32, width), jnp.uint8))
     assert logits.shape == (3, num_frames(config, width), 37)
+
+
+@pytest.mark.parametrize("cnn", sorted(STACKS))
+def test_what_a_stack_cannot_take_is_said_before_anything_is_built(cnn):
+    with pytest.raises(ConfigError, match=f"leave no features behind the {cnn} stack"):
+        build(replace(SMALL, cnn=cnn, height=2))
+    stn = StnConfig(kind="affine", placement="block9")
+    with pytest.raises(ConfigError, match=f"'block9': the {cnn} stack has {len(STACKS[cnn])} blocks"):
+        build(replace(SMALL, cnn=cnn, stn=stn))
 
 
 def test_training_updates_statistics_and_reading_does_not():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crnn_jax.charset import Charset
-from crnn_jax.config import Config, DataConfig
+from crnn_jax.config import Config, ConfigError, DataConfig
 from crnn_jax.synth.batch import load_source, synth_batch, to_classes
 from crnn_jax.synth.camera import QUANTISATION, blur_matrix, hash_normal, jpeg
 from crnn_jax.synth.draws import Draws
@@ -108,6 +108,15 @@ def test_labels_drop_what_the_charset_lacks():
     glyphs = jnp.array([GLYPHS.index(c) for c in "-It's!"] + [0, 0])
     label, length = to_classes(glyphs, jnp.int32(6), classes)
     assert charset.decode(np.asarray(label)) == "its" and length == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [({"style": "comic"}, "mjsynth, photo, plain"), ({"fonts": 9999}, "9999: expected at most 327")],
+)
+def test_a_style_or_a_number_of_fonts_that_there_is_not(field, message):
+    with pytest.raises(ConfigError, match=message):
+        load_source(Config(data=DataConfig(**field)))
 
 
 def test_images_are_full_of_words(source, draw):

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt8
 
 from crnn_jax.charset import Charset
-from crnn_jax.config import Config
-from crnn_jax.synth.bank import Bank, load_bank
+from crnn_jax.config import Config, ConfigError
+from crnn_jax.synth.bank import Bank, font_table, load_bank
 from crnn_jax.synth.render import example_keys, render
 from crnn_jax.synth.style import STYLES
 from crnn_jax.synth.words import GLYPHS, WordTable, load_words, sample_word
@@ -31,10 +31,15 @@ class Batch(NamedTuple):
 
 
 def load_source(config: Config) -> Source:
-    """The glyph bank and the words of a config, on the default device."""
+    """The glyph bank and the words of a config, on the default device. Raises ConfigError for what there is not."""
+    data, fonts = config.data, len(font_table())
+    if data.style not in STYLES:
+        raise ConfigError(f"data.style = {data.style!r}: expected one of {', '.join(STYLES)}")
+    if data.fonts > fonts:
+        raise ConfigError(f"data.fonts = {data.fonts}: expected at most {fonts}, or 0 for all")
     charset = Charset.of(config.model.charset)
     classes = [charset.encode(c)[0] if c in charset.characters else 0 for c in map(charset.fold, GLYPHS)]
-    return Source(load_bank(config.data.fonts), load_words(config.data.max_length), jnp.array(classes))
+    return Source(load_bank(data.fonts), load_words(data.max_length), jnp.array(classes))
 
 
 def to_classes(glyphs: Int[Array, " N"], length: Int[Array, ""], classes: Int[Array, "94"]):
