@@ -16,7 +16,7 @@ from toy import toy_source, toy_words
 import crnn_jax
 from crnn_jax.config import Config
 from crnn_jax.metrics import normalise
-from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, find_model, load_variables
+from crnn_jax.training.checkpoint import Checkpoints, load_variables
 
 REAL_WORDS = EXPERIMENTS.parents[1] / "shared" / "data" / "real_words"
 FLOORS = {"iiit5k_train": 50.0}  # per cent of the words that the bundled `tiny` reads, at the least
@@ -282,12 +282,23 @@ def test_a_table_that_cannot_be_written_is_printed_all_the_same(model, words, tm
 
 @pytest.mark.parametrize("dataset", FLOORS)
 def test_the_bundled_model_reads_photographs(dataset, tmp_path, capsys):
-    try:
-        find_model("tiny")
-    except CheckpointError:
-        pytest.skip("no model is bundled")
     if not (REAL_WORDS / dataset).is_dir():
         pytest.skip("the photographs are not here")
     table = tmp_path / "table.json"
     assert run(evaluate, capsys, "--data", REAL_WORDS / dataset, "--json", table)[0] == 0
     assert json.loads(table.read_text())[dataset]["word_accuracy"] >= FLOORS[dataset]
+
+
+def test_bundle_makes_a_model_of_a_run(workdir, words, tmp_path, capsys):
+    """The folder reads what the run reads, and its card says what was measured."""
+    table, out = tmp_path / "table.json", tmp_path / "bundled"
+    folder, _ = words
+    table.write_text('{"photographs": {"count": 12, "word_accuracy": 50.0}}')
+    code, printed, _ = run(load_script("bundle"), capsys, workdir, "--out", out, "--table", table, "--note", "a test")
+    assert code == 0 and "step 10" in printed[0]
+    card = json.loads((out / "card.json").read_text())
+    assert card["images_seen"] == 10 * Config().run.batch_size and card["note"] == "a test"
+    assert card["results"] == json.loads(table.read_text())
+    assert run(read, capsys, folder, "--model", out) == run(read, capsys, folder, "--model", workdir)
+    code, _, errors = run(load_script("bundle"), capsys, folder, "--out", out)
+    assert code == 1 and errors == [f"bundle.py: {folder} holds no checkpoint"]

@@ -135,7 +135,7 @@ def load_variables(path: Path | str) -> tuple[Config, dict]:
         meta = {"config": _read_json(path / "config.json"), "charset": charset}
         stored = _read_parts(path / "variables", INFERENCE)
     else:
-        folder = _training_checkpoint(path)
+        folder = training_checkpoint(path)
         meta = _read_meta(folder)
         stored = _read_parts(folder / "state", ("ema_params", "batch_stats"))
         stored = {"params": stored["ema_params"], "batch_stats": stored["batch_stats"]}
@@ -161,8 +161,11 @@ def _manager(folder: Path, keep: int, *, read_only: bool = False) -> ocp.Checkpo
     return ocp.CheckpointManager(folder, options=options)
 
 
-def _training_checkpoint(path: Path) -> Path:
-    """The folder of a training checkpoint: `path` itself, or the best of the run at `path`."""
+def training_checkpoint(path: Path) -> Path:
+    """The folder of a training checkpoint, named by its step: `path` itself, or the best of the run at `path`.
+
+    Raises CheckpointError where there is none.
+    """
     if (path / "state").is_dir():
         return path
     if (path / "checkpoints").is_dir():

@@ -1,0 +1,50 @@
+"""Makes a model folder of a run: averaged weights, config, charset, and a card of what was measured.
+
+    python experiments/evaluate.py --model WORKDIR --data FOLDER ... rendered --json table.json
+    python experiments/bundle.py WORKDIR --out crnn_jax/pretrained/NAME --table table.json --note "on what, how long"
+
+It is what `crnn_jax.load`, read.py and evaluate.py take; a folder in `crnn_jax/pretrained/` ships with the package.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+from crnn_jax.model import count_parameters
+from crnn_jax.training.checkpoint import CheckpointError, load_variables, save_inference, training_checkpoint
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="of a run, or one of its checkpoints")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="replaced where it is there")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="what evaluate.py --json wrote of this run")
+    parser.add_argument("--note", default="", help="hardware, time: what else there is to know")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the stored weights")
+    args = parser.parse_args(argv)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every step of a save
+    try:
+        checkpoint = training_checkpoint(args.workdir.absolute())
+        config, variables = load_variables(checkpoint)
+        card = {
+            "name": config.name,
+            "parameters": count_parameters(variables),
+            "steps": int(checkpoint.name),
+            "images_seen": int(checkpoint.name) * config.run.batch_size,
+            "note": args.note,
+            "results": json.loads(args.table.read_text()) if args.table else {},
+        }
+        save_inference(args.out, config, variables, card, dtype=args.dtype)
+    except (CheckpointError, OSError, ValueError) as error:
+        print(f"bundle.py: {error}", file=sys.stderr)
+        return 1
+    size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
+    print(f"{args.out}: {card['parameters']:,} parameters, step {card['steps']}, {size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
