@@ -1,6 +1,9 @@
 """The bundled `tiny`: 0.7 M parameters, lower-case letters and digits, trained on nothing but rendered words.
 
-python experiments/train.py --config tiny
+    python experiments/train.py --config tiny
+
+Result: 86.0 % of the training split of IIIT5K-Words and 76.2 % of 803 original Synth90k words, after 105 minutes on two
+CPU cores that train up to 1,000 images a second; the whole table is in README.md and in `crnn_jax/pretrained/tiny`.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
