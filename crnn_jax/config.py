@@ -1,55 +1,30 @@
-"""The configuration of a run: frozen dataclasses, validation, dotted overrides, JSON round trip.
+"""The configuration of a run: frozen dataclasses.
 
 An experiment is a file in `experiments/configs/` with one function `get_config() -> Config`. Every field can be
-overridden on the command line: `--set model.stn.kind=tps run.steps=500`. A Config can be a static argument of a jit.
+overridden on the command line: `--set model.stn.kind=tps run.steps=500`. A Config is hashable, so it may be a static
+argument of a jitted function.
 """
 
-import dataclasses
-import difflib
-import json
-import math
 import re
-import types
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from crnn_jax import section
 from crnn_jax.charset import Charset
+from crnn_jax.section import ConfigError, Section, override, to_json
+from crnn_jax.synth.style import MJSYNTH, Style
 
-Kind = type | types.GenericAlias  # a field's annotation: str, int, float, bool, tuple[int, ...], or a section
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be: its message is one line for the user."""
-
-
-class Section:
-    """What the sections share: a value is checked against its field's annotation, then against the section's rules."""
-
-    path = ""  # the section's dotted name, as `--set` spells it
-    __no_type_check__ = True  # tells jaxtyping's hook, under pytest, that __post_init__ sees to the types
-
-    def __post_init__(self):
-        for f in dataclasses.fields(self):
-            self._require(_has_type(getattr(self, f.name), f.type), f.name, _describe(f.type))
-        self._check()
-
-    def _check(self):
-        """The section's rules: `_require` what the types do not say."""
-
-    def _require(self, condition: bool, name: str, expected: str):
-        if not condition:
-            raise ConfigError(f"{_dotted(self.path, name)} = {getattr(self, name)!r}: expected {expected}")
-
-    def _one_of(self, name: str, *choices: str):
-        self._require(getattr(self, name) in choices, name, f"{', '.join(choices[:-1])} or {choices[-1]}")
-
-    def _at_least(self, least: int | float, *names: str):
-        for name in names:
-            self._require(getattr(self, name) >= least, name, f"at least {least}")
-
-    def _fraction(self, *names: str):
-        for name in names:
-            self._require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "StnConfig",
+    "from_json",
+    "override",
+    "to_json",
+]
 
 
 @dataclass(frozen=True)
@@ -120,7 +95,7 @@ class DataConfig(Section):
 
     path = "data"
 
-    style: str = "mjsynth"  # a preset of crnn_jax.synth.style
+    style: Style = MJSYNTH  # how they look; on the command line also one of its presets: data.style=photo
     fonts: int = 0  # how many of the bundled fonts; 0: all
     max_length: int = 24  # characters: label slots N
     share_digits: float = 0.07  # of the samples: digit strings, prices, dates
@@ -198,104 +173,6 @@ class Config(Section):
         self._require(bool(self.name), "name", "a name")
 
 
-def override(config: Config, assignments: Iterable[str]) -> Config:
-    """`config` with fields set by assignments such as `model.stn.kind=tps` or `model.stn.features=16,32,64`.
-
-    A value is read by its field's annotation. The rules are checked once all are set, so fields that depend on each
-    other may come in any order. Raises ConfigError.
-    """
-    known = _field_types(type(config))
-    values = dataclasses.asdict(config)
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigError(f"{assignment!r}: expected FIELD=VALUE, such as model.stn.kind=tps")
-        if name not in known:
-            raise _unknown_field(name, known)
-        if dataclasses.is_dataclass(known[name]):
-            first = dataclasses.fields(known[name])[0].name
-            raise ConfigError(f"{name} is a section: set one of its fields, such as {name}.{first}")
-        *sections, leaf = name.split(".")
-        target = values
-        for section in sections:
-            target = target[section]
-        target[leaf] = _parse(name, text, known[name])
-    return _build(type(config), values, known)
-
-
-def to_json(config: Config) -> str:
-    """The whole configuration as JSON, a nested object; `from_json` reads it back."""
-    return json.dumps(dataclasses.asdict(config), indent=2)
-
-
 def from_json(text: str) -> Config:
-    """The configuration that `to_json` wrote; what it lacks takes its default. Raises ConfigError."""
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"the configuration is not JSON: {error}") from None
-    return _build(Config, values, _field_types(Config))
-
-
-def _build(section: type[Section], values: object, known: dict[str, Kind]):
-    if not isinstance(values, dict):
-        raise ConfigError(f"{section.path or 'the configuration'}: expected an object of fields, not {values!r}")
-    arguments = {}
-    for name, value in values.items():
-        dotted = _dotted(section.path, name)
-        if dotted not in known:
-            raise _unknown_field(dotted, known)
-        if dataclasses.is_dataclass(known[dotted]):
-            value = _build(known[dotted], value, known)
-        elif isinstance(value, list):  # JSON has no tuples
-            value = tuple(value)
-        arguments[name] = value
-    return section(**arguments)
-
-
-def _parse(name: str, text: str, kind: Kind) -> object:
-    try:
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        if kind == tuple[int, ...]:
-            return tuple(int(part) for part in text.split(","))
-        return kind(text)  # str, int, float
-    except (KeyError, ValueError):
-        raise ConfigError(f"{name} = {text}: expected {_describe(kind)}") from None
-
-
-def _has_type(value: object, kind: Kind) -> bool:
-    if kind == tuple[int, ...]:
-        return isinstance(value, tuple) and all(_has_type(part, int) for part in value)
-    if kind is float:  # an int will do; a NaN or an infinity would not survive JSON
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
-
-
-def _describe(kind: Kind) -> str:
-    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
-    return "integers, such as 16,32,64" if kind == tuple[int, ...] else names.get(kind) or f"a {kind.__name__}"
-
-
-def _field_types(section: type[Section]) -> dict[str, Kind]:
-    """Every dotted name below `section`, sections included, with its type."""
-    known = {}
-    for f in dataclasses.fields(section):
-        known[_dotted(section.path, f.name)] = f.type
-        if dataclasses.is_dataclass(f.type):
-            known |= _field_types(f.type)
-    return known
-
-
-def _dotted(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _unknown_field(name: str, known: Iterable[str]) -> ConfigError:
-    def likeness(candidate: str) -> float:  # of the whole name and of its last part: `stn.knd`, or `knd` alone
-        pairs = [(name, candidate), (name.rpartition(".")[2], candidate.rpartition(".")[2])]
-        return sum(difflib.SequenceMatcher(None, a, b).ratio() for a, b in pairs)
-
-    return ConfigError(f"unknown configuration field {name}; the nearest is {max(known, key=likeness)}")
+    """The Config that `to_json` wrote; what it lacks takes its default. Raises ConfigError."""
+    return section.from_json(text, Config)

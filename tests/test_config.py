@@ -15,6 +15,7 @@ from crnn_jax.config import (
     override,
     to_json,
 )
+from crnn_jax.synth.style import PHOTO
 
 
 def test_a_config_is_hashable_and_equal_by_value():
@@ -161,6 +162,20 @@ def test_rules_over_two_fields():
     with pytest.raises(ConfigError, match=r"model.stn.bound = 0.2: .* more than twice the start's disturbance of 0.1"):
         StnConfig(start="disturbed", disturbance=0.1, bound=0.2)
     assert ModelConfig(fit="resize", max_width=50).max_width == 50  # the field says nothing there
+
+
+def test_a_style_is_a_preset_whose_fields_may_be_changed():
+    config = override(Config(), ["data.style=photo", "data.style.blur=0.5,3", "data.style.curve_share=0"])
+    assert config.data.style == dataclasses.replace(PHOTO, blur=(0.5, 3.0), curve_share=0.0)
+    assert from_json(to_json(config)) == config
+    for wrong, message in (
+        ("data.style=comic", "data.style = comic: expected one of mjsynth, photo, plain; or"),
+        ("data.style.blur=1", "data.style.blur = 1: expected two numbers, such as 0.5,2"),
+        ("data.style.blur_share=1.5", "data.style.blur_share = 1.5: expected a share, 0 to 1"),
+        ("data.style.rotation_std=-1", "data.style.rotation_std = -1.0: expected at least 0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            override(Config(), [wrong])
 
 
 def test_json_round_trip():

@@ -287,18 +287,3 @@ def test_the_bundled_model_reads_photographs(dataset, tmp_path, capsys):
     table = tmp_path / "table.json"
     assert run(evaluate, capsys, "--data", REAL_WORDS / dataset, "--json", table)[0] == 0
     assert json.loads(table.read_text())[dataset]["word_accuracy"] >= FLOORS[dataset]
-
-
-def test_bundle_makes_a_model_of_a_run(workdir, words, tmp_path, capsys):
-    """The folder reads what the run reads, and its card says what was measured."""
-    table, out = tmp_path / "table.json", tmp_path / "bundled"
-    folder, _ = words
-    table.write_text('{"photographs": {"count": 12, "word_accuracy": 50.0}}')
-    code, printed, _ = run(load_script("bundle"), capsys, workdir, "--out", out, "--table", table, "--note", "a test")
-    assert code == 0 and "step 10" in printed[0]
-    card = json.loads((out / "card.json").read_text())
-    assert card["images_seen"] == 10 * Config().run.batch_size and card["note"] == "a test"
-    assert card["results"] == json.loads(table.read_text())
-    assert run(read, capsys, folder, "--model", out) == run(read, capsys, folder, "--model", workdir)
-    code, _, errors = run(load_script("bundle"), capsys, folder, "--out", out)
-    assert code == 1 and errors == [f"bundle.py: {folder} holds no checkpoint"]

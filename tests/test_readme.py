@@ -25,8 +25,10 @@ def photos(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     for word in ("hello", "world"):
-        image = Image.new("L", (120, 40), 240)
-        ImageDraw.Draw(image).text((8, 4), word, fill=20, font=ImageFont.load_default(28))
+        font = ImageFont.load_default(28)
+        left, top, right, bottom = font.getbbox(word)
+        image = Image.new("L", (round(right - left) + 12, round(bottom - top) + 12), 240)
+        ImageDraw.Draw(image).text((6 - left, 6 - top), word, fill=20, font=font)
         image.save(folder / f"{word}.png")
     (folder / "labels.tsv").write_text("hello.png\thello\nworld.png\tworld\n")
     return folder

@@ -10,7 +10,6 @@ from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError
 from crnn_jax.synth.bank import Bank, font_table, load_bank
 from crnn_jax.synth.render import example_keys, render
-from crnn_jax.synth.style import STYLES
 from crnn_jax.synth.words import GLYPHS, WordTable, load_words, sample_word
 
 
@@ -33,8 +32,6 @@ class Batch(NamedTuple):
 def load_source(config: Config) -> Source:
     """The glyph bank and the words of a config, on the default device. Raises ConfigError for what there is not."""
     data, fonts = config.data, len(font_table())
-    if data.style not in STYLES:
-        raise ConfigError(f"data.style = {data.style!r}: expected one of {', '.join(STYLES)}")
     if data.fonts > fonts:
         raise ConfigError(f"data.fonts = {data.fonts}: expected at most {fonts}, or 0 for all")
     charset = Charset.of(config.model.charset)
@@ -76,7 +73,7 @@ def synth_batch(
         source.bank,
         glyphs,
         lengths,
-        style=STYLES[data.style],
+        style=data.style,
         height=model.height,
         width=model.width,
         fit=model.fit,

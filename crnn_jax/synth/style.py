@@ -5,14 +5,18 @@ follows the public generator of Synth90k (Jaderberg et al. 2014, "Synthetic Data
 Natural Scene Text Recognition", section 3, and its code); `PHOTO` widens it towards photographs.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+
+from crnn_jax.section import Section
 
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Style:
+class Style(Section):
     """The distributions that a rendered word is drawn from. A `share` is a probability; N is a normal distribution."""
+
+    path = "data.style"
 
     # Letters
     size_mean: float = 60.0
@@ -55,6 +59,13 @@ class Style:
     noisy_factor: float = 12.0
     jpeg_quality: tuple[float, float] = (80.0, 10.0)  # mean and standard deviation, between 20 and 80
 
+    def _check(self):
+        for name in (f.name for f in fields(self)):
+            if name.endswith("_share"):
+                self._require(0 <= getattr(self, name) <= 1, name, "a share, 0 to 1")
+            elif name.endswith("_std"):
+                self._at_least(0, name)
+
 
 MJSYNTH = Style()
 
@@ -88,4 +99,4 @@ PLAIN = replace(
     min_contrast=0.3,
 )
 
-STYLES = {"mjsynth": MJSYNTH, "photo": PHOTO, "plain": PLAIN}
+Style.presets = STYLES = {"mjsynth": MJSYNTH, "photo": PHOTO, "plain": PLAIN}

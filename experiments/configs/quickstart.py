@@ -10,13 +10,14 @@ train 1,000 images a second.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from crnn_jax.synth.style import PLAIN
 
 
 def get_config() -> Config:
     return Config(
         name="quickstart",
         model=ModelConfig(charset="36", cnn="tiny"),
-        data=DataConfig(style="plain", fonts=12, max_length=10, share_digits=0.05, share_random=0.05),
+        data=DataConfig(style=PLAIN, fonts=12, max_length=10, share_digits=0.05, share_random=0.05),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, ema_decay=0.99),
         run=RunConfig(steps=1600, batch_size=64, eval_every=400, checkpoint_every=400),
     )

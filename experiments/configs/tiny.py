@@ -7,13 +7,14 @@ CPU cores that train up to 1,000 images a second; the whole table is in README.m
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from crnn_jax.synth.style import PHOTO
 
 
 def get_config() -> Config:
     return Config(
         name="tiny",
         model=ModelConfig(charset="36", cnn="tiny", lstm_features=128),
-        data=DataConfig(style="photo", share_digits=0.1, share_random=0.1, share_punctuation=0.05),
+        data=DataConfig(style=PHOTO, share_digits=0.1, share_random=0.1, share_punctuation=0.05),
         optimizer=OptimizerConfig(learning_rate=2.5e-3, warmup_steps=400, weight_decay=1e-3),
         run=RunConfig(
             steps=90000, batch_size=64, steps_per_dispatch=20, log_every=200, eval_every=2000, checkpoint_every=1000
