@@ -69,7 +69,7 @@ class ModelConfig(Section):
     width: int = 100  # pixels; for fit=pad the width of the narrowest bucket
     fit: str = "resize"  # resize: stretched to height x width | pad: aspect kept, padded on the right
     max_width: int = 400  # pixels; fit=pad: the widest bucket that the Reader uses
-    cnn: str = "tiny"  # tiny | vgg | resnet
+    cnn: str = "tiny"  # tiny | small | vgg | resnet
     lstm_features: int = 128  # a direction
     lstm_layers: int = 1
     dropout: float = 0.0  # in front of the logits
@@ -84,29 +84,34 @@ class ModelConfig(Section):
         self._at_least(1, "height", "width", "lstm_features", "lstm_layers")
         self._one_of("fit", "resize", "pad")
         self._require(self.fit == "resize" or self.max_width >= self.width, "max_width", "at least model.width")
-        self._one_of("cnn", "tiny", "vgg", "resnet")
+        self._one_of("cnn", "tiny", "small", "vgg", "resnet")
         self._fraction("dropout")
         self._one_of("dtype", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class DataConfig(Section):
-    """Words rendered on the device."""
+    """Words rendered on the device and, for fine-tuning, real ones among them."""
 
     path = "data"
 
     style: Style = MJSYNTH  # how they look; on the command line also one of its presets: data.style=photo
     fonts: int = 0  # how many of the bundled fonts; 0: all
     max_length: int = 24  # characters: label slots N
+    shortest_of: int = 1  # of so many English words drawn the shortest is rendered: signs have shorter words than lists
     share_digits: float = 0.07  # of the samples: digit strings, prices, dates
     share_random: float = 0.07  # of the samples: random strings and codes
     share_punctuation: float = 0.0  # of the words: a punctuation mark in front, behind or inside
     held_out_words: int = 1024  # held-out samples in an evaluation
+    real: tuple[str, ...] = ()  # datasets of real words; the last tenth of each is never trained on
+    share_real: float = 0.0  # of every batch, in quarters: real words, augmented
 
     def _check(self):
         self._at_least(0, "fonts", "share_digits", "share_random", "share_punctuation")
-        self._at_least(1, "max_length", "held_out_words")
+        self._at_least(1, "max_length", "shortest_of", "held_out_words")
         self._require(self.share_punctuation <= 1, "share_punctuation", "a share, 0 to 1")
+        self._require(self.share_real in (0, 0.25, 0.5, 0.75, 1), "share_real", "0, 0.25, 0.5, 0.75 or 1")
+        self._require((self.share_real > 0) == bool(self.real), "share_real", "above 0 with data.real, and only then")
         both = self.share_digits + self.share_random
         self._require(both <= 1, "share_random", f"at most 1 together with share_digits, not {both:g}")
 

@@ -11,8 +11,8 @@ import pytest
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError, DataConfig
 from crnn_jax.synth.batch import load_source, synth_batch, to_classes
-from crnn_jax.synth.camera import QUANTISATION, blur_matrix, hash_normal, jpeg
 from crnn_jax.synth.draws import Draws
+from crnn_jax.synth.layout import lay_out
 from crnn_jax.synth.render import render
 from crnn_jax.synth.style import MJSYNTH, PLAIN, STYLES
 from crnn_jax.synth.words import (
@@ -162,6 +162,51 @@ def test_plain_words_look_like_their_glyphs(source):
     assert middles[:, 8:24, 20:80].any((1, 2)).all()
 
 
+def test_only_some_rows_have_a_neighbour(source):
+    glyphs = jnp.tile(jnp.arange(6) + GLYPHS.index("a"), (16, 1))
+    style = replace(PLAIN, margin_mean=60.0)
+    alone, beside = (
+        np.asarray(render(KEY, source.bank, glyphs, jnp.full(16, 6), style=replace(style, neighbour_share=share)))
+        for share in (0.0, 1.0)
+    )
+    changed = (alone != beside).any((1, 2))
+    assert not changed[np.arange(16) % 4 != 2].any() and changed[2::4].sum() >= 3
+
+
+def test_panels_and_frames_lie_on_the_ground_near_the_sides(source):
+    glyphs = jnp.full((32, 4), GLYPHS.index("m"))
+    plain, framed = (
+        np.asarray(render(KEY, source.bank, glyphs, jnp.full(32, 4), style=replace(PLAIN, edge_share=share)))
+        for share in (0.0, 1.0)
+    )
+    difference = np.abs(framed.astype(float) - plain).mean(0)
+    rim = np.ones((32, 100), bool)
+    rim[10:22, 15:85] = False
+    assert difference[rim].mean() > 3 * difference[~rim].mean()
+
+
+def test_small_capitals_are_smaller_behind_the_first(source):
+    style = replace(PLAIN, small_caps_share=1.0, kerning_share=0.0)
+
+    def letter_scales(text):
+        draws = Draws(jax.random.bits(KEY, (256,)))
+        glyphs = jnp.array([GLYPHS.index(c) for c in text])
+        layout = lay_out(draws, source.bank, glyphs, jnp.int32(len(text)), jnp.array(False), style=style)
+        return 1 / np.asarray(layout.cell_maps[4])  # font pixels of a texel
+
+    capitals, lower = letter_scales("HHHH"), letter_scales("hhhh")
+    assert 0.64 < capitals[1] / capitals[0] < 0.86
+    np.testing.assert_allclose(capitals[2:], capitals[1], rtol=1e-4)
+    np.testing.assert_allclose(lower, lower[0], rtol=1e-4)
+
+
+def test_the_shortest_of_some_words_is_shorter():
+    table = load_words(24)
+    bits = jax.random.bits(KEY, (2000, 5 * 24 + 18))
+    lengths = [jax.vmap(lambda b, n=n: sample_word(b, table, shortest_of=n)[1])(bits).mean() for n in (1, 2, 3)]
+    assert lengths[0] > lengths[1] + 0.8 and lengths[1] > lengths[2] + 0.3
+
+
 def test_width_and_height_are_free(source):
     glyphs = jnp.full((4, 6), GLYPHS.index("a"))
     images = render(KEY, source.bank, glyphs, jnp.full(4, 6), style=MJSYNTH, height=24, width=200)
@@ -188,18 +233,3 @@ def test_draws_are_in_range_and_run_out():
     assert 0 <= int(draws.choice(3)) < 3
     with pytest.raises(IndexError, match="4000"):
         draws.uniform(size=1000)
-
-
-def test_jpeg_keeps_what_its_tables_keep():
-    flat = jnp.full((16, 20), 77.0)
-    np.testing.assert_allclose(jpeg(flat, jnp.float32(50.0)), 77, atol=QUANTISATION[0, 0] / 16)
-    noise = 128 + 40 * jax.random.normal(KEY, (32, 40))
-    errors = [float(jnp.mean((jpeg(noise, jnp.float32(q)) - noise) ** 2)) for q in (20, 50, 80, 99)]
-    assert errors == sorted(errors, reverse=True) and errors[-1] < 1
-
-
-def test_blur_keeps_the_mean_and_zero_is_none():
-    np.testing.assert_allclose(blur_matrix(jnp.float32(1.3), 20).sum(1), 1, rtol=1e-5)
-    np.testing.assert_allclose(blur_matrix(jnp.float32(0.0), 20), np.eye(20), atol=1e-6)
-    noise = hash_normal(jnp.uint32(3), 20_000)
-    assert abs(float(noise.mean())) < 0.03 and abs(float(noise.std()) - 1) < 0.03

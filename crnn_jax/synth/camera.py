@@ -30,7 +30,10 @@ class Camera(NamedTuple):
     """One shot's parameters."""
 
     light: Float[Array, "2"]  # relative change of the light from one side to the other, x and y
+    exposure: Float[Array, "2"]  # factor on the contrast, and grey levels from the mean to the level that it keeps
     blur: Float[Array, "2"]  # standard deviation in pixels, x and y; 0: none
+    resolution: Float[Array, "2"]  # the camera's pixels for one of the image, x and y, at most 1
+    sharpening: Float[Array, ""]  # how much of the difference from a blurred copy is added
     noise: Float[Array, ""]  # standard deviation in grey levels
     seed: UInt32[Array, ""]
     quality: Float[Array, ""]  # JPEG's, 1 to 100
@@ -39,11 +42,18 @@ class Camera(NamedTuple):
 def draw_camera(draws: Draws, style: Style) -> Camera:
     """A random shot."""
     blur = jnp.where(draws.chance(style.blur_share), draws.uniform(*style.blur, size=2), 0.0)
+    low = jnp.where(draws.chance(style.coarse_share), draws.uniform(*style.coarse), 1.0)
+    resolution = jnp.minimum(low * jnp.stack([draws.uniform(0.7, 1.4), jnp.ones(())]), 1.0)
+    resolution = jnp.where(low < 1, resolution, 1.0)
+    sharpening = jnp.where(draws.chance(style.sharp_share), draws.uniform(*style.sharp), 0.0)
+    contrast = jnp.where(draws.chance(style.exposed_share), draws.uniform(*style.exposed), 1.0)
+    exposure = jnp.stack([contrast, 30 * draws.normal()])
     noise = style.noise[0] + style.noise[1] * jnp.abs(draws.normal())
     noise = noise * jnp.where(draws.chance(style.noisy_share), style.noisy_factor * draws.uniform(), 1.0)
     mean, std = style.jpeg_quality
     quality = jnp.clip(mean + std * draws.normal(), 20.0, 80.0)
-    return Camera(style.light_std * draws.normal(size=2), blur, noise, draws.bits(), quality)
+    light = style.light_std * draws.normal(size=2)
+    return Camera(light, exposure, blur, resolution, sharpening, noise, draws.bits(), quality)
 
 
 def hash_normal(seed: UInt32[Array, ""], n: int) -> Float[Array, " n"]:
@@ -59,10 +69,41 @@ def hash_normal(seed: UInt32[Array, ""], n: int) -> Float[Array, " n"]:
     return (total.astype(jnp.float32) - 510.0) / 147.8  # four uniform bytes: mean 510, standard deviation 147.8
 
 
-def blur_matrix(sigma: Float[Array, ""], n: int) -> Float[Array, "n n"]:
-    """The matrix that blurs n pixels by a Gaussian; its rows sum to 1, so borders do not darken. sigma 0: identity."""
-    distance = (jnp.arange(n)[:, None] - jnp.arange(n)[None, :]).astype(jnp.float32)
-    weights = jnp.exp(-0.5 * (distance / jnp.maximum(sigma, 0.05)) ** 2)
+def take_matrix(
+    n: int, *, resolution: Float[Array, ""], blur: Float[Array, ""], sharpening: Float[Array, ""]
+) -> Float[Array, "n n"]:
+    """The matrix by which a camera takes n pixels along one axis: row k is what its pixel k sees.
+
+    Its pixels are 1 / `resolution` as wide as the image's, and round(n * resolution) of them matter; those behind
+    repeat the last. `blur` is the lens's, a standard deviation in the image's pixels. Rows sum to 1, so borders do not
+    darken. Without blur and sharpening, at resolution 1, the identity.
+    """
+    step = n / jnp.round(n * resolution)
+    centre = jnp.minimum((jnp.arange(n) + 0.5) * step, n) - 0.5
+    distance = (jnp.arange(n)[None, :] - centre[:, None]).astype(jnp.float32)
+
+    def gaussian(variance):
+        weights = jnp.exp(-0.5 * distance**2 / jnp.maximum(variance, 0.05**2))
+        return weights / jnp.sum(weights, axis=1, keepdims=True)
+
+    variance = blur**2 + (step**2 - 1) / 12  # a wide pixel's own: that of a uniform distribution
+    # Sharpened is the image less a copy that is blurred by one pixel of the camera more.
+    return (1 + sharpening) * gaussian(variance) - sharpening * gaussian(variance + step**2)
+
+
+def enlarge_matrix(n: int, *, resolution: Float[Array, ""]) -> Float[Array, "n n"]:
+    """The matrix that enlarges a camera's round(n * resolution) pixels to n: cubic convolution (Keys 1981, a = -1/2).
+
+    It is what Pillow enlarges by, so rendered words pass through the filter that small photographs do.
+    """
+    count = jnp.round(n * resolution)
+    place = (jnp.arange(n) + 0.5) * (count / n) - 0.5
+    pixel = jnp.arange(n)[None, :]
+    distance = jnp.abs(pixel - place[:, None])
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    weights = jnp.where(distance < 1, near, jnp.where(distance < 2, far, 0.0))
+    weights = jnp.where(pixel < count, weights, 0.0)
     return weights / jnp.sum(weights, axis=1, keepdims=True)
 
 
@@ -94,7 +135,21 @@ def shoot(camera: Camera, image: Float[Array, "H W"], *, style: Style) -> Float[
     if style.light_std > 0:
         x, y = jnp.linspace(-0.5, 0.5, width)[None, :], jnp.linspace(-0.5, 0.5, height)[:, None]
         image = jnp.clip(image * (1 + camera.light[0] * x + camera.light[1] * y), 0.0, 255.0)
-    if style.blur_share > 0:
-        image = blur_matrix(camera.blur[1], height) @ (image @ blur_matrix(camera.blur[0], width).T)
+    if style.exposed_share > 0:
+        factor, pivot = camera.exposure[0], jnp.mean(image) + camera.exposure[1]
+        image = jnp.clip(pivot + factor * (image - pivot), 0.0, 255.0)
+    if max(style.blur_share, style.coarse_share, style.sharp_share) > 0:
+        across, down = (
+            take_matrix(n, resolution=resolution, blur=blur, sharpening=camera.sharpening)
+            for n, resolution, blur in zip((width, height), camera.resolution, camera.blur, strict=True)
+        )
+        image = jnp.clip(down @ (image @ across.T), 0.0, 255.0)
     image = image + hash_normal(camera.seed, height * width).reshape(height, width) * camera.noise
-    return jpeg(image, camera.quality)
+    image = jpeg(image, camera.quality)
+    if style.coarse_share > 0:
+        across, down = (
+            enlarge_matrix(n, resolution=resolution)
+            for n, resolution in zip((width, height), camera.resolution, strict=True)
+        )
+        image = down @ (image @ across.T)
+    return image

@@ -8,6 +8,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from crnn_jax.synth.draws import Draws
 from crnn_jax.synth.style import Style
 
+FAR = 1e4  # pixels: beyond every image
+
 
 class Fill(NamedTuple):
     """One layer's colour and the texture blended into it."""
@@ -19,6 +21,15 @@ class Fill(NamedTuple):
     texture_below: Bool[Array, ""]
 
 
+class Edge(NamedTuple):
+    """The edge of a panel, or a line of a frame, in the image's pixels."""
+
+    normal: Float[Array, "2"]  # x and y, of length 1; beyond the edge is where it points
+    distance: Float[Array, ""]  # of the edge from the image's middle, along the normal; FAR without one
+    thickness: Float[Array, ""]  # of a line; FAR where everything beyond the edge is another panel
+    level: Float[Array, ""]
+
+
 class Look(NamedTuple):
     """The colours of one word."""
 
@@ -28,6 +39,7 @@ class Look(NamedTuple):
     ink_mode: Int[Array, ""]
     border_mode: Int[Array, ""]
     rescue: Float[Array, ""]  # extra contrast for ink that would not be seen
+    edges: tuple[Edge, Edge]
 
 
 def _draw_fill(draws: Draws, level, textures_shape, size, plain, style: Style) -> Fill:
@@ -37,6 +49,28 @@ def _draw_fill(draws: Draws, level, textures_shape, size, plain, style: Style) -
     amount = jnp.where(plain, 0.0, jnp.minimum(jnp.abs(style.blend_std * draws.normal()), 1.0))
     # A colour over nothing of a texture is that colour only when the texture lies on top.
     return Fill(level, texture, amount, jnp.where(plain, 0, draws.choice(5)), plain | draws.chance(0.5))
+
+
+def _draw_edge(draws: Draws, size, style: Style) -> Edge:
+    """Along one of the four sides, turned a little, up to a third of the image's height inside it."""
+    height, width = size
+    along = draws.chance(0.6)  # the upper or lower side, rather than the left or right one
+    angle = jnp.deg2rad(8.0) * draws.normal() + jnp.where(along, jnp.pi / 2, 0.0)
+    angle = angle + jnp.where(draws.chance(0.5), jnp.pi, 0.0)
+    distance = jnp.where(along, height, width) / 2 - height * draws.uniform(-0.02, 0.3)
+    thickness = jnp.where(draws.chance(0.5), draws.uniform(0.8, 3.0), FAR)
+    distance = jnp.where(draws.chance(style.edge_share), distance, FAR)
+    return Edge(jnp.stack([jnp.cos(angle), jnp.sin(angle)]), distance, thickness, draws.uniform())
+
+
+def lay_edge(edge: Edge, ground: Float[Array, "H W"]) -> Float[Array, "H W"]:
+    """The ground with the panel or line over it."""
+    height, width = ground.shape
+    x = (jnp.arange(width) - (width - 1) / 2)[None, :]
+    y = (jnp.arange(height) - (height - 1) / 2)[:, None]
+    beyond = edge.normal[0] * x + edge.normal[1] * y - edge.distance
+    cover = jnp.clip(0.5 + jnp.minimum(beyond, edge.thickness - beyond), 0.0, 1.0)
+    return ground + cover * (edge.level - ground)
 
 
 def draw_look(draws: Draws, textures: UInt8[Array, "N h w"], *, size: tuple[int, int], style: Style) -> Look:
@@ -49,7 +83,8 @@ def draw_look(draws: Draws, textures: UInt8[Array, "N h w"], *, size: tuple[int,
     levels = (ground, jnp.clip(ink, 0.0, 1.0), draws.uniform())
     fills = [_draw_fill(draws, level, textures.shape, size, plain, style) for level in levels]
     modes = [jnp.where(plain, 0, draws.choice(5)) for _ in range(2)]
-    return Look(*fills, *modes, 0.03 + draws.uniform(0.0, 0.1))
+    rescue = 0.03 + draws.uniform(0.0, 0.1)
+    return Look(*fills, *modes, rescue, (_draw_edge(draws, size, style), _draw_edge(draws, size, style)))
 
 
 def blend(mode: Int[Array, ""], source, alpha, ground) -> Float[Array, "H W"]:
@@ -106,6 +141,9 @@ def compose(
     """
     size = lower.shape
     ground = paint(look.ground, textures, size)
+    if style.edge_share > 0:
+        for edge in look.edges:
+            ground = lay_edge(edge, ground)
     ink = paint(look.ink, textures, size)
     if upper is None:
         image = blend(look.ink_mode, ink, lower, ground)

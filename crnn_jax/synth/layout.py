@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from crnn_jax.synth.bank import SPREAD, Bank
+from crnn_jax.synth.bank import FIRST_GLYPH, SPREAD, Bank
 from crnn_jax.synth.draws import Draws
 from crnn_jax.synth.style import Style
 
 FAR = 1e6  # font pixels: beyond everything
+CAPITALS = (ord("A") - FIRST_GLYPH, ord("Z") - FIRST_GLYPH)
 
 # Keeps what it is given instead of computing it again at every use: a fused layout compiles ten times longer.
 _keep = jax.lax.optimization_barrier
@@ -44,6 +45,7 @@ class Layout(NamedTuple):
     upper_radius: Float[Array, ""]  # of the upper layer, of those words that have one
     filled: Float[Array, ""]  # share of the image's width that the crop fills, from the left
     underline: Float[Array, "4"]  # x0, x1, y, half thickness; x0 = FAR without one
+    neighbour_shift: Float[Array, "2"]  # font pixels, from this word's place to another's; FAR without one
 
 
 def _view_matrix(draws: Draws, style: Style) -> tuple[Float[Array, "2 2"], Float[Array, "2"]]:
@@ -74,9 +76,10 @@ def _pen_positions(draws: Draws, style: Style, used, size, left, ink, advance):
     first, second = draws.gamma(2), draws.gamma(5)
     gap = jnp.floor(style.gap * first / (first + second))  # Beta(2, 5) from two gammas
     jitter = jnp.where(draws.chance(style.kerning_share), style.kerning_std * draws.normal(size=used.shape[0]), 0.0)
-    step = jnp.where(used, ink * size + gap * (1 + jitter), 0.0)
+    apart = jnp.where(draws.chance(style.apart_share), draws.uniform(*style.apart), 0.0) * size[0]
+    step = jnp.where(used, ink * size + gap * (1 + jitter) + apart, 0.0)
     start = jnp.cumsum(step) - step - left * size  # the ink begins where the last ink and the gap ended
-    own_step = jnp.where(used, advance * size * (1 + 0.5 * jitter), 0.0)
+    own_step = jnp.where(used, advance * size * (1 + 0.5 * jitter) + apart, 0.0)
     own_start = jnp.cumsum(own_step) - own_step
     return jnp.where(draws.chance(style.advance_share), own_start, start)
 
@@ -92,6 +95,22 @@ def _curve(draws: Draws, style: Style, used, length, size):
     mean_drop = jnp.sum(jnp.where(used, bend * steps**2, 0.0)) / jnp.maximum(length - 1, 1)
     drop = jnp.where(k == 0, -mean_drop, drop)
     return drop, jnp.arctan(4 * bend * k / size)
+
+
+def _letter_sizes(draws: Draws, style: Style, glyphs, size):
+    """Size of every letter: in some words in capitals, those behind the first are small."""
+    in_capitals = (glyphs[1] >= CAPITALS[0]) & (glyphs[1] <= CAPITALS[1])
+    factor = jnp.where(in_capitals & draws.chance(style.small_caps_share), draws.uniform(*style.small_caps), 1.0)
+    return size * jnp.where(jnp.arange(glyphs.shape[0]) > 0, factor, 1.0)
+
+
+def _neighbour_shift(draws: Draws, style: Style, size, width):
+    """Where another word of about this one's `width` stands: on a line above or below, or before or behind."""
+    side = jnp.where(draws.chance(0.5), -1.0, 1.0)
+    line = jnp.stack([draws.uniform(-1.5, 1.5), side * draws.uniform(*style.line_height)]) * size
+    beside = jnp.stack([side * (width + draws.uniform(0.2, 0.6) * size), jnp.zeros(())])
+    shift = jnp.where(draws.chance(0.7), line, beside)
+    return jnp.where(draws.chance(style.neighbour_share), shift, FAR)
 
 
 def _ink_box(corners, used: Bool[Array, " L"]):
@@ -135,11 +154,12 @@ def lay_out(
     size = jnp.clip(style.size_mean + style.size_std * draws.normal(), 34.0, 92.0)
     weight = jnp.where(draws.chance(style.bold_share), draws.uniform(*style.bold_width), 0.0) * size / 2
     slope = jnp.where(draws.chance(style.oblique_share), style.oblique_slope, 0.0)
-    start = _keep(_pen_positions(draws, style, used, size, left, ink, advance))
+    sizes = _letter_sizes(draws, style, glyphs, size)
+    start = _keep(_pen_positions(draws, style, used, sizes, left, ink, advance))
     drop, turn = _curve(draws, style, used, length, size)
     middle = length // 2
-    origin_x = start - (start[middle] + (left[middle] + ink[middle] / 2) * size)
-    mid_height = (top[middle] + bottom[middle]) / 2 * size
+    origin_x = start - (start[middle] + (left[middle] + ink[middle] / 2) * sizes[middle])
+    mid_height = (top[middle] + bottom[middle]) / 2 * sizes[middle]
     origin_y = drop + mid_height
     origin_x, origin_y, cos, sin = _keep((origin_x, origin_y, jnp.cos(turn), jnp.sin(turn)))
 
@@ -158,8 +178,8 @@ def lay_out(
     line_y, line_half = 0.16 * size, 0.0175 * size
 
     # The corners of every letter's ink, in its own axes, then in the word plane, then in the image plane.
-    x0, x1 = left * size - grow, (left + ink) * size + grow
-    y0, y1 = -top * size - grow, -bottom * size + grow
+    x0, x1 = left * sizes - grow, (left + ink) * sizes + grow
+    y0, y1 = -top * sizes - grow, -bottom * sizes + grow
     y1 = jnp.where(underlined, jnp.maximum(y1, line_y + 2 * line_half), y1)
     x, y = jnp.stack([x0, x1, x0, x1], -1), jnp.stack([y0, y0, y1, y1], -1)
     x = x - slope * y
@@ -171,20 +191,20 @@ def lay_out(
     view, filled = _crop(low, high, margin, aspect, matrix, tilt)
 
     # Word plane -> cell: turn back, undo the slant, scale to texels; the ink's top left is at (SPREAD, SPREAD).
-    texels = per_em / size
+    texels = per_em / sizes
     xx, xy = texels * (cos - slope * sin), texels * (sin + slope * cos)
     yx, yy = -texels * sin, texels * cos
     x_start = SPREAD - left * per_em - (xx * origin_x + xy * origin_y)
     y_start = SPREAD + top * per_em - (yx * origin_x + yy * origin_y)
     soft = style.soft_edges * jnp.sqrt(draws.normal() ** 2 + 0.5 * draws.normal() ** 2 + 0.35)
     soft = soft + style.soft_edges * jnp.where(draws.chance(0.1), draws.uniform(0.0, 1.5), 0.0)
-    word_left = jnp.min(jnp.where(used, origin_x + left * size, FAR))
-    word_right = jnp.max(jnp.where(used, origin_x + (left + ink) * size, -FAR))
+    word_left = jnp.min(jnp.where(used, origin_x + left * sizes, FAR))
+    word_right = jnp.max(jnp.where(used, origin_x + (left + ink) * sizes, -FAR))
     return Layout(
         view=view,
         cell_maps=jnp.stack([xx, xy, x_start, yx, yy, y_start]),
         cell_starts=index * (cell * cell),
-        centres=jnp.where(used, origin_x + (left + ink / 2) * size, FAR),
+        centres=jnp.where(used, origin_x + (left + ink / 2) * sizes, FAR),
         pixels_per_texel=size / jnp.max(jnp.where(used, per_em, 0.0)),
         softness=soft,
         lower_radius=lower_radius,
@@ -192,4 +212,5 @@ def lay_out(
         upper_radius=upper_radius,
         filled=filled,
         underline=jnp.stack([jnp.where(underlined, word_left, FAR), word_right, mid_height + line_y, line_half]),
+        neighbour_shift=_neighbour_shift(draws, style, size, word_right - word_left),
     )

@@ -18,7 +18,8 @@ from crnn_jax.synth.layout import lay_out
 from crnn_jax.synth.style import Style
 
 BORDER_EVERY = 4  # every fourth word has two layers of ink: an outline, an inset or a shadow
-RANDOM_WORDS = 160  # 32-bit words of randomness for one image
+NEIGHBOUR_EVERY, NEIGHBOUR_AT = 4, 2  # every fourth word, another one, may have a neighbour (Style.neighbour_share)
+RANDOM_WORDS = 224  # 32-bit words of randomness for one image
 
 
 def example_keys(key, first_index, count: int):
@@ -78,6 +79,15 @@ def render(
         places = _stage(lambda lay, s: locate(lay, s, size=size, cell=cell), layouts, shift)
         return _stage(lambda p, lay, r: cover(texels, p, lay, r), places, layouts, radius)
 
+    def set_neighbour(example_key, glyphs, length, layout):
+        """Another word seen from where this one is: its letters shuffled, in its font, since drawn by the same bits."""
+        bits = jax.random.bits(example_key, (RANDOM_WORDS,))
+        order = jnp.argsort(
+            jnp.where(jnp.arange(glyphs.shape[0]) < length, bits[: glyphs.shape[0]], jnp.uint32(2**32 - 1))
+        )
+        other = lay_out(Draws(bits), bank, glyphs[order], length, jnp.array(False), style=style, aspect=aspect)
+        return other._replace(view=layout.view)
+
     def finish(layout, look, camera, lower, upper):
         lower = jnp.maximum(lower.astype(jnp.float32) / 255, underline_cover(layout, size=size))
         upper = None if upper is None else upper.astype(jnp.float32) / 255
@@ -90,6 +100,12 @@ def render(
     keys = example_keys(key, first_index, batch)
     scenes = _stage(set_out, keys, glyphs, lengths, rows % BORDER_EVERY == 0)
     lower = layer(scenes[0], scenes[0].lower_shift, scenes[0].lower_radius)
+    if style.neighbour_share > 0:
+        some = np.flatnonzero(np.arange(batch) % NEIGHBOUR_EVERY == NEIGHBOUR_AT)
+        own = scenes[0]
+        others = _stage(set_neighbour, *jax.tree.map(lambda x: x[some], (keys, glyphs, lengths, own)))
+        beside = layer(others, own.neighbour_shift[some], own.lower_radius[some])
+        lower = lower.at[some].max(beside)
     # The upper layer and what it needs are computed for the bordered words alone.
     bordered, simple = (np.flatnonzero((np.arange(batch) % BORDER_EVERY == 0) == wanted) for wanted in (True, False))
     framed = jax.tree.map(lambda x: x[bordered], scenes)

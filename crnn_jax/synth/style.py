@@ -26,9 +26,13 @@ class Style(Section):
     oblique_share: float = 0.2
     oblique_slope: float = 0.2126  # 12 degrees
     underline_share: float = 0.05
+    small_caps_share: float = 0.0  # of the words in capitals: those behind the first are smaller
+    small_caps: Range = (0.65, 0.85)  # of the size
     # Setting
     gap: float = 20.0  # between the ink of two letters: gap * Beta(2, 5)
     advance_share: float = 0.0  # set with the font's own advance widths instead
+    apart_share: float = 0.0  # set with more room between the letters
+    apart: Range = (0.1, 0.8)  # em
     kerning_share: float = 0.2
     kerning_std: float = 0.1  # relative, a letter
     curve_share: float = 0.2
@@ -45,6 +49,10 @@ class Style(Section):
     margin_mean: float = 15.0  # the crop is the ink's box and this margin, shared by both sides; can be negative
     margin_std: float = 10.0
     margin_min: float = -12.0
+    # Surroundings
+    neighbour_share: float = 0.0  # of every fourth word: another word before, behind, above or below it
+    line_height: Range = (0.75, 1.3)  # em, from its line to the next
+    edge_share: float = 0.0  # share of each of two: the edge of a panel, or a line of a frame, across the ground
     # Colour
     blend_std: float = 0.25  # how much of a texture shows in a layer: |N(0, blend_std)|, at most 1
     plain_share: float = 0.0  # share of words without blend modes or textures: ink on ground
@@ -54,6 +62,12 @@ class Style(Section):
     blur_share: float = 0.0
     blur: Range = (0.5, 2.0)  # image pixels, standard deviation, drawn for each axis
     light_std: float = 0.0  # slope of the light over the image, relative
+    coarse_share: float = 0.0  # taken with fewer pixels, noise and JPEG at that size, and enlarged
+    coarse: Range = (0.35, 1.0)  # of the image's height
+    sharp_share: float = 0.0  # sharpened by the camera
+    sharp: Range = (0.2, 1.5)  # how much of the difference from a blurred copy is added
+    exposed_share: float = 0.0  # stretched beyond black or white
+    exposed: Range = (1.0, 2.0)  # factor on the contrast
     noise: Range = (0.3, 0.6)  # grey levels: noise[0] + noise[1] * |N|
     noisy_share: float = 0.0  # share with the noise multiplied by noisy_factor
     noisy_factor: float = 12.0
@@ -71,15 +85,22 @@ MJSYNTH = Style()
 
 PHOTO = replace(
     MJSYNTH,
+    small_caps_share=0.15,
     advance_share=0.5,
+    apart_share=0.1,
     curve_share=0.25,
-    wide_share=0.2,
+    wide_share=0.4,
     margin_mean=10.0,
-    margin_std=12.0,
+    margin_std=16.0,
+    neighbour_share=0.8,
+    edge_share=0.2,
     plain_share=0.3,
     blur_share=0.3,
     blur=(0.4, 1.6),
     light_std=0.15,
+    coarse_share=0.4,
+    sharp_share=0.3,
+    exposed_share=0.2,
     noisy_share=0.2,
     jpeg_quality=(65.0, 20.0),
 )

@@ -132,18 +132,22 @@ def sample_word(
     table: WordTable,
     *,
     held_out: bool = False,
+    shortest_of: int = 1,
     share_digits: float = 0.0,
     share_random: float = 0.0,
     share_punctuation: float = 0.0,
 ) -> tuple[Int[Array, " L"], Int[Array, ""]]:
-    """One string to render: glyph ids (0 behind the end) and its length. Needs `5 L + 16` words of random `bits`.
+    """One string to render: glyph ids (0 behind the end) and its length. Needs `5 L + 15 + shortest_of` random
+    words of `bits`.
 
     `share_digits` of the strings are numbers, prices, dates; `share_random` are random strings and codes; the rest are
-    English words, `share_punctuation` of them with a mark. `held_out` takes the words that training never sees.
+    English words, each the shortest of `shortest_of` draws, `share_punctuation` of them with a mark. `held_out` takes
+    the words that training never sees.
     """
     draws = Draws(bits)
     words = table.held_out if held_out else table.train
-    word = words[draws.choice(words.shape[0])].astype(jnp.int32)
+    drawn = jnp.stack([words[draws.choice(words.shape[0])] for _ in range(shortest_of)]).astype(jnp.int32)
+    word = drawn[jnp.argmin(jnp.sum(drawn != PAD, axis=1))]
     forms = [f[draws.choice(f.shape[0])].astype(jnp.int32) for f in (table.numbers, table.codes)]
     kind = draws.uniform()
     form = jnp.where(kind < share_digits, *forms)

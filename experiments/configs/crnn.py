@@ -1,0 +1,26 @@
+"""The CRNN paper's network, 8.3 M parameters, on nothing but rendered words: for a GPU or TPU.
+
+    python experiments/train.py --config crnn
+
+Not trained yet: it needs an accelerator. That it runs is tested on the CPU, at a small size.
+"""
+
+from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from crnn_jax.synth.style import PHOTO
+
+
+def get_config() -> Config:
+    return Config(
+        name="crnn",
+        model=ModelConfig(charset="36", cnn="vgg", lstm_features=256, lstm_layers=2, dtype="bfloat16"),
+        data=DataConfig(style=PHOTO, shortest_of=2, share_digits=0.1, share_random=0.1, share_punctuation=0.05),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2000, weight_decay=1e-3),
+        run=RunConfig(
+            steps=100_000,
+            batch_size=512,
+            steps_per_dispatch=50,
+            log_every=200,
+            eval_every=5000,
+            checkpoint_every=5000,
+        ),
+    )
