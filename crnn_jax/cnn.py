@@ -1,4 +1,4 @@
-"""The convolution stacks, as tables: `vgg` (the CRNN paper), `resnet`, and `tiny` for CPUs.
+"""The convolution stacks, as tables: `vgg` (the CRNN paper), `resnet`, and `small` and `tiny` for CPUs.
 
 A stack turns an image of 32 rows into one row of features: `B 32 W C -> B T D`, T about W / 4. Each table is a tuple of
 blocks, each block a tuple of layers, so that a spatial transformer can be placed after a block by its number.
@@ -25,7 +25,10 @@ class ConvLayer(NamedTuple):
 
 
 class ResidualLayer(NamedTuple):
-    """Two 3x3 convolutions with BatchNorm around an identity, projected where the channels change (He et al. 2016)."""
+    """Two 3x3 convolutions with BatchNorm around an identity, projected where the channels change (He et al. 2016).
+
+    The last norm's scale starts at zero, and with it the layer as the identity (Goyal et al. 2017, section 5.1).
+    """
 
     features: int
 
@@ -70,7 +73,15 @@ TINY: tuple[Block, ...] = (
     (ConvLayer(192, (2, 3), padding=(0, 1)),),
 )
 
-STACKS = {"vgg": VGG, "resnet": RESNET, "tiny": TINY}
+# `tiny` with residual layers, which start as the identity: it can start from the weights of `tiny`.
+SMALL: tuple[Block, ...] = (
+    (PatchLayer(), ConvLayer(32), ResidualLayer(32), PoolLayer()),
+    (ConvLayer(96), ResidualLayer(96), PoolLayer((2, 1), (2, 1))),
+    (ConvLayer(144), ResidualLayer(144), PoolLayer((2, 1), (2, 1))),
+    (ConvLayer(192, (2, 3), padding=(0, 1)),),
+)
+
+STACKS = {"vgg": VGG, "resnet": RESNET, "small": SMALL, "tiny": TINY}
 
 
 def layer_size(layer, size: Pair) -> Pair:
@@ -109,9 +120,10 @@ class CnnBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
-        def norm(x):
+        def norm(x, scale=nn.initializers.ones):
             # Over bfloat16 activations too the statistics are float32: flax computes them so.
-            return nn.BatchNorm(not train, momentum=0.99, dtype=self.dtype, axis_name=self.axis_name)(x)
+            options = {"momentum": 0.99, "dtype": self.dtype, "axis_name": self.axis_name, "scale_init": scale}
+            return nn.BatchNorm(not train, **options)(x)
 
         for layer in self.layers:
             match layer:
@@ -120,7 +132,7 @@ class CnnBlock(nn.Module):
                     x = nn.relu(norm(x) if has_norm else x)
                 case ResidualLayer(features):
                     y = nn.relu(norm(Conv(features, dtype=self.dtype)(x)))
-                    y = norm(Conv(features, dtype=self.dtype)(y))
+                    y = norm(Conv(features, dtype=self.dtype)(y), nn.initializers.zeros)
                     if x.shape[-1] != features:
                         x = norm(Conv(features, (1, 1), dtype=self.dtype)(x))
                     x = nn.relu(x + y)

@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterable
 from typing import ClassVar
 
-# A field's annotation: str, int, float, bool, tuple[int, ...], tuple[float, float], or a section.
+# A field's annotation: str, int, float, bool, tuple[int, ...], tuple[str, ...], tuple[float, float], or a section.
 Kind = type | types.GenericAlias
 
 
@@ -121,6 +121,8 @@ def _parse(name: str, text: str, kind: Kind) -> object:
             return {"true": True, "false": False}[text.lower()]
         if kind == tuple[int, ...]:
             return tuple(int(part) for part in text.split(","))
+        if kind == tuple[str, ...]:
+            return tuple(part for part in text.split(",") if part)
         if kind == tuple[float, float]:
             low, high = text.split(",")
             return float(low), float(high)
@@ -132,6 +134,8 @@ def _parse(name: str, text: str, kind: Kind) -> object:
 def _has_type(value: object, kind: Kind) -> bool:
     if kind == tuple[int, ...]:
         return isinstance(value, tuple) and all(_has_type(part, int) for part in value)
+    if kind == tuple[str, ...]:
+        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
     if kind == tuple[float, float]:
         return isinstance(value, tuple) and len(value) == 2 and all(_has_type(part, float) for part in value)
     if kind is float:  # an int will do; a NaN or an infinity would not survive JSON
@@ -148,6 +152,7 @@ def _describe(kind: Kind) -> str:
         str: "a string",
         bool: "true or false",
         tuple[int, ...]: "integers, such as 16,32,64",
+        tuple[str, ...]: "strings with commas between them",
         tuple[float, float]: "two numbers, such as 0.5,2",
     }
     return names.get(kind) or f"a {kind.__name__}"

@@ -14,7 +14,7 @@ import pytest
 from toy import toy_config, toy_model, toy_source, toy_words
 
 from crnn_jax.config import override
-from crnn_jax.training import loop
+from crnn_jax.training import loop, words
 from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables, save_inference
 from crnn_jax.training.optimizer import make_optimizer
 from crnn_jax.training.parallel import fetch
@@ -27,8 +27,8 @@ ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TOY.parent
 @pytest.fixture(autouse=True)
 def toy_words_and_network(monkeypatch, caplog):
     monkeypatch.setattr(loop, "build", toy_model)
-    monkeypatch.setattr(loop, "load_source", toy_source)
-    monkeypatch.setattr(loop, "synth_batch", toy_words)
+    monkeypatch.setattr(words, "load_source", toy_source)
+    monkeypatch.setattr(words, "synth_batch", toy_words)
     caplog.set_level("ERROR", logger="absl")
     jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     yield
@@ -149,7 +149,7 @@ def test_a_run_of_another_configuration_is_refused(tmp_path):
         loop.train(toy_config(steps=8), tmp_path)
 
 
-def test_a_run_starts_from_the_weights_of_another(tmp_path):
+def test_a_run_starts_from_the_weights_of_another(tmp_path, capsys):
     config = override(toy_config(steps=2, eval_every=2), ["optimizer.learning_rate=1e-12", "optimizer.weight_decay=0"])
     loop.train(toy_config(steps=20, eval_every=20, checkpoint_every=20), tmp_path / "first")
     _, expected = load_variables(tmp_path / "first")
@@ -157,8 +157,12 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path):
     loop.train(config, tmp_path / "second", init=tmp_path / "model")
     _, got = load_variables(tmp_path / "second")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got["params"], expected["params"])
-    with pytest.raises(CheckpointError, match="other layers"):
-        loop.train(override(config, ["model.charset=01"]), tmp_path / "third", init=tmp_path / "model")
+    loop.train(override(config, ["model.charset=01ab"]), tmp_path / "third", init=tmp_path / "model")
+    assert "2 characters new to the head: ab" in capsys.readouterr().out
+    less = {"params": expected["params"] | {"Dense_2": expected["params"]["Dense_1"]}}
+    save_inference(tmp_path / "more", config, expected | less, {})
+    with pytest.raises(CheckpointError, match=r"other layers than this config's model \(Dense_2\)"):
+        loop.train(config, tmp_path / "fourth", init=tmp_path / "more")
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path):

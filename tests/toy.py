@@ -15,7 +15,7 @@ from flax import linen as nn
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from crnn_jax.synth.batch import Batch
-from crnn_jax.training import loop
+from crnn_jax.training import loop, words
 
 DIGITS = "0123456789"
 SLOTS = 3  # characters of a word at most
@@ -87,7 +87,7 @@ def train_script():
 def main() -> int:
     """experiments/train.py, its words, network and config replaced."""
     jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
-    loop.build, loop.load_source, loop.synth_batch = toy_model, toy_source, toy_words
+    loop.build, words.load_source, words.synth_batch = toy_model, toy_source, toy_words
     script = train_script()
     script.load_config = lambda name: toy_config()
     return script.main(sys.argv[1:])

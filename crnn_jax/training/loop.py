@@ -13,13 +13,14 @@ import numpy as np
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, to_json
 from crnn_jax.model import build
-from crnn_jax.synth.batch import load_source, synth_batch
 from crnn_jax.training import parallel
 from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables
 from crnn_jax.training.logs import Logs
 from crnn_jax.training.optimizer import learning_rate, make_optimizer
 from crnn_jax.training.state import TrainState, create_state, variables
 from crnn_jax.training.step import eval_step, mean_metrics, train_step
+from crnn_jax.training.transfer import transfer
+from crnn_jax.training.words import load_words, parts, real_held_out, rendered_held_out, train_batch
 
 HELD_OUT_SEED = 90_000  # of the held-out words: the same for every run of one data config
 
@@ -60,40 +61,46 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     if checkpoints.latest is not None:
         state = checkpoints.restore(state)
     elif init is not None:
-        state = with_weights(state, init)
+        state = with_weights(state, init, config)
     step = start = int(state.step)
     if parallel.is_main():
         (workdir / "config.json").write_text(to_json(config) + "\n")
 
-    # Words: rendered on the device out of the source, each a function of a key and its index in the batch alone.
-    size = parallel.per_device(run.batch_size)
-
-    def words(key, source, first_index, *, held_out):
-        return synth_batch(key, source, batch_size=size, config=config, first_index=first_index, held_out=held_out)
+    # Words: all on the device, where every batch is a function of a key and an index alone.
+    size = parallel.per_device(run.batch_size, parts=parts(config))
+    words, report_words = load_words(config)
+    if report_words and parallel.is_main():
+        print(report_words, flush=True)
 
     # What is compiled: some steps in one dispatch, and an evaluation.
     step_fn = partial(
         train_step, model=model, tx=tx, ema_decay=config.optimizer.ema_decay, axis_name=parallel.axis_name()
     )
     dispatch = parallel.make_train(
-        step_fn, partial(words, held_out=False), batch_size=run.batch_size, length=run.steps_per_dispatch
-    )
-    evaluate = parallel.make_eval(
-        partial(eval_step, model=model),
-        partial(words, held_out=True),
+        step_fn,
+        partial(train_batch, config=config, size=size),
         batch_size=run.batch_size,
-        total=config.data.held_out_words,
+        length=run.steps_per_dispatch,
     )
+    make_eval = partial(parallel.make_eval, partial(eval_step, model=model), batch_size=run.batch_size)
+    evaluate = make_eval(partial(rendered_held_out, config=config, size=size), total=config.data.held_out_words)
+    if config.data.real:
+        evaluate_real = make_eval(partial(real_held_out, size=size), total=len(words.real_tenth.label))
     rectify = jax.jit(partial(model.apply, method="rectify"))
 
     def score(state):
-        sums, samples = evaluate(variables(state), source, held_out_key)
+        sums, samples = evaluate(variables(state), words, held_out_key)
+        metrics = mean_metrics(sums)
+        if config.data.real:  # then real words decide which checkpoint is the best
+            beside = {f"rendered_{name}": value for name, value in metrics.items()}
+            sums, samples = evaluate_real(variables(state), words, held_out_key)
+            metrics = mean_metrics(sums) | beside
         if config.model.stn.kind != "none" and config.model.stn.placement == "image":
             samples["rectified"], _ = parallel.fetch(rectify(variables(state), samples["image"]))
-        return mean_metrics(sums), samples
+        return metrics, samples
 
     held_out_key = jax.random.key(HELD_OUT_SEED)
-    state, source, run_key, held_out_key = parallel.replicate((state, load_source(config), run_key, held_out_key))
+    state, words, run_key, held_out_key = parallel.replicate((state, words, run_key, held_out_key))
     logs = Logs(
         workdir, config=config, start=start, schedule=learning_rate(config.optimizer, run.steps), on=parallel.is_main()
     )
@@ -103,7 +110,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     interrupted = False
     with Interrupt() as interrupt, closing(logs), closing(checkpoints):
         while step < run.steps and not interrupted:
-            state, metrics = dispatch(state, source, run_key)
+            state, metrics = dispatch(state, words, run_key)
             step += run.steps_per_dispatch
             # Metrics of one dispatch are fetched when the next is on its way: the device does not wait for the host.
             if pending is not None:
@@ -128,21 +135,31 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
         print(f"stopped at step {step} of {run.steps} and saved: the same command goes on from there")
     elif parallel.is_main():
         print(report(samples, Charset.of(config.model.charset)))
-        print(f"{held_out['word_accuracy']:.1f} % of {config.data.held_out_words} held-out words read right")
+        kind = "real" if config.data.real else "rendered"
+        print(f"{held_out['word_accuracy']:.1f} % of {held_out['count']:.0f} held-out {kind} words read right")
         print(f"next: python experiments/read.py IMAGE_OR_FOLDER --model {workdir}")
     return held_out | {"step": step}
 
 
-def with_weights(state: TrainState, model: Path | str) -> TrainState:
-    """The state at step 0 with the weights of a saved model; CheckpointError where they do not fit."""
-    _, loaded = load_variables(model)
-    shapes = jax.tree.map(np.shape, variables(state))
-    if jax.tree.map(np.shape, loaded) != shapes:
-        raise CheckpointError(f"{model} has other layers than this config's model: its weights cannot start this run")
+def with_weights(state: TrainState, init: Path | str, config: Config) -> TrainState:
+    """The state at step 0 with the weights of a saved model; it says which layers are new.
+
+    Raises CheckpointError where layers of the saved model have no place in this one.
+    """
+    loaded_config, loaded = load_variables(init)
+    charset, loaded_charset = Charset.of(config.model.charset), Charset.of(loaded_config.model.charset)
+    taken, new, lost = transfer(variables(state), loaded, charset=charset, loaded_charset=loaded_charset)
+    if lost:
+        raise CheckpointError(
+            f"{init} has other layers than this config's model ({', '.join(lost[:4])}): it cannot start this run"
+        )
+    if parallel.is_main():
+        added = set(charset.characters) - set(loaded_charset.characters)
+        notes = [f"new layers: {', '.join(new)}"] if new else []
+        notes += [f"{len(added)} characters new to the head: {''.join(sorted(added))}"] if added else []
+        print(f"starts from the weights of {init}" + "".join(f"; {note}" for note in notes), flush=True)
     return state.replace(
-        params=loaded["params"],
-        ema_params=jax.tree.map(np.copy, loaded["params"]),
-        batch_stats=loaded["batch_stats"],
+        params=taken["params"], ema_params=jax.tree.map(np.copy, taken["params"]), batch_stats=taken["batch_stats"]
     )
 
 

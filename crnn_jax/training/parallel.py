@@ -47,13 +47,16 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
-def per_device(batch_size: int) -> int:
-    """Examples a device of a global batch; ConfigError where the devices cannot share it equally."""
+def per_device(batch_size: int, *, parts: int = 1) -> int:
+    """Examples a device of a global batch, of which each of `parts` is rendered or not, in fours (see `render`).
+
+    Raises ConfigError where the devices cannot share it equally.
+    """
     devices = jax.device_count()
     size, rest = divmod(batch_size, devices)
-    if rest or size % 4 or size == 0:
+    if rest or size % (4 * parts) or size == 0:
         raise ConfigError(
-            f"run.batch_size is {batch_size}; with {devices} devices it must be a multiple of {4 * devices}"
+            f"run.batch_size is {batch_size}; with {devices} devices it must be a multiple of {4 * parts * devices}"
         )
     return size
 

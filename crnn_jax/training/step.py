@@ -131,9 +131,10 @@ def norm(tree: PyTree) -> Float[Array, ""]:
 
 
 def mean_metrics(sums: dict) -> dict[str, float]:
-    """Metrics of an evaluation from the sums of its batches: word_accuracy in per cent, loss, confidence (0..1)."""
+    """Metrics of an evaluation from the sums of its batches: count, word_accuracy in per cent, loss, confidence."""
     sums = {name: float(value) for name, value in sums.items()}
     return {
+        "count": sums["count"],
         "word_accuracy": 100 * sums["correct"] / max(sums["count"], 1),
         "loss": sums["loss"] / max(sums["count"] - sums["infeasible"], 1),
         "confidence": sums["confidence"] / max(sums["count"], 1),

@@ -1,0 +1,68 @@
+"""Weights of one model for another: what fits is taken, what is new stays as it was initialised."""
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from crnn_jax.charset import Charset
+
+
+def transfer(
+    fresh: PyTree, loaded: PyTree, *, charset: Charset, loaded_charset: Charset
+) -> tuple[PyTree, list[str], list[str]]:
+    """`fresh` with the weights of `loaded`, for fine-tuning, another charset, or a model with layers added.
+
+    A residual layer starts as the identity (`crnn_jax.cnn`), and so does a spatial transformer: a model that has only
+    gained such layers computes at first what the loaded one does (Chen et al. 2016, "Net2Net", section 2.3). In the
+    head, blank and the characters that both charsets have keep their weights.
+
+    Args:
+        fresh: params and batch_stats of the model that is to start, as NumPy or JAX arrays.
+        loaded: those of the other.
+        charset, loaded_charset: of the two models.
+
+    Returns:
+        The variables as NumPy arrays; the layers that are new; and those of `loaded` that found no place, in which
+        case the two are different networks.
+    """
+    fresh, loaded = _flat(fresh), _flat(loaded)
+    head = tuple(path for path in fresh if path[:2] == ("params", "head"))
+    for path in head:
+        if path in loaded and loaded_charset != charset:
+            loaded[path] = _same_characters(fresh[path], loaded[path], charset, loaded_charset)
+    taken = {path for path in fresh if path in loaded and loaded[path].shape == fresh[path].shape}
+    merged = {path: loaded[path] if path in taken else value for path, value in fresh.items()}
+    new, lost = _layers(fresh.keys() - taken), _layers(loaded.keys() - taken)
+    return _nested(merged), new, lost
+
+
+def _same_characters(fresh: np.ndarray, loaded: np.ndarray, charset: Charset, loaded_charset: Charset) -> np.ndarray:
+    """The head's kernel `D K` or bias `K`: the columns of shared characters from `loaded`, the others from `fresh`."""
+    if fresh.shape[:-1] != loaded.shape[:-1]:
+        return loaded  # of another width: it will not fit, and that is told
+    result = np.array(fresh)
+    result[..., 0] = loaded[..., 0]
+    for character in set(charset.characters) & set(loaded_charset.characters):
+        (here,), (there,) = charset.encode(character), loaded_charset.encode(character)
+        result[..., here] = loaded[..., there]
+    return result
+
+
+def _layers(paths) -> list[str]:
+    """The layers of leaves such as ("params", "block2", "Conv_1", "kernel"), each once: "block2/Conv_1"."""
+    return sorted({"/".join(path[1:-1]) for path in paths})
+
+
+def _flat(tree: PyTree) -> dict[tuple[str, ...], np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {tuple(entry.key for entry in path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _nested(flat: dict[tuple[str, ...], np.ndarray]) -> dict:
+    tree = {}
+    for (*folders, name), value in flat.items():
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[name] = value
+    return tree

@@ -1,0 +1,112 @@
+"""Real words for fine-tuning: which are kept, what is drawn, and a run on them."""
+
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from toy import SLOTS, toy_config, toy_model, toy_source, toy_words
+
+from crnn_jax.config import ConfigError, DataConfig, override
+from crnn_jax.data.augment import augment
+from crnn_jax.data.real import load_real, real_batch
+from crnn_jax.data.sample import DatasetError
+from crnn_jax.synth.style import PLAIN
+from crnn_jax.training import loop, words
+
+KEY = jax.random.key(3)
+
+
+def write_folder(folder, labels):
+    """A dataset of images of random squares, all different."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for i in range(len(labels)):
+        squares = rng.integers(0, 256, (4, 6), dtype=np.uint8)
+        Image.fromarray(np.kron(squares, np.ones((8, 8), np.uint8))).save(folder / f"{i}.png")
+    lines = [f"{i}.png\t{label}\n" for i, label in enumerate(labels)]
+    (folder / "labels.tsv").write_text("".join(lines), encoding="utf-8")
+    return str(folder)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The toy's, with half of every batch real: 40 words of digits, of which the last four are held out."""
+    path = write_folder(tmp_path / "real", [str(100 + i) for i in range(40)])
+    data = DataConfig(max_length=SLOTS, held_out_words=40, real=(path,), share_real=0.5)
+    return replace(toy_config(), data=data)
+
+
+def test_the_last_tenth_is_apart_and_what_does_not_fit_is_counted(tmp_path):
+    labels = ["1", "23", "4 5", "6-7", "", "1234", "12a", "é1", "55", "777"]
+    path = write_folder(tmp_path / "real", labels)
+    config = override(toy_config(), ["data.max_length=3", f"data.real={path}", "data.share_real=1"])
+    train, tenth, report = load_real(config)
+    spelled = ["".join(str(i - 1) for i in row if i) for row in np.asarray(train.label)]
+    assert spelled == ["1", "23", "45", "67", "55"]
+    assert np.asarray(train.label_length).tolist() == [1, 2, 2, 2, 2]
+    assert np.asarray(tenth.label_length).tolist() == [3] and train.image.shape == (5, 32, 40)
+    assert report == (
+        "6 real words, 1 of them held out; 2 left out: characters outside the charset; "
+        "1 left out: longer than data.max_length = 3; 1 left out: no characters"
+    )
+
+
+def test_too_few_words_are_refused(tmp_path):
+    path = write_folder(tmp_path / "real", ["1", "2"])
+    with pytest.raises(DatasetError, match="none in the last tenth"):
+        load_real(override(toy_config(), [f"data.real={path}", "data.share_real=1"]))
+
+
+def test_a_share_goes_with_real_words_and_comes_in_quarters():
+    with pytest.raises(ConfigError, match="share_real = 0.3: expected 0, 0.25, 0.5, 0.75 or 1"):
+        override(toy_config(), ["data.real=x", "data.share_real=0.3"])
+    with pytest.raises(ConfigError, match="above 0 with data.real, and only then"):
+        override(toy_config(), ["data.real=x"])
+    with pytest.raises(ConfigError, match="above 0 with data.real, and only then"):
+        override(toy_config(), ["data.share_real=0.5"])
+
+
+def test_a_batch_is_the_same_on_one_device_and_on_four(config):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(words, "load_source", toy_source)
+        patch.setattr(words, "synth_batch", toy_words)
+        loaded, report = words.load_words(config)
+        assert report == "40 real words, 4 of them held out"
+
+        def draw(first_index, size):
+            return words.train_batch(KEY, loaded, first_index, config=config, size=size)
+
+        whole = draw(jnp.int32(0), 64)
+        pieces = [draw(jnp.int32(first), 16) for first in range(0, 64, 16)]
+    rendered = np.concatenate([np.asarray(piece.image[:8]) for piece in pieces])
+    real = np.concatenate([np.asarray(piece.image[8:]) for piece in pieces])
+    np.testing.assert_array_equal(whole.image[:32], rendered)
+    np.testing.assert_array_equal(whole.image[32:], real)
+    assert len({image.tobytes() for image in real}) == 32
+
+
+def test_augmentation_moves_an_image_a_little(config):
+    train, tenth, _ = load_real(config)
+    batch = real_batch(KEY, train, batch_size=32, style=PLAIN)
+    assert not {row.tobytes() for row in np.asarray(batch.label)} & {row.tobytes() for row in np.asarray(tenth.label)}
+    image = jnp.asarray(np.kron(np.random.default_rng(1).integers(0, 256, (4, 10)), np.ones((8, 10))), jnp.uint8)
+    warped = jax.vmap(lambda key: augment(key, image, style=PLAIN))(jax.random.split(KEY, 64))
+    likeness = [abs(np.corrcoef(np.ravel(image), np.ravel(w))[0, 1]) for w in np.asarray(warped)]
+    assert 0.5 < np.median(likeness) < 0.999 and len({w.tobytes() for w in np.asarray(warped)}) == 64
+
+
+def test_a_run_fine_tunes_on_them_and_its_best_checkpoint_is_by_them(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "build", toy_model)
+    monkeypatch.setattr(words, "load_source", toy_source)
+    monkeypatch.setattr(words, "synth_batch", toy_words)
+    result = loop.train(override(config, ["run.batch_size=128"]), tmp_path / "run")
+    assert result["count"] == 4 and result["rendered_count"] == 40
+    out = capsys.readouterr().out
+    assert "40 real words, 4 of them held out" in out and "of 4 held-out real words read right" in out
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert "rendered_word_accuracy" in next(line for line in lines if line["split"] == "held_out")
+    assert loop.train(override(config, ["run.batch_size=128"]), tmp_path / "run") == result
