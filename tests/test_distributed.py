@@ -47,7 +47,7 @@ def test_two_processes_train_as_one(tmp_path):
     one = start(tmp_path / "one", devices=2)
     outputs = [process.communicate(timeout=180) for process in (*two, one)]
     assert [process.returncode for process in (*two, one)] == [0, 0, 0], outputs
-    assert "held-out words read right" in outputs[0][0]
+    assert "held-out rendered words read right" in outputs[0][0]
     assert "read right" not in outputs[1][0], "only process 0 reports"
     _, together = load_variables(tmp_path / "two")
     _, alone = load_variables(tmp_path / "one")

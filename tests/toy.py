@@ -47,7 +47,7 @@ class ToyNet(nn.Module):
         x = x.reshape(batch, height, width // 4, 4).swapaxes(1, 2).reshape(batch, width // 4, height * 4)
         x = nn.Dense(32, use_bias=False)(x)
         x = nn.relu(nn.BatchNorm(not train, momentum=0.9, axis_name=self.axis_name)(x))
-        return nn.Dense(self.classes)(x)
+        return nn.Dense(self.classes, name="head")(x)
 
 
 def toy_model(config: ModelConfig, *, axis_name: str | None = None) -> ToyNet:
