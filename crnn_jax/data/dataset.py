@@ -7,6 +7,7 @@ from pathlib import Path
 
 from crnn_jax.data.folder import FolderDataset
 from crnn_jax.data.lmdb import LmdbDataset
+from crnn_jax.data.rendered import RenderedWords
 from crnn_jax.data.sample import DatasetError, Sample
 from crnn_jax.data.tfrecord import TFRecordDataset
 
@@ -35,7 +36,7 @@ class Part:
 
 # Iterating yields Samples in a fixed order, decoded one at a time, each time from the beginning, and raises
 # DatasetError or ImageError at one that cannot be read. All know their len(), and `samples(start, stop=)` gives some.
-Dataset = FolderDataset | LmdbDataset | TFRecordDataset | Part
+Dataset = FolderDataset | LmdbDataset | TFRecordDataset | RenderedWords | Part
 
 
 def open_dataset(path: str | os.PathLike) -> Dataset:

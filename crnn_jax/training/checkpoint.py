@@ -4,6 +4,7 @@
     WORKDIR/checkpoints/STEP/state      the TrainState
     WORKDIR/checkpoints/STEP/meta       config, charset, data position, metrics
     MODEL/{variables/,config.json,charset.txt,card.json}    averaged parameters and batch statistics
+    {MODEL,WORKDIR}/calibration.json    the temperature of its confidence, where one was fitted (calibration.py)
 
 Arrays are saved as NumPy arrays, so that a checkpoint of eight devices opens on one, and the other way round.
 """
