@@ -20,6 +20,7 @@ from crnn_jax.data.sample import DatasetError
 from crnn_jax.evaluation import Row, all_words, dataset_words, format_table, open_datasets, read_words
 from crnn_jax.evaluation import name_of as name_of  # style_study.py takes it from here
 from crnn_jax.images import ImageError
+from crnn_jax.report import report
 from crnn_jax.training.checkpoint import CheckpointError
 
 
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cased", action="store_true", help="compare the case as well")
     parser.add_argument("--punctuation", action="store_true", help="compare punctuation marks as well")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there too")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of what is wrong there")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
@@ -48,6 +50,11 @@ def main(argv: list[str] | None = None) -> int:
         print(format_table(table | total))
         if args.json:
             args.json.write_text(json.dumps(table, indent=2) + "\n")
+        if args.html:
+            protocol = ("letters, " if args.cased else "lower-case letters, ") + "digits"
+            protocol += ", punctuation" if args.punctuation else ""
+            page = report(reader, datasets, evaluations, table | total, model=args.model, protocol=protocol)
+            args.html.write_text(page, encoding="utf-8", errors="replace")
     except (CheckpointError, DatasetError, ImageError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
