@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from small import write_lmdb, write_tfrecords
+from toy import toy_config, toy_source, toy_words
 
+from crnn_jax.data import rendered
 from crnn_jax.data.dataset import open_dataset, take_part, tenth_start
 from crnn_jax.data.folder import FolderDataset
 from crnn_jax.data.sample import DatasetError
@@ -149,3 +151,17 @@ def test_too_few_words_for_a_tenth(image):
         take_part(dataset, "tenth")
     with pytest.raises(ValueError, match="part = 'half': expected all, tenth, rest"):
         take_part(dataset, "half")
+
+
+def test_rendered_words_are_a_dataset(monkeypatch):
+    monkeypatch.setattr(rendered, "load_source", toy_source)
+    monkeypatch.setattr(rendered, "synth_batch", toy_words)
+    dataset = rendered.RenderedWords(toy_config(), count=100)
+    samples = list(dataset)
+    assert len(samples) == len(dataset) == 100
+    assert all(sample.image.shape == (32, 40) and sample.label.isdigit() for sample in samples)
+    assert len({(sample.label, sample.image.tobytes()) for sample in samples}) > 50
+    [again] = rendered.RenderedWords(toy_config(), count=100).samples(70, stop=71)
+    assert (again.label, again.name) == (samples[70].label, "word 70")
+    np.testing.assert_array_equal(again.image, samples[70].image)
+    assert [sample.name for sample in take_part(dataset, "tenth").samples(9)] == ["word 99"]

@@ -1,7 +1,7 @@
 """Held-out rendered words as a dataset."""
 
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import partial
 
 import jax
 import numpy as np
@@ -18,14 +18,21 @@ BATCH = 64
 class RenderedWords:
     """Words that training never sees, in the style, size and charset of a config; always the same of one config.
 
-    Rendered together when the first is asked for, so that who times the reading does not time the rendering.
+    They are rendered when the dataset is made, so that who times the reading does not time the rendering.
     """
 
     def __init__(self, config: Config, *, count: int = 2048):
-        self.config, self.count = config, count
+        source, charset = load_source(config), Charset.of(config.model.charset)
+        render = jax.jit(partial(synth_batch, batch_size=BATCH, config=config, held_out=True))
+        self._samples: list[Sample] = []
+        for first in range(0, count, BATCH):
+            batch = jax.device_get(render(jax.random.key(SEED), source, first_index=first))
+            for image, label in zip(batch.image, batch.label, strict=True):
+                self._samples.append(Sample(np.asarray(image), charset.decode(label), f"word {len(self._samples)}"))
+        del self._samples[count:]
 
     def __len__(self) -> int:
-        return self.count
+        return len(self._samples)
 
     def __iter__(self) -> Iterator[Sample]:
         return self.samples()
@@ -33,14 +40,3 @@ class RenderedWords:
     def samples(self, start: int = 0, *, stop: int | None = None) -> Iterator[Sample]:
         """Samples `start` .. `stop` - 1."""
         return iter(self._samples[start:stop])
-
-    @cached_property
-    def _samples(self) -> list[Sample]:
-        source, charset = load_source(self.config), Charset.of(self.config.model.charset)
-        render = jax.jit(partial(synth_batch, batch_size=BATCH, config=self.config, held_out=True))
-        samples = []
-        for first in range(0, self.count, BATCH):
-            batch = jax.device_get(render(jax.random.key(SEED), source, first_index=first))
-            for image, label in zip(batch.image, batch.label, strict=True):
-                samples.append(Sample(np.asarray(image), charset.decode(label), f"word {len(samples)}"))
-        return samples[: self.count]
