@@ -1,15 +1,16 @@
 """Read words: `crnn_jax.load(NAME or DIR) -> Reader`, `Reader.read(images) -> list[Reading]`."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
+from crnn_jax.calibration import load_calibration
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config
 from crnn_jax.ctc import greedy_decode
@@ -24,7 +25,7 @@ class Reading(NamedTuple):
     """One word as it was read."""
 
     text: str
-    confidence: float  # 0..1: the product over frames of the likeliest class's probability
+    confidence: float  # 0..1: the product over frames of the likeliest class's probability at the Reader's temperature
 
 
 class Reader:
@@ -35,13 +36,15 @@ class Reader:
         model: the network; `model.apply(variables, images: uint8[B, H, W])` gives logits.
         variables: params and batch_stats.
         charset: what the classes of the logits stand for.
+        temperature: divides the logits before the softmax that confidences come from; fitted by calibrate.py, else 1.
     """
 
-    def __init__(self, config: Config, variables: dict):
+    def __init__(self, config: Config, variables: dict, *, temperature: float = 1.0):
         self.config: Config = config
         self.model: CRNN = build(config.model)
         self.variables = jax.device_put(variables)
         self.charset = Charset.of(config.model.charset)
+        self.temperature = temperature
 
     def fit(self, image: ImageSource) -> UInt8[np.ndarray, "h w"]:
         """An image as the model sees it: grey, at the model's height, stretched or padded. Raises ImageError."""
@@ -63,24 +66,43 @@ class Reader:
 
     def read_fitted(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Reading]:
         """Reads images that `fit` has brought to a size of the model."""
-        by_width = defaultdict(list)
-        for index, image in enumerate(images):
-            by_width[image.shape[1]].append(index)
         readings: list[Reading | None] = [None] * len(images)
-        for indices in by_width.values():
-            for first in range(0, len(indices), BATCH_SIZES[-1]):
-                rows = indices[first : first + BATCH_SIZES[-1]]
-                size = next(size for size in BATCH_SIZES if size >= len(rows))
-                batch = np.stack([images[i] for i in rows] + [images[rows[0]]] * (size - len(rows)))
-                ids, confidence = jax.device_get(_read_batch(self.variables, batch, model=self.model))
-                for i, row, sure in zip(rows, ids, confidence, strict=False):
-                    readings[i] = Reading(self.charset.decode(row), float(sure))
+        for rows, batch in _batches(images):
+            ids, confidence = jax.device_get(_read_batch(self.variables, batch, self.temperature, model=self.model))
+            for i, row, sure in zip(rows, ids, confidence, strict=False):
+                readings[i] = Reading(self.charset.decode(row), float(sure))
         return readings
+
+    def logits(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Float[np.ndarray, "_ K"]]:
+        """What the network makes of images that `fit` has brought to a size of the model, [T, K] each, undivided."""
+        logits: list[np.ndarray | None] = [None] * len(images)
+        for rows, batch in _batches(images):
+            for i, frames in zip(rows, jax.device_get(_apply(self.variables, batch, model=self.model)), strict=False):
+                logits[i] = frames
+        return logits
+
+
+def _batches(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> Iterator[tuple[list[int], UInt8[np.ndarray, "_ _ _"]]]:
+    """Batches of one width, each with the indices of its images; behind those it is filled up with its first."""
+    by_width = defaultdict(list)
+    for index, image in enumerate(images):
+        by_width[image.shape[1]].append(index)
+    for indices in by_width.values():
+        for first in range(0, len(indices), BATCH_SIZES[-1]):
+            rows = indices[first : first + BATCH_SIZES[-1]]
+            size = next(size for size in BATCH_SIZES if size >= len(rows))
+            yield rows, np.stack([images[i] for i in rows] + [images[rows[0]]] * (size - len(rows)))
 
 
 @partial(jax.jit, static_argnames="model")
-def _read_batch(variables, images, *, model: CRNN):
-    ids, _, confidence = jax.vmap(greedy_decode)(model.apply(variables, images))
+def _apply(variables, images, *, model: CRNN):
+    return model.apply(variables, images)
+
+
+@partial(jax.jit, static_argnames="model")
+def _read_batch(variables, images, temperature, *, model: CRNN):
+    # Dividing by a positive number moves no maximum, so the text is the same at every temperature.
+    ids, _, confidence = jax.vmap(greedy_decode)(model.apply(variables, images) / temperature)
     return ids, confidence
 
 
@@ -89,4 +111,6 @@ def load(model: str | Path = "tiny") -> Reader:
 
     Raises CheckpointError, one line, where there is no such model or its files are not whole.
     """
-    return Reader(*load_variables(find_model(str(model))))
+    folder = find_model(str(model))
+    calibration = load_calibration(folder) or {"temperature": 1.0}
+    return Reader(*load_variables(folder), temperature=calibration["temperature"])

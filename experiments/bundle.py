@@ -1,5 +1,6 @@
-"""Makes a model folder of a run: averaged weights, config, charset, and a card of what was measured.
+"""Makes a model folder of a run: averaged weights, config, charset, a card of what was measured, its calibration.
 
+    python experiments/calibrate.py --model WORKDIR --data FOLDER ...     # optional: WORKDIR/calibration.json
     python experiments/evaluate.py --model WORKDIR --data FOLDER ... rendered --json table.json
     python experiments/bundle.py WORKDIR --out crnn_jax/pretrained/NAME --table table.json --note "on what, how long"
 
@@ -12,6 +13,7 @@ import logging
 import sys
 from pathlib import Path
 
+from crnn_jax.calibration import load_calibration, save_calibration
 from crnn_jax.model import count_parameters
 from crnn_jax.training.checkpoint import CheckpointError, load_variables, save_inference, training_checkpoint
 
@@ -37,7 +39,10 @@ def main(argv: list[str] | None = None) -> int:
             "note": args.note,
             "results": json.loads(args.table.read_text()) if args.table else {},
         }
+        calibration = load_calibration(args.workdir)
         save_inference(args.out, config, variables, card, dtype=args.dtype)
+        if calibration:
+            save_calibration(args.out, calibration)
     except (CheckpointError, OSError, ValueError) as error:
         print(f"bundle.py: {error}", file=sys.stderr)
         return 1

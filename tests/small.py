@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
+import crnn_jax
 from crnn_jax.config import Config, ModelConfig
 from crnn_jax.model import build
 from crnn_jax.training.checkpoint import save_inference
@@ -43,6 +45,21 @@ def noise_images(count: int) -> list[np.ndarray]:
     rng = np.random.default_rng(1)
     squares = [rng.integers(0, 256, (4, columns), dtype=np.uint8) for columns in rng.integers(10, 31, count)]
     return [np.kron(image, np.ones((8, 8), np.uint8)) for image in squares]
+
+
+def labelled_noise(folder: Path, model: Path, count: int, *, wrong: int) -> list[tuple[str, str]]:
+    """Writes a dataset of `count` images labelled with what the model reads, every `wrong`-th with one letter too many.
+
+    Returns the names and labels.
+    """
+    folder.mkdir()
+    images = noise_images(count)
+    samples = []
+    for i, reading in enumerate(crnn_jax.load(model).read(images)):
+        Image.fromarray(images[i]).save(folder / f"{i:03}.png")
+        samples.append((f"{i:03}.png", reading.text + ("q" if i % wrong == 0 else "")))
+    (folder / "labels.tsv").write_text("".join(f"{name}\t{label}\n" for name, label in samples))
+    return samples
 
 
 def load_script(name: str) -> ModuleType:

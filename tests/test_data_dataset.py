@@ -1,11 +1,15 @@
+import io
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from small import write_lmdb, write_tfrecords
+from toy import toy_config, toy_source, toy_words
 
-from crnn_jax.data.dataset import open_dataset
+from crnn_jax.data import rendered
+from crnn_jax.data.dataset import open_dataset, take_part, tenth_start
 from crnn_jax.data.folder import FolderDataset
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.metrics import normalise
@@ -91,3 +95,73 @@ def test_real_data_where_it_is_at_hand(path, count):
     samples = [sample for sample, _ in zip(dataset, range(20), strict=False)]
     assert all(sample.image.ndim == 2 and np.ptp(sample.image) > 20 for sample in samples)
     assert all(normalise(sample.label) for sample in samples)
+
+
+def many_words(kind: str, folder: Path, count: int) -> Path:
+    """A dataset of `count` images one pixel wider each, labelled w0, w1, ...; TFRecords in three shards."""
+    samples = []
+    for i in range(count):
+        buffer = io.BytesIO()
+        Image.new("L", (i + 1, 4)).save(buffer, "PNG")
+        samples.append((buffer.getvalue(), f"w{i}"))
+    folder.mkdir()
+    if kind == "lmdb":
+        return write_lmdb(folder, samples)
+    if kind == "tfrecord":
+        for shard, first in enumerate((0, 7, 8)):
+            write_tfrecords(folder / f"words.tfrecord-{shard}", samples[first : (7, 8, count)[shard]])
+        return folder
+    for image, label in samples:
+        (folder / f"{label}.png").write_bytes(image)
+    (folder / "labels.tsv").write_text("".join(f"{label}.png\t{label}\n" for _, label in samples))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["folder", "lmdb", "tfrecord"])
+def test_samples_from_one_index_to_another(tmp_path, kind):
+    dataset = open_dataset(many_words(kind, tmp_path / kind, 23))
+    everything = [f"w{i}" for i in range(23)]
+    for start, stop in [(0, None), (0, 23), (5, 9), (7, 8), (8, 8), (8, None), (22, None), (23, 23), (20, 40), (9, 3)]:
+        samples = list(dataset.samples(start, stop=stop))
+        assert [sample.label for sample in samples] == everything[start:stop], (start, stop)
+        assert [sample.image.shape[1] for sample in samples] == [int(label[1:]) + 1 for label in everything[start:stop]]
+
+
+@pytest.mark.parametrize("kind", ["folder", "lmdb", "tfrecord"])
+def test_the_tenth_and_the_rest_are_all(tmp_path, kind, monkeypatch):
+    dataset = open_dataset(many_words(kind, tmp_path / kind, 23))
+    assert tenth_start(dataset) == 21
+    tenth, rest = take_part(dataset, "tenth"), take_part(dataset, "rest")
+    assert take_part(dataset, "all") is dataset
+    assert (len(tenth), len(rest)) == (2, 21)
+    assert [sample.name for sample in rest] + [sample.name for sample in tenth] == [sample.name for sample in dataset]
+    assert [sample.label for sample in tenth.samples(1)] == ["w22"]
+    assert [sample.label for sample in rest.samples(19, stop=30)] == ["w19", "w20"]
+
+    decoded = []
+    monkeypatch.setattr(f"crnn_jax.data.{kind}.load_image", lambda *args, **options: decoded.append(args))
+    assert len(list(tenth)) == len(decoded) == 2
+
+
+def test_too_few_words_for_a_tenth(image):
+    (image.parent / "labels.tsv").write_text("a.png\tword\n" * 9)
+    dataset = open_dataset(image.parent)
+    assert len(take_part(dataset, "rest")) == 9
+    with pytest.raises(DatasetError, match="^a dataset of 9 words has no tenth: it takes ten$"):
+        take_part(dataset, "tenth")
+    with pytest.raises(ValueError, match="part = 'half': expected all, tenth, rest"):
+        take_part(dataset, "half")
+
+
+def test_rendered_words_are_a_dataset(monkeypatch):
+    monkeypatch.setattr(rendered, "load_source", toy_source)
+    monkeypatch.setattr(rendered, "synth_batch", toy_words)
+    dataset = rendered.RenderedWords(toy_config(), count=100)
+    samples = list(dataset)
+    assert len(samples) == len(dataset) == 100
+    assert all(sample.image.shape == (32, 40) and sample.label.isdigit() for sample in samples)
+    assert len({(sample.label, sample.image.tobytes()) for sample in samples}) > 50
+    [again] = rendered.RenderedWords(toy_config(), count=100).samples(70, stop=71)
+    assert (again.label, again.name) == (samples[70].label, "word 70")
+    np.testing.assert_array_equal(again.image, samples[70].image)
+    assert [sample.name for sample in take_part(dataset, "tenth").samples(9)] == ["word 99"]

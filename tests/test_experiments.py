@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from small import EXPERIMENTS, SMALL, load_script, noise_images, save_small, wri
 from toy import toy_source, toy_words
 
 import crnn_jax
+from crnn_jax import evaluation
 from crnn_jax.config import Config
+from crnn_jax.data import rendered
 from crnn_jax.metrics import normalise
 from crnn_jax.training.checkpoint import Checkpoints, load_variables
 
@@ -174,7 +177,8 @@ def test_accuracy_is_the_share_of_right_readings(model, words, tmp_path, capsys,
     code, out, err = run(evaluate, capsys, "--model", model, "--data", folder, "--json", table, *switches)
     assert (code, err) == (0, [])
     row = json.loads(table.read_text())["altered"]
-    assert set(row) == {"count", "word_accuracy", "one_minus_ned", "confidence", "images_per_second"}
+    measured = {"count", "word_accuracy", "one_minus_ned", "confidence", "expected_calibration_error"}
+    assert set(row) == measured | {"images_per_second"}
     assert row["count"] == 12
     assert row["word_accuracy"] == pytest.approx(100 * right / 12)
     # A character too many is 1 / (length + 1) of the longer; all else is right without the switches.
@@ -185,7 +189,7 @@ def test_accuracy_is_the_share_of_right_readings(model, words, tmp_path, capsys,
     assert row["confidence"] == pytest.approx(np.mean(expected), rel=1e-3)
     assert row["images_per_second"] > 0
     header, line = out
-    assert header.split() == ["dataset", "words", "accuracy", "1-NED", "confidence", "images/s"]
+    assert header.split() == ["dataset", "words", "accuracy", "1-NED", "confidence", "ECE", "images/s"]
     assert line.split()[:3] == ["altered", "12", f"{100 * right / 12:.2f}"]
 
 
@@ -206,7 +210,10 @@ def test_every_kind_of_dataset_gives_the_row_of_the_folder(model, words, tmp_pat
     for row in rows.values():
         del row["images_per_second"]
     assert rows["folder"] == rows[other.name]
-    assert out[-1].split()[:4] == ["all", "words", "24", "75.00"]
+    total = out[-1].split()
+    assert total[:4] == ["all", "words", "24", "75.00"]
+    # The same words twice: their error together is that of each.
+    assert float(total[-2]) == pytest.approx(rows["folder"]["expected_calibration_error"], abs=0.01)
 
 
 def test_datasets_of_one_name_keep_their_rows(model, words, tmp_path, capsys):
@@ -235,13 +242,13 @@ def test_held_out_words_are_a_dataset_too(model, capsys, monkeypatch):
         seen.append(options)
         return toy_words(key, source, **options)
 
-    monkeypatch.setattr(evaluate, "RENDERED_WORDS", 128)
-    monkeypatch.setattr(evaluate, "load_source", toy_source)
-    monkeypatch.setattr(evaluate, "synth_batch", words)
+    monkeypatch.setattr(evaluation, "RenderedWords", partial(rendered.RenderedWords, count=100))
+    monkeypatch.setattr(rendered, "load_source", toy_source)
+    monkeypatch.setattr(rendered, "synth_batch", words)
     code, out, err = run(evaluate, capsys, "--model", model, "--data", "rendered")
     assert (code, err) == (0, [])
     name, count, accuracy, *_ = out[1].split()
-    assert (name, count) == ("rendered", "128")
+    assert (name, count) == ("rendered", "100")
     assert float(accuracy) < 5  # random weights read nonsense
     assert seen[0]["held_out"] and seen[0]["config"].model == SMALL
 

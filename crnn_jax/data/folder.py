@@ -37,7 +37,11 @@ class FolderDataset:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Sample]:
-        for name, label in self._entries:
+        return self.samples()
+
+    def samples(self, start: int = 0, *, stop: int | None = None) -> Iterator[Sample]:
+        """Samples `start` .. `stop` - 1; no other image is opened."""
+        for name, label in self._entries[start:stop]:
             yield Sample(load_image(self.path.parent / name), label, name)
 
 

@@ -29,8 +29,12 @@ class LmdbDataset:
         return self._count
 
     def __iter__(self) -> Iterator[Sample]:
+        return self.samples()
+
+    def samples(self, start: int = 0, *, stop: int | None = None) -> Iterator[Sample]:
+        """Samples `start` .. `stop` - 1; the keys of no other are looked up."""
         with self._open() as get:
-            for index in range(1, self._count + 1):
+            for index in range(1, self._count + 1)[start:stop]:  # keys count from 1
                 name = f"image-{index:09d}"
                 try:
                     label = get(f"label-{index:09d}").decode()

@@ -1,6 +1,7 @@
 """TFRecord shards of tf.train.Example records, read without TensorFlow."""
 
 import functools
+import itertools
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,12 @@ class TFRecordDataset:
         return self._count
 
     def __iter__(self) -> Iterator[Sample]:
-        for where, features in self._examples():
+        return self.samples()
+
+    def samples(self, start: int = 0, *, stop: int | None = None) -> Iterator[Sample]:
+        """Samples `start` .. `stop` - 1; of those in front only the lengths are read, of those behind nothing."""
+        count = None if stop is None else max(0, stop - start)
+        for where, features in itertools.islice(self._examples(start), count):
             image = load_image(_one_value(features, IMAGE, where), name=where)
             try:
                 label = _one_value(features, self._label, where).decode()
@@ -45,8 +51,8 @@ class TFRecordDataset:
     def _count(self) -> int:
         return sum(count_records(path) for path in self.paths)
 
-    def _examples(self) -> Iterator[tuple[str, Mapping]]:
-        """Every record: its place, for messages, and its features."""
+    def _examples(self, start: int = 0) -> Iterator[tuple[str, Mapping]]:
+        """Every record from number `start` on, over all shards: its place, for messages, and its features."""
         try:
             # The message as a ready module: importing it takes in no TensorFlow.
             from google.protobuf.message import DecodeError
@@ -54,22 +60,29 @@ class TFRecordDataset:
         except ImportError as error:
             raise _needs("tensorflow-datasets", self.paths[0], error) from None
         for path in self.paths:
-            for index, record in enumerate(read_records(path)):
+            if start and start >= (count := count_records(path)):
+                start -= count
+                continue
+            for index, record in enumerate(read_records(path, start=start), start):
                 where = f"{path}, record {index}"
                 try:
                     features = tf_example_pb2.Example.FromString(record).features.feature
                 except DecodeError:
                     raise DatasetError(f"{where}: not a tf.train.Example") from None
                 yield where, features
+            start = 0
 
 
-def read_records(path: Path) -> Iterator[bytes]:
-    """The records of a TFRecord file, checksums verified. Raises DatasetError.
+def read_records(path: Path, *, start: int = 0) -> Iterator[bytes]:
+    """The records of a TFRecord file from number `start` on, checksums verified. Raises DatasetError.
 
     A record is its length (8 bytes), the length's checksum (4), the data, and the data's checksum (4), little-endian
     (tensorflow/core/lib/io/record_writer.h).
     """
-    for where, file, length in _frames(path):
+    for index, (where, file, length) in enumerate(_frames(path)):
+        if index < start:
+            file.seek(length + 4, 1)
+            continue
         data, checksum = file.read(length), file.read(4)
         if len(data) + len(checksum) < length + 4:
             raise DatasetError(f"{where}: cut short")

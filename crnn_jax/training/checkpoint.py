@@ -4,6 +4,7 @@
     WORKDIR/checkpoints/STEP/state      the TrainState
     WORKDIR/checkpoints/STEP/meta       config, charset, data position, metrics
     MODEL/{variables/,config.json,charset.txt,card.json}    averaged parameters and batch statistics
+    {MODEL,WORKDIR}/calibration.json    the temperature of its confidence, where one was fitted (calibration.py)
 
 Arrays are saved as NumPy arrays, so that a checkpoint of eight devices opens on one, and the other way round.
 """
@@ -106,15 +107,20 @@ def save_inference(path: Path, config: Config, variables: dict, card: dict, *, d
 INFERENCE = ("params", "batch_stats")
 
 
+def bundled_models() -> dict[str, Path]:
+    """The folders of the models that ship with the package, by their names, sorted."""
+    folder = Path(str(resources.files("crnn_jax"))) / "pretrained"
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
+
+
 def find_model(name: str) -> Path:
     """The folder of a bundled model of that name, or else of that path; CheckpointError names the bundled ones."""
-    bundled = Path(str(resources.files("crnn_jax"))) / "pretrained"
-    if (bundled / name / "config.json").is_file():
-        return bundled / name
+    bundled = bundled_models()
+    if name in bundled:
+        return bundled[name]
     if Path(name).is_dir():
         return Path(name)
-    names = sorted(folder.parent.name for folder in bundled.glob("*/config.json"))
-    raise CheckpointError(f"{name} is neither a folder nor a bundled model ({', '.join(names) or 'there is none'})")
+    raise CheckpointError(f"{name} is neither a folder nor a bundled model ({', '.join(bundled) or 'there is none'})")
 
 
 def load_variables(path: Path | str) -> tuple[Config, dict]:

@@ -1,0 +1,154 @@
+"""Confidence that means something: how far it is from the share of right words, and a temperature that mends it.
+
+Guo et al. 2017, "On Calibration of Modern Neural Networks": the expected calibration error (section 2) and temperature
+scaling (section 4.2), here of the probability of a whole word rather than of one class.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from crnn_jax.training.checkpoint import CheckpointError
+
+FILE = "calibration.json"  # in a model folder or a workdir
+LOG_TEMPERATURES = np.linspace(np.log(0.05), np.log(20), 61)  # searched; a grid finds the valley among several
+Confidences = Sequence[float] | Float[np.ndarray, " W"]  # of W words, 0..1
+Correct = Sequence[bool] | Bool[np.ndarray, " W"]  # whether each of W words was read right
+GOLDEN = (np.sqrt(5) - 1) / 2
+
+
+class Bin(NamedTuple):
+    """The words whose confidence is in one interval; its means are NaN where there is none."""
+
+    low: float  # excluded, but for 0
+    high: float  # included
+    count: int
+    confidence: float  # their mean confidence, 0..1
+    accuracy: float  # the share of them read right, 0..1
+
+
+def reliability(confidences: Confidences, correct: Correct, *, bins: int = 15) -> list[Bin]:
+    """The reliability table: `bins` intervals of equal width over 0..1. ValueError where the two differ in length."""
+    confidences, correct = np.asarray(confidences, np.float64), np.asarray(correct, bool)
+    if confidences.shape != correct.shape:
+        raise ValueError(f"{confidences.size} confidences, but {correct.size} words that are right or wrong")
+    which = np.clip(np.ceil(confidences * bins).astype(int) - 1, 0, bins - 1)
+    table = []
+    for i in range(bins):
+        inside = which == i
+        count = int(np.count_nonzero(inside))
+        means = (float(x[inside].mean()) if count else float("nan") for x in (confidences, correct))
+        table.append(Bin(i / bins, (i + 1) / bins, count, *means))
+    return table
+
+
+def expected_calibration_error(confidences: Confidences, correct: Correct, *, bins: int = 15) -> float:
+    """The mean distance of confidence and accuracy over the reliability table, weighted by words: 0 .. 100.
+
+    NaN of no words. Guo et al. 2017, equation 3.
+    """
+    table = [row for row in reliability(confidences, correct, bins=bins) if row.count]
+    total = sum(row.count for row in table)
+    gaps = sum(row.count * abs(row.accuracy - row.confidence) for row in table)
+    return 100 * gaps / total if total else float("nan")
+
+
+def greedy_confidences(
+    logits: Sequence[Float[np.ndarray, "_ K"]], *, temperature: float = 1.0
+) -> Float[np.ndarray, " W"]:
+    """The probability of each word's greedy path at softmax(logits / temperature), as `ctc.greedy_decode` has it."""
+    return np.exp(_log_confidence_of(logits)(temperature))
+
+
+def fit_temperature(logits: Sequence[Float[np.ndarray, "_ K"]], correct: Correct) -> float:
+    """The temperature T at which the probability of the greedy path at softmax(logits / T) best foretells a right word.
+
+    Args:
+        logits: of each word, [T, K], frames by classes; any number of frames.
+        correct: whether its greedy reading is right. What is read does not depend on the temperature.
+
+    Returns:
+        The T in 0.05 .. 20 with the least mean binary cross-entropy between confidence and correctness. The search
+        takes the best of a grid over log T, then halves its surroundings by the golden section.
+
+    Raises:
+        ValueError: where no word is wrong or none is right: the best temperature would be 0 or infinite.
+    """
+    correct = np.asarray(correct, bool)
+    if len(logits) != correct.size:
+        raise ValueError(f"logits of {len(logits)} words, but {correct.size} words that are right or wrong")
+    if correct.all() or not correct.any():
+        which = "right" if correct.size and correct.all() else "wrong"
+        raise ValueError(f"all of {correct.size} words are read {which}: a temperature takes words of both kinds")
+    log_confidence = _log_confidence_of(logits)
+
+    def loss(log_temperature: float) -> float:
+        log_right = np.minimum(log_confidence(np.exp(log_temperature)), -1e-9)  # a certain word that is wrong: 21 nats
+        log_wrong = np.log(-np.expm1(log_right))
+        return -float(np.mean(np.where(correct, log_right, log_wrong)))
+
+    best = int(np.argmin([loss(x) for x in LOG_TEMPERATURES]))
+    low, high = LOG_TEMPERATURES[max(best - 1, 0)], LOG_TEMPERATURES[min(best + 1, len(LOG_TEMPERATURES) - 1)]
+    return float(np.exp(_golden_section(loss, low, high)))
+
+
+def save_calibration(folder: Path, calibration: dict) -> None:
+    """Writes the calibration of a model folder or workdir: its "temperature", and what else is to be known of it."""
+    (folder / FILE).write_text(json.dumps(calibration, indent=2) + "\n")
+
+
+def load_calibration(folder: Path) -> dict | None:
+    """The calibration in a model folder or workdir; None where there is none, which is a temperature of 1.
+
+    Raises CheckpointError, in one line, where it is damaged or its temperature no number above 0.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        calibration = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is no calibration, or one cut short: {error}") from None
+    temperature = calibration.get("temperature") if isinstance(calibration, dict) else None
+    if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
+        raise CheckpointError(f"{path}: expected a temperature above 0, got {temperature!r}")
+    return calibration
+
+
+def _log_confidence_of(logits: Sequence[Float[np.ndarray, "_ K"]]) -> Callable[[float], np.ndarray]:
+    """The function from a temperature to the log-probability of each word's greedy path.
+
+    The largest logit of a frame stays the largest at every temperature, so its log-probability is minus the logarithm
+    of sum(exp(-gap / T)) over the gaps between the largest and all others.
+    """
+    if not len(logits):
+        return lambda temperature: np.zeros(0)
+    starts = np.cumsum([0] + [len(frames) for frames in logits[:-1]])
+    gaps = np.concatenate([frames.max(axis=1, keepdims=True) - frames for frames in logits]).astype(np.float32)
+
+    def log_confidence(temperature: float) -> np.ndarray:
+        frames = -np.log(np.sum(np.exp(gaps / np.float32(-temperature)), axis=1, dtype=np.float64))
+        return np.add.reduceat(frames, starts)
+
+    return log_confidence
+
+
+def _golden_section(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function of one valley between `low` and `high` is least, to 1e-6."""
+    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    f_left, f_right = function(left), function(right)
+    while high - low > 1e-6:
+        if f_left < f_right:
+            high, right, f_right = right, left, f_left
+            left = high - GOLDEN * (high - low)
+            f_left = function(left)
+        else:
+            low, left, f_left = left, right, f_right
+            right = low + GOLDEN * (high - low)
+            f_right = function(right)
+    return (low + high) / 2

@@ -1,0 +1,137 @@
+"""Charts as inline SVG, drawn here: no library, and their colours from the page's style sheet, light or dark.
+
+Sizes are in the units of each chart's viewBox, which are pixels where the page has room for them.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+from crnn_jax.calibration import Bin
+
+WIDTH, LEFT, RIGHT = 560, 46, 14
+TOP, BOTTOM = 16, 196  # of the panel of accuracies: 100 and 0 per cent
+COUNT_TOP, COUNT_BOTTOM = 226, 266  # of the panel of counts beneath
+HEIGHT = 306
+CELL, MARGIN = 15, 24  # of the heat map
+
+
+class Group(NamedTuple):
+    """Words that have something in common, such as their length."""
+
+    name: str
+    count: int
+    correct: int
+
+
+def accuracy_chart(groups: Sequence[Group], *, axis: str) -> str:
+    """Accuracy of every group with its 95 % interval (Wilson 1927), and beneath how many words there are."""
+    step = (WIDTH - LEFT - RIGHT) / max(len(groups), 1)
+    parts, points = _grid(), []
+    largest = max((group.count for group in groups), default=1)
+    for i, (name, count, correct) in enumerate(groups):
+        x = LEFT + (i + 0.5) * step
+        parts.append(_text(x, COUNT_BOTTOM + 16, name, "middle"))
+        parts += _count_bar(x, 0.56 * step, count, largest)
+        if not count:
+            continue
+        low, high = (_y(bound) for bound in wilson_interval(correct, count))
+        y = _y(correct / count)
+        points.append(f"{x:.1f},{y:.1f}")
+        note = f"{name}: {correct} of {count} words, {100 * correct / count:.1f} %"
+        parts.append(f'<line class="interval" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
+        parts.append(_titled(f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="3.5"', note))
+        parts.append(_text(x, high - 5, f"{100 * correct / count:.0f}", "middle", "value"))
+    line = f'<polyline class="line" points="{" ".join(points)}"/>'
+    return _svg(WIDTH, HEIGHT, [line, *parts, _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, axis, "middle")])
+
+
+def reliability_chart(table: Sequence[Bin]) -> str:
+    """Accuracy of every bin of the reliability table as a bar, and its distance from the bin's mean confidence."""
+    scale = WIDTH - LEFT - RIGHT
+    parts, largest = _grid(), max((row.count for row in table), default=1)
+    for row in table:
+        x, width = LEFT + scale * row.low, scale * (row.high - row.low)
+        parts += _count_bar(x + width / 2, 0.8 * width, row.count, largest)
+        if not row.count:
+            continue
+        y, sure = _y(row.accuracy), _y(row.confidence)
+        note = f"confidence {row.confidence:.3f}, accuracy {row.accuracy:.3f}, {row.count} words"
+        place = f'x="{x + 1.5:.1f}" width="{width - 3:.1f}"'
+        floor = max(y, sure)  # y runs downwards: the lower of the two
+        parts.append(f'<rect class="bar" {place} y="{floor:.1f}" height="{BOTTOM - floor:.1f}"/>')
+        parts.append(_titled(f'<rect class="gap" {place} y="{min(y, sure):.1f}" height="{abs(y - sure):.1f}"', note))
+        parts.append(f'<line class="level" x1="{x + 1.5:.1f}" x2="{x + width - 1.5:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+    parts.append(f'<line class="ideal" x1="{LEFT}" y1="{BOTTOM}" x2="{WIDTH - RIGHT}" y2="{TOP}"/>')
+    parts += [_text(LEFT + scale * tick / 5, COUNT_BOTTOM + 16, f"{tick / 5:.1f}", "middle") for tick in range(6)]
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "confidence", "middle"))
+    return _svg(WIDTH, HEIGHT, parts)
+
+
+def heat_map(substitutions: Counter[tuple[str, str]], occurrences: Counter[str], order: str) -> str:
+    """Counts of (true, read) characters: a row a true one, a column a read one, stronger where there are more.
+
+    Only characters that are part of a substitution, in the `order` of the charset, those outside it behind.
+    """
+    found = {character for pair in substitutions for character in pair}
+    characters = [c for c in order if c in found] + sorted(found - set(order))
+    place = {character: MARGIN + i * CELL for i, character in enumerate(characters)}
+    size = MARGIN + CELL * len(characters)
+    largest = max(substitutions.values(), default=1)
+    parts = [f'<rect class="field" x="{MARGIN}" y="{MARGIN}" width="{size - MARGIN}" height="{size - MARGIN}"/>']
+    for character, at in place.items():
+        parts.append(_text(at + CELL / 2, MARGIN - 6, character, "middle", "glyph"))
+        parts.append(_text(MARGIN - 7, at + CELL - 3.5, character, "middle", "glyph"))
+        parts.append(f'<rect class="self" x="{at}" y="{at}" width="{CELL - 1}" height="{CELL - 1}"/>')
+    for (true, read), count in substitutions.items():
+        strength = (count / largest) ** 0.75  # the many rare ones stay pale, and are still to be seen
+        share = 100 * count / occurrences[true]
+        cell = f'<rect class="cell" x="{place[read]}" y="{place[true]}" width="{CELL - 1}" height="{CELL - 1}"'
+        note = f"{true} read as {read}: {count} times, {share:.1f} % of all {true}"
+        parts.append(_titled(f'{cell} fill-opacity="{0.05 + 0.95 * strength:.2f}"', note))
+    return _svg(size, size, parts)
+
+
+def wilson_interval(correct: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share of which `correct` of `count` were seen, 0..1; `count` is at least 1."""
+    z, share = 1.96, correct / count
+    middle = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    low, high = ((middle + sign * spread) / (1 + z * z / count) for sign in (-1, 1))
+    return max(0.0, low), min(1.0, high)
+
+
+def _grid() -> list[str]:
+    """The lines of 0 to 100 per cent, and the floor of the counts."""
+    parts = []
+    for percent in (0, 25, 50, 75, 100):
+        y = _y(percent / 100)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(_text(LEFT - 8, y + 4, f"{percent}", "end"))
+    parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{COUNT_BOTTOM}" y2="{COUNT_BOTTOM}"/>')
+    return [*parts, _text(LEFT - 8, COUNT_BOTTOM, "words", "end")]
+
+
+def _count_bar(x: float, width: float, count: int, largest: int) -> list[str]:
+    height = (COUNT_BOTTOM - COUNT_TOP) * count / largest
+    place = f'x="{x - width / 2:.1f}" y="{COUNT_BOTTOM - height:.1f}" width="{width:.1f}" height="{height:.1f}"'
+    return [f'<rect class="count" {place}/>', _text(x, COUNT_BOTTOM - height - 4, str(count), "middle", "small")]
+
+
+def _y(share: float) -> float:
+    return BOTTOM - (BOTTOM - TOP) * share
+
+
+def _text(x: int | float, y: int | float, text: str, anchor: str, kind: str = "label") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _titled(tag: str, note: str) -> str:
+    """An element, given without its end, with what is shown when the mouse rests on it."""
+    return f"{tag}><title>{escape(note)}</title></{tag[1:].split()[0]}>"
+
+
+def _svg(width: int, height: int, parts: Sequence[str]) -> str:
+    return f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img">{"".join(parts)}</svg>'

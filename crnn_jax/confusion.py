@@ -1,0 +1,57 @@
+"""Which characters are taken for which: from the alignments of readings with the true words."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Confusions:
+    """Counts over words; the edits make a truth of what was read the least number of times (Levenshtein 1966)."""
+
+    occurrences: Counter[str] = field(default_factory=Counter)  # of each character in the true words
+    substitutions: Counter[tuple[str, str]] = field(default_factory=Counter)  # (true, read)
+    deletions: Counter[str] = field(default_factory=Counter)  # true, and not read
+    insertions: Counter[str] = field(default_factory=Counter)  # read, and not there
+
+
+def count_confusions(pairs: Iterable[tuple[str, str]]) -> Confusions:
+    """The confusions in pairs of a true word and its reading, both in the form that the protocol compares."""
+    confusions = Confusions()
+    for truth, prediction in pairs:
+        confusions.occurrences.update(truth)
+        if truth == prediction:
+            continue
+        for true, read in align(truth, prediction):
+            if not read:
+                confusions.deletions[true] += 1
+            elif not true:
+                confusions.insertions[read] += 1
+            elif true != read:
+                confusions.substitutions[true, read] += 1
+    return confusions
+
+
+def align(truth: str, prediction: str) -> list[tuple[str, str]]:
+    """Pairs of a true and a read character, one of them empty where a character is missing or too many.
+
+    One of the alignments with the least edits; where several have it, substitutions are preferred, from the end.
+    """
+    rows = [list(range(len(prediction) + 1))]  # distances of every prefix of the truth to every prefix read
+    for i, true in enumerate(truth, start=1):
+        above, row = rows[-1], [i]
+        for j, read in enumerate(prediction, start=1):
+            row.append(min(above[j - 1] + (true != read), above[j] + 1, row[j - 1] + 1))
+        rows.append(row)
+    pairs, i, j = [], len(truth), len(prediction)
+    while i or j:
+        if i and j and rows[i][j] == rows[i - 1][j - 1] + (truth[i - 1] != prediction[j - 1]):
+            i, j = i - 1, j - 1
+            pairs.append((truth[i], prediction[j]))
+        elif i and rows[i][j] == rows[i - 1][j] + 1:
+            i -= 1
+            pairs.append((truth[i], ""))
+        else:
+            j -= 1
+            pairs.append(("", prediction[j]))
+    return pairs[::-1]

@@ -1,0 +1,155 @@
+"""What a model reads of labelled words: every word, and the table's row of them."""
+
+import time
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+from crnn_jax.calibration import expected_calibration_error
+from crnn_jax.config import Config
+from crnn_jax.data.dataset import Dataset, open_dataset, take_part
+from crnn_jax.data.rendered import RenderedWords
+from crnn_jax.data.sample import DatasetError
+from crnn_jax.metrics import normalise, score_words
+from crnn_jax.reader import Reader
+
+RENDERED = "rendered"
+CHUNK = 512  # images in memory
+
+Row = dict[str, int | float]  # of the table
+
+
+class Chunk(NamedTuple):
+    """Some words of a dataset, ready to be read."""
+
+    images: list[UInt8[np.ndarray, "_ _"]]  # as the model sees them
+    labels: list[str]
+    heights: list[int]  # pixels, of the images as they were given
+    seconds: float  # that decoding and fitting took
+
+
+class Word(NamedTuple):
+    """One word as it was read."""
+
+    label: str  # as it stands in the dataset
+    text: str  # as it was read
+    truth: str  # the label as the protocol compares it
+    prediction: str  # the text as the protocol compares it
+    confidence: float  # 0..1
+    height: int  # pixels, of the image as it was given
+
+    @property
+    def correct(self) -> bool:
+        """Whether the protocol finds no difference."""
+        return self.prediction == self.truth
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All words of a dataset in its order, as they were read and compared."""
+
+    words: list[Word]
+    seconds: float  # to decode, fit and read them
+
+    def row(self) -> Row:
+        """The row of the table; percentages as 0..100, the mean confidence as 0..1."""
+        # The words are in the form of the protocol: comparing all of it changes nothing.
+        score = score_words(
+            [word.prediction for word in self.words],
+            [word.truth for word in self.words],
+            [word.confidence for word in self.words],
+            cased=True,
+            punctuation=True,
+        )
+        return {
+            "count": score.count,
+            "word_accuracy": score.word_accuracy,
+            "one_minus_ned": score.one_minus_ned,
+            "confidence": score.confidence,
+            "expected_calibration_error": expected_calibration_error(
+                [word.confidence for word in self.words], [word.correct for word in self.words]
+            ),
+            "images_per_second": score.count / self.seconds,
+        }
+
+
+def all_words(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """The words of several datasets together."""
+    return Evaluation([word for e in evaluations for word in e.words], sum(e.seconds for e in evaluations))
+
+
+def open_datasets(paths: Iterable[str], config: Config, *, part: str = "all") -> dict[str, Dataset]:
+    """The datasets at `paths`, or the same part of each (see `dataset.take_part`), by their names in the table.
+
+    `rendered` stands for held-out words in the style that the model of `config` was trained on; they are taken whole,
+    since training sees none of them. Raises DatasetError.
+    """
+    datasets = {}
+    for path in paths:
+        name = name_of(path, datasets)
+        if path == RENDERED:
+            datasets[name] = RenderedWords(config)
+            continue
+        try:
+            datasets[name if part == "all" else f"{name}, {part}"] = take_part(open_dataset(path), part)
+        except DatasetError as error:
+            raise DatasetError(str(error) if path in str(error) else f"{path}: {error}") from None
+    return datasets
+
+
+def name_of(path: str, taken: Container[str]) -> str:
+    """A dataset's name: the last part of its path, the whole path where that is taken."""
+    name = Path(path).name or str(path)
+    return path if name in taken else name
+
+
+def dataset_words(reader: Reader, dataset: Dataset, name: str) -> Iterator[Chunk]:
+    """Chunks of a dataset, with a bar of progress that bears its name."""
+    images, labels, heights, begin = [], [], [], time.perf_counter()
+    for sample in tqdm(dataset, desc=name, total=len(dataset), disable=None, leave=False):
+        images.append(reader.fit(sample.image))
+        labels.append(sample.label)
+        heights.append(len(sample.image))
+        if len(images) == CHUNK:
+            yield Chunk(images, labels, heights, time.perf_counter() - begin)
+            images, labels, heights, begin = [], [], [], time.perf_counter()
+    if images:
+        yield Chunk(images, labels, heights, time.perf_counter() - begin)
+
+
+def read_words(
+    reader: Reader, chunks: Iterable[Chunk], *, cased: bool = False, punctuation: bool = False
+) -> Evaluation:
+    """Reads chunks, and compares as `metrics.normalise` has it.
+
+    The first chunk is read twice, since its first reading is mostly compilation.
+    """
+    words, seconds = [], 0.0
+    for chunk in chunks:
+        if not words:
+            reader.read_fitted(chunk.images)
+        begin = time.perf_counter()
+        readings = reader.read_fitted(chunk.images)
+        seconds += chunk.seconds + time.perf_counter() - begin
+        for reading, label, height in zip(readings, chunk.labels, chunk.heights, strict=True):
+            truth, prediction = (normalise(x, cased=cased, punctuation=punctuation) for x in (label, reading.text))
+            words.append(Word(label, reading.text, truth, prediction, reading.confidence, height))
+    return Evaluation(words, seconds)
+
+
+def format_table(rows: dict[str, Row]) -> str:
+    """Rows by their names, as text in columns."""
+    width = max(len(name) for name in rows)
+    columns = f"{'words':>6}  {'accuracy':>8}  {'1-NED':>6}  {'confidence':>10}  {'ECE':>5}  {'images/s':>8}"
+    lines = [f"{'dataset':<{width}}  {columns}"]
+    lines += [
+        f"{name:<{width}}  {row['count']:>6}  {row['word_accuracy']:>8.2f}  {row['one_minus_ned']:>6.2f}"
+        f"  {row['confidence']:>10.3f}  {row['expected_calibration_error']:>5.2f}  {row['images_per_second']:>8.0f}"
+        for name, row in rows.items()
+    ]
+    return "\n".join(lines)

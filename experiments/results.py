@@ -1,0 +1,156 @@
+"""Prints the README's tables: models on labelled words, measured on ONE CPU thread, and beneath what others publish.
+
+    python experiments/results.py --data PATH [PATH ...] [--model NAME|DIR ...] [--part all|tenth|rest]
+        [--cased] [--punctuation] [--json FILE]
+
+A row a model, by default every bundled one; a PATH is anything that evaluate.py reads. The script starts itself again
+on a single CPU, since jax takes all that it finds when it is imported; where the system cannot do that, the head of the
+column says how many there were.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import crnn_jax
+from crnn_jax.data.dataset import PARTS
+from crnn_jax.data.sample import DatasetError
+from crnn_jax.evaluation import all_words, dataset_words, open_datasets, read_words
+from crnn_jax.images import ImageError
+from crnn_jax.model import count_parameters
+from crnn_jax.training.checkpoint import CheckpointError, bundled_models, find_model
+
+RESTARTED = "CRNN_JAX_ON_ONE_CPU"  # in the environment of the script once it has a single CPU
+
+
+class Peer(NamedTuple):
+    """What is known of another system: word accuracy in per cent on TEST splits, None where not told."""
+
+    name: str
+    iiit5k: float
+    svt: float
+    ic15: float | None
+    parameters: str
+    images_per_second: int | None  # on one CPU thread
+    source: str
+
+
+MEASURED = "measured as installed; of IIIT5K and IC15 the first 1000 words"
+BAEK = "Baek et al. 2019, trained on Synth90k and SynthText, 57.6 M images seen"
+MMOCR = "MMOCR's model zoo, trained on Synth90k"
+PEERS = [
+    Peer("CRNN", 78.2, 80.8, None, "8.3 M", None, "Shi et al. 2015, table 2, trained on Synth90k"),
+    Peer("CRNN of MMOCR", 80.5, 81.5, 54.1, "", None, MMOCR),
+    Peer("TPS-CRNN of MMOCR", 80.8, 81.3, 59.6, "", None, MMOCR),
+    Peer("CRNN of DTRB", 82.9, 81.6, 64.2, "", None, BAEK),
+    Peer("TPS-ResNet-BiLSTM-CTC of DTRB", 87.0, 86.9, 70.3, "", None, BAEK),
+    Peer("Tesseract 5.3", 75.5, 69.7, 46.2, "", 108, MEASURED),
+    Peer("PP-OCRv6 tiny", 89.9, 83.0, 65.4, "1.1 M", 135, MEASURED),
+    Peer("PP-OCRv6 small", 96.2, 92.3, 79.6, "5.3 M", 28, MEASURED),
+]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="+", metavar="NAME|DIR", help="default: every bundled model")
+    parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
+    parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
+    parser.add_argument("--cased", action="store_true", help="compare the case as well")
+    parser.add_argument("--punctuation", action="store_true", help="compare punctuation marks as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there too")
+    args = parser.parse_args(argv)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
+    try:
+        results = {
+            name: measure(name, args.data, part=args.part, cased=args.cased, punctuation=args.punctuation)
+            for name in args.model or bundled_models()
+        }
+        print(f"{format_results(results)}\n\n{format_peers()}")
+        if args.json:
+            peers = [peer._asdict() for peer in PEERS]
+            args.json.write_text(json.dumps({"cpus": cpus(), "models": results, "peers": peers}, indent=2) + "\n")
+    except (CheckpointError, DatasetError, ImageError, OSError) as error:
+        print(f"results.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def measure(model: str, paths: list[str], *, part: str, cased: bool, punctuation: bool) -> dict:
+    """One model: parameters, images seen in training (None where no card tells), rows of the datasets and of all."""
+    reader, card = crnn_jax.load(model), find_model(model) / "card.json"
+    evaluations = {
+        name: read_words(reader, dataset_words(reader, dataset, name), cased=cased, punctuation=punctuation)
+        for name, dataset in open_datasets(paths, reader.config, part=part).items()
+    }
+    return {
+        "parameters": count_parameters(reader.variables),
+        "images_seen": json.loads(card.read_text()).get("images_seen") if card.exists() else None,
+        "datasets": {name: evaluation.row() for name, evaluation in evaluations.items()},
+        "all_words": all_words(list(evaluations.values())).row(),
+    }
+
+
+def format_results(results: dict[str, dict]) -> str:
+    """Markdown: a row a model; of every dataset word accuracy and 1-NED."""
+    first = next(iter(results.values()))["datasets"]
+    head = ["model", "parameters", "images seen", *(f"{name} ({row['count']})" for name, row in first.items())]
+    rows = [
+        [
+            f"`{name}`",
+            f"{result['parameters'] / 1e6:.2f} M",
+            f"{result['images_seen'] / 1e6:.1f} M" if result["images_seen"] else "",
+            *(f"{row['word_accuracy']:.1f} / {row['one_minus_ned']:.1f}" for row in result["datasets"].values()),
+            f"{result['all_words']['expected_calibration_error']:.1f}",
+            f"{result['all_words']['images_per_second']:.0f}",
+        ]
+        for name, result in results.items()
+    ]
+    speed = "images/s, one CPU thread" if cpus() == 1 else f"images/s, {cpus()} CPUs"
+    note = "Word accuracy / 1-NED in per cent, expected calibration error (ECE) over all words in per cent."
+    return f"{_markdown([*head, 'ECE', speed], rows)}\n\n{note}"
+
+
+def format_peers() -> str:
+    """Markdown: what others publish, on words that are not those above."""
+    rows = [
+        [
+            peer.name,
+            peer.parameters,
+            f"{peer.iiit5k:.1f}",
+            f"{peer.svt:.1f}",
+            f"{peer.ic15:.1f}" if peer.ic15 else "",
+            str(peer.images_per_second or ""),
+            peer.source,
+        ]
+        for peer in PEERS
+    ]
+    head = ["others", "parameters", "IIIT5K test", "SVT test", "IC15 test", "images/s, one CPU thread", "source"]
+    note = "Word accuracy in per cent on OTHER splits than above, the test splits, and after larger training data."
+    return f"{note}\n\n{_markdown(head, rows)}"
+
+
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def restart_on_one_cpu() -> None:
+    """Starts this script again with one CPU to it, where that is not so yet and the system can do it."""
+    if cpus() > 1 and hasattr(os, "sched_setaffinity") and RESTARTED not in os.environ:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # kept by exec, and by every thread
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {RESTARTED: "1"})
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    restart_on_one_cpu()
+    sys.exit(main())

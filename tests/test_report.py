@@ -1,0 +1,180 @@
+"""evaluate.py --html: a page that needs no other, shows what is there, and escapes what it shows."""
+
+import base64
+import dataclasses
+import io
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from small import SMALL, labelled_noise, load_script, save_small
+
+from crnn_jax.calibration import reliability
+from crnn_jax.charts import Group, accuracy_chart, heat_map, reliability_chart, wilson_interval
+from crnn_jax.config import StnConfig
+from crnn_jax.confusion import align, count_confusions
+from crnn_jax.metrics import edit_distance
+
+evaluate = load_script("evaluate")
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """A page taken apart; fails on a tag that is not closed."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], Counter(), [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags[tag] += 1
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags[tag] += 1
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def page_of(model, data, tmp_path, *arguments) -> tuple[str, Page]:
+    file = tmp_path / "page.html"
+    command = ["--model", model, "--data", data, "--html", file, *arguments]
+    assert evaluate.main([str(argument) for argument in command]) == 0
+    text = file.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def pictures(page: Page) -> list[np.ndarray]:
+    sources = [value.removeprefix("data:image/png;base64,") for name, value in page.attributes if name == "src"]
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))) for source in sources]
+
+
+def test_the_page_shows_what_is_wrong_and_needs_no_other(tmp_path):
+    model = save_small(tmp_path / "small")
+    samples = labelled_noise(tmp_path / "data", model, 20, wrong=4)
+    text, page = page_of(model, tmp_path / "data", tmp_path)
+    assert not re.search(r'(src|href)="(?!data:)|url\(|@import|<script|https?://', text)
+    # Five words are wrong, in both lists, each as it was given and as the model sees it.
+    images = pictures(page)
+    assert len(images) == 5 * 2 * 2
+    assert {image.shape for image in images[1::2]} == {(32, 100)}
+    given = {np.asarray(Image.open(tmp_path / "data" / name)).tobytes() for name, _ in samples[::4]}
+    assert {image.tobytes() for image in images[::2]} == given
+    shown = {data for data in page.text if data in {name for name, _ in samples}}
+    assert shown == {name for name, _ in samples[::4]}
+    assert "75.00" in page.text and page.tags["svg"] == 4
+    assert page.text.count("rectified") == 0
+
+
+def test_rectified_images_are_shown_where_the_model_has_an_stn(tmp_path):
+    stn = StnConfig(kind="affine", start="disturbed", disturbance=0.2)
+    model = save_small(tmp_path / "stn", dataclasses.replace(SMALL, stn=stn))
+    labelled_noise(tmp_path / "data", model, 8, wrong=4)
+    _, page = page_of(model, tmp_path / "data", tmp_path)
+    images = pictures(page)
+    assert len(images) == 2 * 2 * 3 and page.text.count("rectified") == 2
+    for fitted, rectified in zip(images[1::3], images[2::3], strict=True):
+        assert fitted.shape == rectified.shape and not np.array_equal(fitted, rectified)
+        assert np.abs(fitted.astype(float) - rectified).mean() < 128
+
+
+def test_names_and_labels_are_escaped(tmp_path):
+    model = save_small(tmp_path / "<i>model")
+    data = tmp_path / "<b>data&"
+    labelled_noise(data, model, 12, wrong=4)
+    lines = (data / "labels.tsv").read_text().splitlines()
+    (data / "labels.tsv").write_text("\n".join([*lines, "000.png\t<script>alert('&')</script>"]))
+    text, page = page_of(model, data, tmp_path, "--cased", "--punctuation")
+    assert page.tags["script"] == page.tags["i"] == 0
+    assert "<script>alert('&')</script>" in page.text and "<b>data&" in page.text
+    assert page.text.count("<") > 0 and "letters, digits, punctuation" in text
+
+
+@pytest.mark.parametrize("labels", [["", "", ""], None])
+def test_pages_of_nothing_right_and_of_nothing_wrong(tmp_path, labels):
+    model = save_small(tmp_path / "small")
+    samples = labelled_noise(tmp_path / "data", model, 3, wrong=100)
+    labels = labels or [samples[0][1].removesuffix("q"), samples[1][1], samples[2][1]]
+    lines = [f"{name}\t{label}\n" for (name, _), label in zip(samples, labels, strict=True)]
+    (tmp_path / "data" / "labels.tsv").write_text("".join(lines))
+    _, page = page_of(model, tmp_path / "data", tmp_path)
+    assert page.text.count("None.") == (0 if labels[0] == "" else 2)
+
+
+def test_a_page_that_cannot_be_written_is_said_in_one_line(tmp_path, capsys):
+    model = save_small(tmp_path / "small")
+    labelled_noise(tmp_path / "data", model, 3, wrong=2)
+    target = str(tmp_path / "none" / "page.html")
+    assert evaluate.main(["--model", str(model), "--data", str(tmp_path / "data"), "--html", target]) == 1
+    assert capsys.readouterr().err == f"evaluate.py: [Errno 2] No such file or directory: '{target}'\n"
+
+
+@pytest.mark.parametrize(
+    ("truth", "prediction", "pairs"),
+    [
+        ("", "", []),
+        ("abc", "", [("a", ""), ("b", ""), ("c", "")]),
+        ("", "ab", [("", "a"), ("", "b")]),
+        ("hello", "helo", [("h", "h"), ("e", "e"), ("l", ""), ("l", "l"), ("o", "o")]),
+        ("cat", "cut", [("c", "c"), ("a", "u"), ("t", "t")]),
+        ("ab", "xab", [("", "x"), ("a", "a"), ("b", "b")]),
+    ],
+)
+def test_alignments(truth, prediction, pairs):
+    assert align(truth, prediction) == pairs
+
+
+def test_an_alignment_has_the_fewest_edits_and_loses_nothing():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        truth, prediction = ("".join(rng.choice(list("abc"), rng.integers(0, 8))) for _ in range(2))
+        pairs = align(truth, prediction)
+        assert ("".join(a for a, _ in pairs), "".join(b for _, b in pairs)) == (truth, prediction)
+        assert sum(a != b for a, b in pairs) == edit_distance(truth, prediction)
+
+
+def test_confusions_are_counted():
+    confusions = count_confusions([("loot", "l0ot"), ("oo", "o0"), ("abc", "bc"), ("x", "xy"), ("same", "same")])
+    assert confusions.substitutions == {("o", "0"): 2}
+    assert (confusions.deletions, confusions.insertions) == ({"a": 1}, {"y": 1})
+    assert confusions.occurrences["o"] == 4 and confusions.occurrences["a"] == 2 and confusions.occurrences["y"] == 0
+
+
+def test_charts_are_well_formed_and_draw_their_numbers():
+    chart = ElementTree.fromstring(
+        accuracy_chart([Group("<5", 10, 5), Group("6&", 0, 0), Group("7", 4, 4)], axis="<x>")
+    )
+    [middle, top] = chart.iter("circle")
+    grid = [float(line.get("y1")) for line in chart.iter("line") if line.get("class") == "grid"]
+    assert float(middle.get("cy")) == pytest.approx((grid[0] + grid[4]) / 2)  # a half, between 0 and 100 per cent
+    assert float(top.get("cy")) == pytest.approx(grid[4])
+    assert {"<5", "6&", "50", "100", "<x>"} <= {text.text for text in chart.iter("text")}
+
+    chart = ElementTree.fromstring(reliability_chart(reliability([0.5, 0.5, 0.95], [True, False, True])))
+    gaps = [float(bar.get("height")) for bar in chart.iter("rect") if bar.get("class") == "gap"]
+    assert gaps == pytest.approx([0.0, 0.05 * (grid[0] - grid[4])], abs=0.06)
+
+    chart = ElementTree.fromstring(heat_map(Counter({("<", "&"): 3, ("é", "<"): 1}), Counter("<<<<<<é"), "&<"))
+    cells = {cell.find("title").text: cell for cell in chart.iter("rect") if cell.get("class") == "cell"}
+    assert set(cells) == {"< read as &: 3 times, 50.0 % of all <", "é read as <: 1 times, 100.0 % of all é"}
+    opacities = [float(cell.get("fill-opacity")) for cell in cells.values()]
+    assert opacities[0] == 1.0 > opacities[1] > 0.1
+
+
+def test_the_interval_of_a_share():
+    low, high = wilson_interval(8, 10)
+    assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Wilson 1927, as tables have it
+    assert wilson_interval(0, 5)[0] == 0 and wilson_interval(5, 5)[1] == 1

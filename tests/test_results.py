@@ -1,0 +1,71 @@
+"""experiments/results.py: what is measured is what evaluate.py tells, on one CPU, beside what others publish."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from small import EXPERIMENTS, labelled_noise, load_script, save_small
+
+results, evaluate = load_script("results"), load_script("evaluate")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two models, `first` and `second`, and twelve words, of which the models read eight as they are labelled."""
+    folder = tmp_path_factory.mktemp("results")
+    for name in ("first", "second"):
+        save_small(folder / name)
+    (folder / "first" / "card.json").write_text('{"images_seen": 5760000}')
+    labelled_noise(folder / "data", folder / "first", 12, wrong=3)
+    return folder
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_row_a_model_with_the_numbers_of_evaluate(folder, tmp_path, capsys):
+    models, data = [str(folder / name) for name in ("first", "second")], str(folder / "data")
+    table = tmp_path / "results.json"
+    assert results.main(["--model", *models, "--data", data, data, "--json", str(table)]) == 0
+    head, _, first, second, *_ = map(cells, capsys.readouterr().out.splitlines())
+    assert head[3:6] == ["data (12)", f"{data} (12)", "ECE"]
+    assert head[6] == ("images/s, one CPU thread" if results.cpus() == 1 else f"images/s, {results.cpus()} CPUs")
+    assert first[0] == f"`{models[0]}`" and (first[2], second[2]) == ("5.8 M", "")
+    assert first[3] == first[4] == second[3] and first[3].startswith("66.7 / ")
+
+    assert evaluate.main(["--model", models[0], "--data", data, "--json", str(tmp_path / "table.json")]) == 0
+    row = json.loads((tmp_path / "table.json").read_text())["data"]
+    measured = json.loads(table.read_text())["models"][models[0]]
+    assert set(measured["datasets"]) == {"data", data} and measured["all_words"]["count"] == 24
+    for name in ("word_accuracy", "one_minus_ned", "confidence", "expected_calibration_error"):
+        assert measured["datasets"]["data"][name] == pytest.approx(row[name], rel=1e-3)
+        assert measured["all_words"][name] == pytest.approx(row[name], rel=1e-3)
+
+
+def test_peers_are_marked_as_of_other_splits():
+    note, _, head, _, *rows = results.format_peers().splitlines()
+    assert "OTHER splits" in note and "test splits" in note
+    assert all(len(cells(row)) == len(cells(head)) for row in rows)
+    shown = {row[0]: row[2:6] for row in map(cells, rows)}
+    assert shown["CRNN"] == ["78.2", "80.8", "", ""]
+    assert shown["PP-OCRv6 small"] == ["96.2", "92.3", "79.6", "28"]
+    assert all(peer.source for peer in results.PEERS)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to a CPU")
+def test_the_script_takes_one_cpu(folder, tmp_path):
+    table = tmp_path / "results.json"
+    command = [EXPERIMENTS / "results.py", "--model", folder / "first", "--data", folder / "data", "--json", table]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(EXPERIMENTS.parent)}
+    process = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "images/s, one CPU thread |" in process.stdout.splitlines()[0]
+    assert json.loads(table.read_text())["cpus"] == 1
+
+
+def test_what_is_wrong_is_said_in_one_line(tmp_path, capsys):
+    assert results.main(["--model", "none", "--data", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("results.py: none is neither a folder nor a bundled model (")
