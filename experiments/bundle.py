@@ -11,11 +11,18 @@ import argparse
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from crnn_jax.calibration import load_calibration, save_calibration
 from crnn_jax.model import count_parameters
-from crnn_jax.training.checkpoint import CheckpointError, load_variables, save_inference, training_checkpoint
+from crnn_jax.training.checkpoint import (
+    CheckpointError,
+    images_seen,
+    load_variables,
+    save_inference,
+    training_checkpoint,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,11 +38,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         checkpoint = training_checkpoint(args.workdir.absolute())
         config, variables = load_variables(checkpoint)
+        # Of the real words their names, not where they lay on this machine.
+        names = tuple(Path(path).name for path in config.data.real)
+        config = replace(config, data=replace(config.data, real=names))
         card = {
             "name": config.name,
             "parameters": count_parameters(variables),
             "steps": int(checkpoint.name),
-            "images_seen": int(checkpoint.name) * config.run.batch_size,
+            "images_seen": images_seen(args.workdir),
             "note": args.note,
             "results": json.loads(args.table.read_text()) if args.table else {},
         }

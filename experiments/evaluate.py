@@ -17,8 +17,7 @@ from pathlib import Path
 import crnn_jax
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.evaluation import Row, all_words, dataset_words, format_table, open_datasets, read_words
-from crnn_jax.evaluation import name_of as name_of  # style_study.py takes it from here
+from crnn_jax.evaluation import all_words, dataset_words, format_table, open_datasets, read_words
 from crnn_jax.images import ImageError
 from crnn_jax.report import report
 from crnn_jax.training.checkpoint import CheckpointError
@@ -59,11 +58,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def evaluate(reader, chunks, *, cased: bool, punctuation: bool) -> Row:
-    """The row of the table alone, for style_study.py."""
-    return read_words(reader, chunks, cased=cased, punctuation=punctuation).row()
 
 
 if __name__ == "__main__":

@@ -17,13 +17,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from evaluate import dataset_words, evaluate, name_of
 from train import load_config
 
 import crnn_jax
 from crnn_jax.config import Config, ConfigError, override
-from crnn_jax.data.dataset import open_dataset
 from crnn_jax.data.sample import DatasetError
+from crnn_jax.evaluation import all_words, dataset_words, open_datasets, read_words
 from crnn_jax.images import ImageError
 from crnn_jax.training.checkpoint import CheckpointError, find_model
 from crnn_jax.training.loop import train
@@ -83,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         base = override(load_config(args.config), args.set)
         init = find_model(args.init) if args.init else None
-        datasets = {name_of(path, {}): open_dataset(path) for path in args.data}
+        datasets = open_datasets(args.data, base)
         args.out.mkdir(parents=True, exist_ok=True)
         rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
         for seed in args.seeds:  # a whole round of variants before the next seed
@@ -118,13 +117,9 @@ def variant_config(base: Config, variant: str, *, steps: int, seed: int) -> Conf
 def accuracies(workdir: Path, datasets: dict) -> dict[str, float]:
     """Word accuracy in per cent on every dataset, and on all their words together."""
     reader = crnn_jax.load(workdir)
-    rows = {
-        name: evaluate(reader, dataset_words(reader, dataset, name), cased=False, punctuation=False)
-        for name, dataset in datasets.items()
-    }
-    total = sum(row["count"] for row in rows.values())
-    everything = sum(row["word_accuracy"] * row["count"] for row in rows.values()) / total
-    return {"all": everything} | {name: row["word_accuracy"] for name, row in rows.items()}
+    evaluations = {name: read_words(reader, dataset_words(reader, dataset, name)) for name, dataset in datasets.items()}
+    everything = {"all": all_words(list(evaluations.values()))}
+    return {name: evaluation.row()["word_accuracy"] for name, evaluation in (everything | evaluations).items()}
 
 
 def table(rows: list[dict], datasets: list[str]) -> str:

@@ -1,6 +1,7 @@
 """experiments/bundle.py: a run becomes a model folder that reads the same, with a card of what was measured."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from small import SMALL, load_script, noise_images, save_small
 
 import crnn_jax
-from crnn_jax.config import Config
-from crnn_jax.training.checkpoint import Checkpoints, load_variables
+from crnn_jax.config import Config, DataConfig
+from crnn_jax.training.checkpoint import Checkpoints, images_seen, load_variables, save_start
 
 bundle = load_script("bundle")
 
@@ -34,6 +35,24 @@ def test_a_run_becomes_a_model(workdir, tmp_path, capsys):
     assert card["images_seen"] == 10 * Config().run.batch_size and card["note"] == "a test"
     assert card["results"] == json.loads(table.read_text())
     assert crnn_jax.load(out).read(noise_images(3)) == crnn_jax.load(workdir).read(noise_images(3))
+
+
+def test_images_seen_count_those_of_the_model_it_started_from(workdir, tmp_path):
+    shutil.copytree(workdir, tmp_path / "run")
+    save_start(tmp_path / "run", workdir)
+    once = 10 * Config().run.batch_size
+    assert images_seen(workdir) == once and images_seen(tmp_path / "run") == 2 * once
+    assert images_seen(tmp_path / "run" / "checkpoints" / "10") == 2 * once
+
+
+def test_of_real_words_only_the_names_are_kept(tmp_path):
+    data = DataConfig(real=("/home/someone/words", "more.tfrecord"), share_real=0.5)
+    checkpoints = Checkpoints(tmp_path, Config(model=SMALL, data=data))
+    variables = load_variables(save_small(tmp_path / "small"))[1]
+    checkpoints.save(10, {"ema_params": variables["params"], "batch_stats": variables["batch_stats"]}, None)
+    checkpoints.close()
+    assert bundle.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["data"]["real"] == ["words", "more.tfrecord"]
 
 
 def test_bfloat16_halves_the_weights(workdir, tmp_path):

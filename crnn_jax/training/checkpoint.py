@@ -1,6 +1,7 @@
 """Checkpoints: of a run (Orbax, last and best), and of a model alone (what `pretrained/` holds).
 
     WORKDIR/config.json                 the run's configuration
+    WORKDIR/start.json                  the model whose weights it started from, and how many images that had seen
     WORKDIR/checkpoints/STEP/state      the TrainState
     WORKDIR/checkpoints/STEP/meta       config, charset, data position, metrics
     MODEL/{variables/,config.json,charset.txt,card.json}    averaged parameters and batch statistics
@@ -105,6 +106,7 @@ def save_inference(path: Path, config: Config, variables: dict, card: dict, *, d
 
 
 INFERENCE = ("params", "batch_stats")
+START = "start.json"
 
 
 def bundled_models() -> dict[str, Path]:
@@ -147,6 +149,26 @@ def load_variables(path: Path | str) -> tuple[Config, dict]:
         stored = {"params": stored["ema_params"], "batch_stats": stored["batch_stats"]}
     config = _config_of(path, meta)
     return config, jax.tree.map(lambda x: np.asarray(x, np.float32), stored)
+
+
+def images_seen(path: Path) -> int:
+    """How many images the weights of a model folder, or of a run's best checkpoint, were trained on.
+
+    Those of the model that a run started from count as well. 0 where a model's card does not tell.
+    """
+    path = Path(path).absolute()
+    if (path / "card.json").is_file():
+        return int(_read_json(path / "card.json").get("images_seen", 0))
+    checkpoint = training_checkpoint(path)
+    start = checkpoint.parent.parent / START
+    before = _read_json(start)["images_seen"] if start.is_file() else 0
+    return before + int(checkpoint.name) * _config_of(checkpoint, _read_meta(checkpoint)).run.batch_size
+
+
+def save_start(workdir: Path, init: Path) -> None:
+    """Notes in a workdir which model its weights are from (START)."""
+    start = {"model": Path(init).name, "images_seen": images_seen(init)}
+    (workdir / START).write_text(json.dumps(start, indent=2) + "\n")
 
 
 def _manager(folder: Path, keep: int, *, read_only: bool = False) -> ocp.CheckpointManager:

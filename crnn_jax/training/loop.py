@@ -14,7 +14,7 @@ from crnn_jax.charset import Charset
 from crnn_jax.config import Config, to_json
 from crnn_jax.model import build
 from crnn_jax.training import parallel
-from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables
+from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables, save_start
 from crnn_jax.training.logs import Logs
 from crnn_jax.training.optimizer import learning_rate, make_optimizer
 from crnn_jax.training.state import TrainState, create_state, variables
@@ -65,6 +65,8 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     step = start = int(state.step)
     if parallel.is_main():
         (workdir / "config.json").write_text(to_json(config) + "\n")
+        if init is not None and start == 0:
+            save_start(workdir, init)
 
     # Words: all on the device, where every batch is a function of a key and an index alone.
     size = parallel.per_device(run.batch_size, parts=parts(config))

@@ -1,0 +1,61 @@
+"""Accuracy against images seen: every checkpoint that a run has kept, measured on labelled words.
+
+    python experiments/curve.py WORKDIR --data PATH [PATH ...] [--json FILE]
+
+A run keeps its last checkpoints, `run.keep` of them, and its best. A PATH is anything that evaluate.py reads. Prints a
+table in Markdown: a row a checkpoint, word accuracy in per cent.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+import crnn_jax
+from crnn_jax.data.sample import DatasetError
+from crnn_jax.evaluation import dataset_words, open_datasets, read_words
+from crnn_jax.images import ImageError
+from crnn_jax.training.checkpoint import CheckpointError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workdir", type=Path, metavar="WORKDIR")
+    parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    args = parser.parse_args(argv)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a checkpoint
+    rows = []
+    try:
+        for step in kept_steps(args.workdir):
+            reader = crnn_jax.load(args.workdir / "checkpoints" / str(step))
+            datasets = open_datasets(args.data, reader.config)
+            row = {"images seen": step * reader.config.run.batch_size}
+            for name, dataset in datasets.items():
+                evaluation = read_words(reader, dataset_words(reader, dataset, name))
+                row[name] = evaluation.row()["word_accuracy"]
+            if not rows:
+                print("| " + " | ".join(row) + " |\n" + "|---" * len(row) + "|")
+            rows.append(row)
+            seen, *accuracies = row.values()
+            print(f"| {seen:,} | " + " | ".join(f"{accuracy:.1f}" for accuracy in accuracies) + " |", flush=True)
+        if args.json:
+            args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    except (CheckpointError, DatasetError, ImageError, OSError) as error:
+        print(f"curve.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def kept_steps(workdir: Path) -> list[int]:
+    """The steps of a run's checkpoints, in order. Raises CheckpointError where there is none."""
+    steps = sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
+    if not steps:
+        raise CheckpointError(f"{workdir} holds no checkpoint")
+    return steps
+
+
+if __name__ == "__main__":
+    sys.exit(main())
