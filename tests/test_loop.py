@@ -157,7 +157,7 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path, capsys):
     loop.train(config, tmp_path / "second", init=tmp_path / "model")
     _, got = load_variables(tmp_path / "second")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got["params"], expected["params"])
-    loop.train(override(config, ["model.charset=01ab"]), tmp_path / "third", init=tmp_path / "model")
+    loop.train(override(config, ["model.charset=ab0123456789"]), tmp_path / "third", init=tmp_path / "model")
     assert "2 characters new to the head: ab" in capsys.readouterr().out
     more = {"params": expected["params"] | {"Dense_1": expected["params"]["head"]}}
     save_inference(tmp_path / "more", config, expected | more, {})
