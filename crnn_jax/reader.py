@@ -18,6 +18,7 @@ from crnn_jax.images import ImageSource, fit_image, load_image
 from crnn_jax.model import CRNN, build
 from crnn_jax.training.checkpoint import find_model, load_variables
 
+DEFAULT_MODEL = "small"  # the best of the bundled ones that has seen rendered words alone
 BATCH_SIZES = (1, 8, 64)  # a batch is filled up to the next of these, so that few shapes are ever compiled
 
 
@@ -106,7 +107,7 @@ def _read_batch(variables, images, temperature, *, model: CRNN):
     return ids, confidence
 
 
-def load(model: str | Path = "tiny") -> Reader:
+def load(model: str | Path = DEFAULT_MODEL) -> Reader:
     """The reader of a bundled model (by its name), of a model folder, or of a run's workdir (its best checkpoint).
 
     Raises CheckpointError, one line, where there is no such model or its files are not whole.

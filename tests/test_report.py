@@ -14,10 +14,10 @@ from PIL import Image
 from small import SMALL, labelled_noise, load_script, save_small
 
 from crnn_jax.calibration import reliability
-from crnn_jax.charts import Group, accuracy_chart, heat_map, reliability_chart, wilson_interval
 from crnn_jax.config import StnConfig
-from crnn_jax.confusion import align, count_confusions
 from crnn_jax.metrics import edit_distance
+from crnn_jax.report.charts import Group, accuracy_chart, heat_map, reliability_chart, wilson_interval
+from crnn_jax.report.confusion import align, count_confusions
 
 evaluate = load_script("evaluate")
 VOID = {"meta", "img", "br"}

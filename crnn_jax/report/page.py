@@ -14,14 +14,14 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from crnn_jax.calibration import expected_calibration_error, reliability
-from crnn_jax.charts import Group, accuracy_chart, heat_map, reliability_chart
-from crnn_jax.confusion import Confusions, align, count_confusions
 from crnn_jax.data.dataset import Dataset
 from crnn_jax.evaluation import Evaluation, Row, Word
 from crnn_jax.metrics import edit_distance
 from crnn_jax.model import CRNN, count_parameters
 from crnn_jax.reader import Reader
-from crnn_jax.report_style import STYLE
+from crnn_jax.report.charts import Group, accuracy_chart, heat_map, reliability_chart
+from crnn_jax.report.confusion import Confusions, align, count_confusions
+from crnn_jax.report.style import STYLE
 
 WORST = 24  # words in each list
 TOP = 12  # lines of each list of characters

@@ -1,0 +1,1 @@
+"""The page of `evaluate.py --html`: what a model reads wrong, seen."""

@@ -1,0 +1,46 @@
+"""Every experiment's config: it loads, its docstring has the command, and a step of it has the right shapes."""
+
+import ast
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+from small import EXPERIMENTS, load_script
+
+from crnn_jax.model import build, num_frames
+from crnn_jax.synth.batch import Batch
+from crnn_jax.training.optimizer import make_optimizer
+from crnn_jax.training.state import create_state
+from crnn_jax.training.step import train_step
+
+NAMES = sorted(path.stem for path in (EXPERIMENTS / "configs").glob("*.py"))
+load_config = load_script("train").load_config
+
+
+def test_the_configs_are_found():
+    assert {"quickstart", "tiny", "small", "crnn", "stn_crnn"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_bears_its_files_name_and_says_its_command(name):
+    docstring = ast.get_docstring(ast.parse((EXPERIMENTS / "configs" / f"{name}.py").read_text()))
+    assert load_config(name).name == name
+    assert "python experiments/train.py" in docstring and (name == "quickstart" or f"--config {name}" in docstring)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_takes_a_batch_of_its_words(name):
+    """Traced, not compiled: the large ones would take minutes."""
+    config = load_config(name)
+    model, tx = build(config.model), make_optimizer(config.optimizer, config.run.steps)
+    state = jax.eval_shape(lambda key: create_state(key, model, tx, config.model), jax.random.key(0))
+    size, slots = (8, config.model.height, config.model.width), config.data.max_length
+    batch = jax.eval_shape(
+        lambda: Batch(jnp.zeros(size, jnp.uint8), jnp.zeros((8, slots), jnp.int32), jnp.zeros(8, jnp.int32))
+    )
+    step = partial(train_step, model=model, tx=tx, ema_decay=config.optimizer.ema_decay)
+    after, metrics = jax.eval_shape(step, state, batch, jax.random.key(0))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert metrics["loss"].shape == () and metrics["loss"].dtype == jnp.float32
+    assert num_frames(config.model, config.model.width) >= slots
