@@ -38,6 +38,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("sheet.png"), metavar="FILE")
     args = parser.parse_args()
     try:
+        if min(args.rows, args.columns, args.scale) < 1:
+            raise ValueError("--rows, --columns and --scale are at least 1")
         config = override(load_config(args.config), args.set)
         count = args.rows * args.columns
         batch_size = -(-count // 4) * 4

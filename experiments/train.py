@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         config = configs.override(load_config(args.config), args.set)
         init = find_model(args.init) if args.init else None
         train(config, args.workdir or Path("runs") / config.name, init=init)
-    except (ConfigError, CheckpointError, FloatingPointError) as error:
+    except (ConfigError, CheckpointError, FloatingPointError, OSError) as error:  # OSError: of the workdir
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     return 0

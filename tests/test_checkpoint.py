@@ -170,6 +170,12 @@ def test_periods_may_change_on_the_way(run):
     assert Checkpoints(run, changed).restore(make_state()).step == 40
 
 
+def test_dispatches_that_would_miss_the_end_of_the_run_are_refused(run):
+    periods = ["run.steps_per_dispatch=3", "run.log_every=3", "run.eval_every=3", "run.checkpoint_every=3"]
+    with pytest.raises(CheckpointError, match="checkpoints/40 is of a step that is no multiple of .* = 3"):
+        Checkpoints(run, override(CONFIG, periods)).restore(make_state())
+
+
 def test_a_charset_that_no_longer_means_the_same_is_refused(run, tmp_path):
     shutil.copytree(run / "checkpoints" / "40", tmp_path / "40")
     meta = tmp_path / "40" / "meta" / "metadata"

@@ -1,4 +1,4 @@
-"""experiments/read.py and evaluate.py as a user runs them: output, exit codes, one line for bad input."""
+"""read.py, evaluate.py and contact_sheet.py as a user runs them: output, exit codes, one line for bad input."""
 
 import json
 import os
@@ -294,3 +294,13 @@ def test_the_bundled_model_reads_photographs(dataset, tmp_path, capsys):
     table = tmp_path / "table.json"
     assert run(evaluate, capsys, "--data", REAL_WORDS / dataset, "--json", table)[0] == 0
     assert json.loads(table.read_text())[dataset]["word_accuracy"] >= FLOORS[dataset]
+
+
+# contact_sheet.py
+
+
+def test_a_sheet_without_columns_is_refused_in_one_line():
+    process = start("contact_sheet", "--columns", "0")
+    out, err = process.communicate()
+    assert (process.returncode, out) == (1, "")
+    assert err == "contact_sheet.py: --rows, --columns and --scale are at least 1\n"

@@ -168,3 +168,10 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path, capsys):
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
     _, err = finish(start(tmp_path, "--set", "run.stepz=3"), code=1)
     assert err.strip().splitlines()[-1].startswith("train.py: unknown configuration field") and "Traceback" not in err
+
+
+def test_a_workdir_that_is_a_file_is_said_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    _, err = finish(start(tmp_path / "file"), code=1)
+    [line] = err.strip().splitlines()
+    assert line.startswith("train.py: ") and str(tmp_path / "file") in line

@@ -71,11 +71,15 @@ class Checkpoints:
     def restore(self, like: TrainState) -> TrainState:
         """The last checkpoint as NumPy arrays, in the shape of `like`.
 
-        Raises CheckpointError where it is cut short, or of another configuration or charset.
+        Raises CheckpointError where it is cut short, of another configuration or charset, or of a step from which this
+        configuration's dispatches would step over the end of the run.
         """
         folder = self.folder / str(self.latest)
         meta = _read_meta(folder)
         _refuse_other_run(folder, meta, self.config)
+        dispatch = self.config.run.steps_per_dispatch
+        if self.latest % dispatch:  # an interrupted run stops behind any of its own dispatches
+            raise CheckpointError(f"{folder} is of a step that is no multiple of run.steps_per_dispatch = {dispatch}")
         like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         return _read(folder / "state", like)
 
