@@ -16,7 +16,7 @@ from crnn_jax.config import Config
 from crnn_jax.ctc import greedy_decode
 from crnn_jax.images import ImageSource, fit_image, load_image
 from crnn_jax.model import CRNN, build
-from crnn_jax.training.checkpoint import find_model, load_variables
+from crnn_jax.training.checkpoint import CheckpointError, find_model, load_variables
 
 DEFAULT_MODEL = "small"  # the best of the bundled ones that has seen rendered words alone
 BATCH_SIZES = (1, 8, 64)  # a batch is filled up to the next of these, so that few shapes are ever compiled
@@ -114,4 +114,9 @@ def load(model: str | Path = DEFAULT_MODEL) -> Reader:
     """
     folder = find_model(str(model))
     calibration = load_calibration(folder) or {"temperature": 1.0}
-    return Reader(*load_variables(folder), temperature=calibration["temperature"])
+    config, variables = load_variables(folder)
+    images = jax.ShapeDtypeStruct((1, config.model.height, config.model.width), np.uint8)
+    expected = jax.eval_shape(build(config.model).init, jax.random.key(0), images)
+    if jax.tree.map(np.shape, variables) != jax.tree.map(np.shape, {"batch_stats": {}} | expected):
+        raise CheckpointError(f"{folder}: its weights are not those of the network that its config describes")
+    return Reader(config, variables, temperature=calibration["temperature"])

@@ -17,14 +17,14 @@ from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.evaluation import dataset_words, open_datasets, read_words
 from crnn_jax.images import ImageError
-from crnn_jax.reader import load
+from crnn_jax.reader import DEFAULT_MODEL, load
 from crnn_jax.training.checkpoint import CheckpointError, find_model
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, model folder or workdir")
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
     parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
     parser.add_argument("--cased", action="store_true", help="a word in another case is wrong")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import crnn_jax
 from crnn_jax.images import ImageError
+from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.training.checkpoint import CheckpointError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -24,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="IMAGE|DIR")
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, model folder or workdir")
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from crnn_jax import config as configs
 from crnn_jax.config import Config, ConfigError
+from crnn_jax.data.sample import DatasetError
+from crnn_jax.images import ImageError
 from crnn_jax.training import parallel
 from crnn_jax.training.checkpoint import CheckpointError, find_model
 from crnn_jax.training.loop import train
@@ -38,19 +40,21 @@ def main(argv: list[str] | None = None) -> int:
         config = configs.override(load_config(args.config), args.set)
         init = find_model(args.init) if args.init else None
         train(config, args.workdir or Path("runs") / config.name, init=init)
-    except (ConfigError, CheckpointError, FloatingPointError, OSError) as error:  # OSError: of the workdir
+    except (CheckpointError, ConfigError, DatasetError, FloatingPointError, ImageError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # while it was still setting up: later on the loop saves
+        print("train.py: stopped before its first step", file=sys.stderr)
+        return 130
     return 0
 
 
 def load_config(name: str) -> Config:
     """The config that experiments/configs/NAME.py gives; ConfigError with the names there are."""
-    path = CONFIGS / f"{name}.py"
-    if not path.is_file():
-        names = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.py")))
-        raise ConfigError(f"there is no config {name!r} in {CONFIGS}; there are: {names}")
-    spec = importlib.util.spec_from_file_location(name, path)
+    paths = {path.stem: path for path in sorted(CONFIGS.glob("*.py"))}
+    if name not in paths:
+        raise ConfigError(f"there is no config {name!r} in {CONFIGS}; there are: {', '.join(paths)}")
+    spec = importlib.util.spec_from_file_location(name, paths[name])
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config()

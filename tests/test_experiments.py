@@ -21,8 +21,6 @@ from crnn_jax.data import rendered
 from crnn_jax.metrics import normalise
 from crnn_jax.training.checkpoint import Checkpoints, load_variables
 
-REAL_WORDS = EXPERIMENTS.parents[1] / "shared" / "data" / "real_words"
-FLOORS = {"iiit5k_train": 84.0}  # per cent of the words that the bundled `tiny` reads, at the least
 ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(EXPERIMENTS.parent)}
 
 read, evaluate = load_script("read"), load_script("evaluate")
@@ -285,18 +283,6 @@ def test_a_table_that_cannot_be_written_is_printed_all_the_same(model, words, tm
     code, out, err = run(evaluate, capsys, "--model", model, "--data", folder, "--json", target)
     assert (code, len(out)) == (1, 2)
     assert err == [f"evaluate.py: [Errno 2] No such file or directory: '{target}'"]
-
-
-@pytest.mark.parametrize("dataset", FLOORS)
-def test_the_bundled_model_reads_photographs(dataset, tmp_path, capsys):
-    if not (REAL_WORDS / dataset).is_dir():
-        pytest.skip("the photographs are not here")
-    table = tmp_path / "table.json"
-    assert run(evaluate, capsys, "--data", REAL_WORDS / dataset, "--json", table)[0] == 0
-    assert json.loads(table.read_text())[dataset]["word_accuracy"] >= FLOORS[dataset]
-
-
-# contact_sheet.py
 
 
 def test_a_sheet_without_columns_is_refused_in_one_line():

@@ -210,3 +210,11 @@ def test_a_model_whose_charset_is_another_is_named(model, tmp_path):
     shutil.copytree(model, folder)
     (folder / "charset.txt").write_text("abc\n")
     assert one_line(folder).startswith(f"{folder} was trained on the charset 'abc', but its config says '0123")
+
+
+def test_weights_of_another_network_are_told(tmp_path):
+    save_small(tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace('"lstm_features": 8', '"lstm_features": 16'))
+    with pytest.raises(CheckpointError, match="not those of the network that its config describes"):
+        crnn_jax.load(tmp_path / "model")

@@ -53,6 +53,12 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     tx = make_optimizer(config.optimizer, run.steps)
     state = create_state(init_key, model, tx, config.model)
 
+    # Words: all on the device, where every batch is a function of a key and an index alone.
+    size = parallel.per_device(run.batch_size, parts=parts(config))
+    words, report_words = load_words(config)
+    if report_words and parallel.is_main():
+        print(report_words, flush=True)
+
     # Where a run starts, in order of precedence:
     # 1. its own last checkpoint in the workdir, whose configuration decides: a different one is refused;
     # 2. the weights of `init`, with a fresh optimiser, at step 0;
@@ -67,12 +73,6 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
         (workdir / "config.json").write_text(to_json(config) + "\n")
         if init is not None and start == 0:
             save_start(workdir, init)
-
-    # Words: all on the device, where every batch is a function of a key and an index alone.
-    size = parallel.per_device(run.batch_size, parts=parts(config))
-    words, report_words = load_words(config)
-    if report_words and parallel.is_main():
-        print(report_words, flush=True)
 
     # What is compiled: some steps in one dispatch, and an evaluation.
     step_fn = partial(
@@ -119,7 +119,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
                 logs.train(finite(parallel.fetch(pending)))
             pending = metrics
 
-            interrupted = parallel.any_process(interrupt.requested)
+            interrupted = parallel.any_process(interrupt.requested) and step < run.steps
             evaluating = not interrupted and (step % run.eval_every == 0 or step == run.steps)
             saving = interrupted or step % run.checkpoint_every == 0 or step == run.steps
             if evaluating or saving:

@@ -55,9 +55,8 @@ def per_device(batch_size: int, *, parts: int = 1) -> int:
     devices = jax.device_count()
     size, rest = divmod(batch_size, devices)
     if rest or size % (4 * parts) or size == 0:
-        raise ConfigError(
-            f"run.batch_size is {batch_size}; with {devices} devices it must be a multiple of {4 * parts * devices}"
-        )
+        here = "one device" if devices == 1 else f"{devices} devices"
+        raise ConfigError(f"run.batch_size is {batch_size}; with {here} it must be a multiple of {4 * parts * devices}")
     return size
 
 
