@@ -89,6 +89,18 @@ def from_json(text: str, kind: type[Section]):
     return _build(kind, values, _field_types(kind))
 
 
+def differences(before: Section, now: Section) -> dict[str, tuple]:
+    """The fields that two configurations of one kind do not share, by their dotted names: both values."""
+    found = {}
+    for f in dataclasses.fields(now):
+        old, new = getattr(before, f.name), getattr(now, f.name)
+        if isinstance(new, Section):
+            found |= differences(old, new)
+        elif old != new:
+            found[_dotted(now.path, f.name)] = old, new
+    return found
+
+
 def _preset(name: str, text: str, kind: type[Section]) -> Section:
     first = f"{name}.{dataclasses.fields(kind)[0].name}"
     if not kind.presets:

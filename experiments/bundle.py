@@ -41,13 +41,16 @@ def main(argv: list[str] | None = None) -> int:
         # Of the real words their names, not where they lay on this machine.
         names = tuple(Path(path).name for path in config.data.real)
         config = replace(config, data=replace(config.data, real=names))
+        results = json.loads(args.table.read_text()) if args.table else {}
+        for row in results.values():
+            row.pop("images_per_second", None)  # of the machine, not of the model
         card = {
             "name": config.name,
             "parameters": count_parameters(variables),
             "steps": int(checkpoint.name),
             "images_seen": images_seen(args.workdir),
             "note": args.note,
-            "results": json.loads(args.table.read_text()) if args.table else {},
+            "results": results,
         }
         calibration = load_calibration(args.workdir)
         save_inference(args.out, config, variables, card, dtype=args.dtype)

@@ -15,6 +15,7 @@ from crnn_jax.config import (
     override,
     to_json,
 )
+from crnn_jax.section import differences
 from crnn_jax.synth.style import PHOTO
 
 
@@ -217,3 +218,13 @@ def test_from_json_refuses_in_one_clear_line(values, message):
 def test_from_json_refuses_text_that_is_not_json():
     with pytest.raises(ConfigError, match="the configuration is not JSON: Expecting value: line 1 column 1"):
         from_json("name: quickstart")
+
+
+def test_differences_are_told_by_their_dotted_names():
+    changed = override(Config(), ["run.seed=3", "model.stn.kind=tps", "data.style.blur=0.5,1"])
+    assert differences(Config(), changed) == {
+        "model.stn.kind": ("none", "tps"),
+        "data.style.blur": (Config().data.style.blur, (0.5, 1.0)),
+        "run.seed": (0, 3),
+    }
+    assert differences(changed, changed) == {}

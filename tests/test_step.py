@@ -170,7 +170,7 @@ def test_sums_of_masked_parts_are_those_of_the_whole():
 
 def test_mean_metrics():
     sums = {"count": 8.0, "correct": 6.0, "loss": 12.0, "infeasible": 2.0, "confidence": 4.0}
-    assert mean_metrics(sums) == {"count": 4.0, "word_accuracy": 75.0, "loss": 2.0, "confidence": 0.5}
+    assert mean_metrics(sums) == {"count": 8.0, "word_accuracy": 75.0, "loss": 2.0, "confidence": 0.5}
 
 
 def test_same_text_wants_every_character():

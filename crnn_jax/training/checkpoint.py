@@ -25,6 +25,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError, from_json, to_json
+from crnn_jax.section import differences
 from crnn_jax.training.state import TrainState
 
 # Fields that a resumed run may change: none of them touches what is learnt.
@@ -289,18 +290,10 @@ def _config_of(path: Path, meta: dict) -> Config:
 
 def _refuse_other_run(folder: Path, meta: dict, config: Config) -> None:
     """CheckpointError, naming the fields, where the checkpoint is not of this run's configuration."""
-    before, now = (_flat(json.loads(to_json(c))) for c in (_config_of(folder, meta), config))
-    changed = [name for name in now if before[name] != now[name] and name not in FREE_FIELDS]
+    before = _config_of(folder, meta)
+    changed = {name: both for name, both in differences(before, config).items() if name not in FREE_FIELDS}
     if changed:
-        shown = ", ".join(f"{name} is {before[name]!r} there and {now[name]!r} here" for name in changed[:4])
-        more = f", and {len(changed) - 4} more" if len(changed) > 4 else ""
+        told = [f"{name} is {there!r} there and {here!r} here" for name, (there, here) in changed.items()]
+        shown = ", ".join(told[:4]) + (f", and {len(told) - 4} more" if len(told) > 4 else "")
         workdir = folder.parent.parent
-        raise CheckpointError(f"{workdir} holds a run of another configuration: {shown}{more}; take another --workdir")
-
-
-def _flat(tree: dict, prefix: str = "") -> dict:
-    """{"model": {"cnn": "vgg"}} -> {"model.cnn": "vgg"}."""
-    flat = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+        raise CheckpointError(f"{workdir} holds a run of another configuration: {shown}; take another --workdir")

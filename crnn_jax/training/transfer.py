@@ -14,7 +14,8 @@ def transfer(
 
     A residual layer starts as the identity (`crnn_jax.cnn`), and so does a spatial transformer: a model that has only
     gained such layers computes at first what the loaded one does (Chen et al. 2016, "Net2Net", section 2.3). In the
-    head, blank and the characters that both charsets have keep their weights.
+    head, blank and the characters that both charsets have keep their weights, and a letter that was known in its other
+    case alone starts with that one's: the two are as likely as each other, until training tells them apart.
 
     Args:
         fresh: params and batch_stats of the model that is to start, as NumPy or JAX arrays.
@@ -37,14 +38,16 @@ def transfer(
 
 
 def _same_characters(fresh: np.ndarray, loaded: np.ndarray, charset: Charset, loaded_charset: Charset) -> np.ndarray:
-    """The head's kernel `D K` or bias `K`: the columns of shared characters from `loaded`, the others from `fresh`."""
+    """The head's kernel `D K` or bias `K`: the columns of known characters from `loaded`, the others from `fresh`."""
     if fresh.shape[:-1] != loaded.shape[:-1]:
         return loaded  # of another width: it will not fit, and that is told
     result = np.array(fresh)
     result[..., 0] = loaded[..., 0]
-    for character in set(charset.characters) & set(loaded_charset.characters):
-        (here,), (there,) = charset.encode(character), loaded_charset.encode(character)
-        result[..., here] = loaded[..., there]
+    for here, character in enumerate(charset.characters, start=1):
+        known = [c for c in (character, character.swapcase()) if c in loaded_charset.characters]
+        if known:
+            (there,) = loaded_charset.encode(known[0])
+            result[..., here] = loaded[..., there]
     return result
 
 

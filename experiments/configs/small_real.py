@@ -1,0 +1,22 @@
+"""The bundled `small_real`: `small` fine-tuned on photographs, half of every batch, the rest rendered as before.
+
+    python experiments/train.py --config small_real --init small --set data.real=FOLDER,FOLDER data.share_real=0.5
+
+FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003 and ICDAR 2015, whose labels tell the case, or words of your
+own, as evaluate.py takes them. The last tenth of each is never trained on.
+"""
+
+from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from crnn_jax.synth.style import PHOTO
+
+
+def get_config() -> Config:
+    return Config(
+        name="small_real",
+        model=ModelConfig(charset="94", cnn="small", lstm_features=128),
+        data=DataConfig(style=PHOTO, shortest_of=2, share_digits=0.1, share_random=0.1, share_punctuation=0.1),
+        optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=100, weight_decay=1e-3),
+        run=RunConfig(
+            steps=1500, batch_size=64, steps_per_dispatch=20, log_every=100, eval_every=500, checkpoint_every=500
+        ),
+    )

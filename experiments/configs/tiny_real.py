@@ -1,0 +1,22 @@
+"""The bundled `tiny_real`: `tiny` fine-tuned on photographs, half of every batch, the rest rendered as before.
+
+    python experiments/train.py --config tiny_real --init tiny --set data.real=FOLDER,FOLDER data.share_real=0.5
+
+FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003, Street View Text and ICDAR 2015, or words of your own, as
+evaluate.py takes them. The last tenth of each is never trained on.
+"""
+
+from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from crnn_jax.synth.style import PHOTO
+
+
+def get_config() -> Config:
+    return Config(
+        name="tiny_real",
+        model=ModelConfig(charset="36", cnn="tiny", lstm_features=128),
+        data=DataConfig(style=PHOTO, shortest_of=2, share_digits=0.1, share_random=0.1, share_punctuation=0.05),
+        optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=100, weight_decay=1e-3),
+        run=RunConfig(
+            steps=2000, batch_size=64, steps_per_dispatch=20, log_every=100, eval_every=500, checkpoint_every=500
+        ),
+    )
