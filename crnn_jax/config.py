@@ -98,7 +98,7 @@ class DataConfig(Section):
     style: Style = MJSYNTH  # how they look; on the command line also one of its presets: data.style=photo
     fonts: int = 0  # how many of the bundled fonts; 0: all
     max_length: int = 24  # characters: label slots N
-    shortest_of: int = 1  # of so many English words drawn the shortest is rendered: signs have shorter words than lists
+    length_bias: float = 1.0  # of the English words a share x is among the shortest x ** length_bias; 1: as in a list
     share_digits: float = 0.07  # of the samples: digit strings, prices, dates
     share_random: float = 0.07  # of the samples: random strings and codes
     share_punctuation: float = 0.0  # of the words: a punctuation mark in front, behind or inside
@@ -108,7 +108,7 @@ class DataConfig(Section):
 
     def _check(self):
         self._at_least(0, "fonts", "share_digits", "share_random", "share_punctuation")
-        self._at_least(1, "max_length", "shortest_of", "held_out_words")
+        self._at_least(1, "max_length", "length_bias", "held_out_words")
         self._require(self.share_punctuation <= 1, "share_punctuation", "a share, 0 to 1")
         self._require(self.share_real in (0, 0.25, 0.5, 0.75, 1), "share_real", "0, 0.25, 0.5, 0.75 or 1")
         self._require((self.share_real > 0) == bool(self.real), "share_real", "above 0 with data.real, and only then")

@@ -50,7 +50,7 @@ VARIANTS = {
     "always textures": ["data.style.plain_share=0"],
     "random spacing": ["data.style.advance_share=0"],
     "50 fonts": ["data.fonts=50"],
-    "words as in a dictionary": ["data.shortest_of=1"],
+    "words as in a dictionary": ["data.length_bias=1"],
     "no random strings": ["data.share_random=0"],
     "no digits": ["data.share_digits=0"],
     "no punctuation": ["data.share_punctuation=0"],
@@ -61,7 +61,7 @@ VARIANTS = {
     "looser crops": ["data.style.margin_mean=20"],
     "no textures": ["data.style.plain_share=1"],
     "higher contrast": ["data.style.min_contrast=0.15"],
-    "shorter words": ["data.shortest_of=3"],
+    "shorter words": ["data.length_bias=3"],
 }
 
 

@@ -200,11 +200,15 @@ def test_small_capitals_are_smaller_behind_the_first(source):
     np.testing.assert_allclose(lower, lower[0], rtol=1e-4)
 
 
-def test_the_shortest_of_some_words_is_shorter():
+def test_a_length_bias_draws_short_words_as_often_as_it_says():
     table = load_words(24)
-    bits = jax.random.bits(KEY, (2000, 5 * 24 + 18))
-    lengths = [jax.vmap(lambda b, n=n: sample_word(b, table, shortest_of=n)[1])(bits).mean() for n in (1, 2, 3)]
-    assert lengths[0] > lengths[1] + 0.8 and lengths[1] > lengths[2] + 0.3
+    sizes = np.sum(np.asarray(table.train) != PAD, axis=1)
+    assert (np.diff(sizes) >= 0).all()
+    bits = jax.random.bits(KEY, (4000, 5 * 24 + 16))
+    lengths = np.asarray(jax.vmap(lambda b: sample_word(b, table, length_bias=2.0)[1])(bits))
+    for length in (3, 5, 8):
+        share = np.mean(sizes <= length)  # of the list
+        assert abs(np.mean(lengths <= length) - share**0.5) < 0.03
 
 
 def test_width_and_height_are_free(source):

@@ -57,12 +57,12 @@ def synth_batch(
     data, model = config.data, config.model
 
     def draw(example_key):
-        bits = jax.random.bits(example_key, (5 * data.max_length + 15 + data.shortest_of,))
+        bits = jax.random.bits(example_key, (5 * data.max_length + 16,))
         return sample_word(
             bits,
             source.words,
             held_out=held_out,
-            shortest_of=data.shortest_of,
+            length_bias=data.length_bias,
             share_digits=data.share_digits,
             share_random=data.share_random,
             share_punctuation=data.share_punctuation,

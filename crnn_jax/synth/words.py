@@ -37,7 +37,7 @@ CODE_FORMS = (
 
 
 class WordTable(NamedTuple):
-    """Strings as rows of glyph ids, padded with 255."""
+    """Strings as rows of glyph ids, padded with 255; English words from the shortest to the longest."""
 
     train: UInt8[Array, "n L"]
     held_out: UInt8[Array, "m L"]
@@ -67,7 +67,7 @@ def english_words() -> tuple[str, ...]:
 
 def load_words(max_length: int = 24) -> WordTable:
     """The table of all words of at most `max_length` characters, on the default device."""
-    words = [w for w in english_words() if len(w) <= max_length]
+    words = sorted((w for w in english_words() if len(w) <= max_length), key=len)
     held = _rows([w for w in words if is_held_out(w)], max_length)
     hashes = np.sort(np.asarray(jax.vmap(spelling_hash)(jnp.asarray(held))))
     rest = _rows([w for w in words if not is_held_out(w)], max_length)
@@ -132,22 +132,21 @@ def sample_word(
     table: WordTable,
     *,
     held_out: bool = False,
-    shortest_of: int = 1,
+    length_bias: float = 1.0,
     share_digits: float = 0.0,
     share_random: float = 0.0,
     share_punctuation: float = 0.0,
 ) -> tuple[Int[Array, " L"], Int[Array, ""]]:
-    """One string to render: glyph ids (0 behind the end) and its length. Needs `5 L + 15 + shortest_of` random
-    words of `bits`.
+    """One string to render: glyph ids (0 behind the end) and its length. Needs `5 L + 16` words of random `bits`.
 
     `share_digits` of the strings are numbers, prices, dates; `share_random` are random strings and codes; the rest are
-    English words, each the shortest of `shortest_of` draws, `share_punctuation` of them with a mark. `held_out` takes
-    the words that training never sees.
+    English words, `share_punctuation` of them with a mark. `held_out` takes the words that training never sees. With a
+    `length_bias` of b, a share x of the words is among the shortest x ** b of the list; 1 is uniform over the list.
     """
     draws = Draws(bits)
     words = table.held_out if held_out else table.train
-    drawn = jnp.stack([words[draws.choice(words.shape[0])] for _ in range(shortest_of)]).astype(jnp.int32)
-    word = drawn[jnp.argmin(jnp.sum(drawn != PAD, axis=1))]
+    place = draws.uniform() ** length_bias  # in the list, which is sorted by length
+    word = words[jnp.minimum((place * words.shape[0]).astype(jnp.int32), words.shape[0] - 1)].astype(jnp.int32)
     forms = [f[draws.choice(f.shape[0])].astype(jnp.int32) for f in (table.numbers, table.codes)]
     kind = draws.uniform()
     form = jnp.where(kind < share_digits, *forms)

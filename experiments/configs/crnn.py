@@ -13,7 +13,7 @@ def get_config() -> Config:
     return Config(
         name="crnn",
         model=ModelConfig(charset="36", cnn="vgg", lstm_features=256, lstm_layers=2, dtype="bfloat16"),
-        data=DataConfig(style=PHOTO, shortest_of=2, share_digits=0.1, share_random=0.1, share_punctuation=0.05),
+        data=DataConfig(style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.05),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2000, weight_decay=1e-3),
         run=RunConfig(
             steps=100_000,

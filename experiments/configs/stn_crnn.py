@@ -21,7 +21,7 @@ def get_config() -> Config:
             dtype="bfloat16",
             stn=StnConfig(kind="tps", start="disturbed"),
         ),
-        data=DataConfig(style=PHOTO, shortest_of=2, share_digits=0.1, share_random=0.1, share_punctuation=0.1),
+        data=DataConfig(style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.1),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2000, weight_decay=1e-3),
         run=RunConfig(
             steps=100_000,

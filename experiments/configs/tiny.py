@@ -14,7 +14,7 @@ def get_config() -> Config:
     return Config(
         name="tiny",
         model=ModelConfig(charset="36", cnn="tiny", lstm_features=128),
-        data=DataConfig(style=PHOTO, shortest_of=2, share_digits=0.1, share_random=0.1, share_punctuation=0.05),
+        data=DataConfig(style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.05),
         optimizer=OptimizerConfig(learning_rate=2.5e-3, warmup_steps=400, weight_decay=1e-3),
         run=RunConfig(
             steps=90000, batch_size=64, steps_per_dispatch=20, log_every=200, eval_every=2000, checkpoint_every=1000
