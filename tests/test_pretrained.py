@@ -43,7 +43,7 @@ def test_a_bundled_model_is_what_its_card_says(name):
 def test_a_bundled_model_reads_clean_print(name):
     readings = crnn_jax.load(name).read([print_word(word) for word in ("hello", "world", "MARKET", "2026")])
     assert [reading.text.lower() for reading in readings] == ["hello", "world", "market", "2026"]
-    assert min(reading.confidence for reading in readings) > 0.3
+    assert min(reading.confidence for reading in readings) > 0.2
 
 
 @pytest.mark.parametrize("name", MODELS)
