@@ -1,6 +1,6 @@
 """Times what a run spends its hours on; times on a busy machine are noisy, so compare within one call.
 
-    python experiments/bench.py render [--styles mjsynth photo ...] [--threads 1]
+    python experiments/bench.py render [--styles mjsynth photo ...]      (on one core: taskset -c 0 python ...)
     python experiments/bench.py step [--config NAME] [--set a.b=VALUE ...]
 
 render: words a second of rendering alone, a row a style. step: images a second of training steps that render their own
@@ -8,11 +8,21 @@ words, and of the same steps on words that are there already, which shows what r
 """
 
 import argparse
-import os
 import statistics
 import sys
 import time
 from functools import partial
+
+import jax
+from results import cpus
+from train import load_config
+
+from crnn_jax.config import Config, ConfigError, override
+from crnn_jax.model import build
+from crnn_jax.synth.batch import load_source, synth_batch
+from crnn_jax.training.optimizer import make_optimizer
+from crnn_jax.training.state import create_state
+from crnn_jax.training.step import train_step
 
 ROUNDS = 7  # measured in turn; the median counts
 SECONDS = 0.5  # about, of one round of one row
@@ -25,15 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--styles", nargs="+", default=["plain", "mjsynth", "photo"], metavar="NAME")
     parser.add_argument("--config", default="tiny", metavar="NAME", help="a file of experiments/configs/")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU cores to keep to; 0: all")
     args = parser.parse_args(argv)
-    if args.threads:  # before JAX counts them
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
-
-    from train import load_config
-
-    from crnn_jax.config import ConfigError, override
-
     try:
         config = override(load_config(args.config), args.set)
         if args.what == "render":
@@ -43,20 +45,14 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"bench.py: {error}", file=sys.stderr)
         return 1
-    import jax
-
-    print(f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} CPU cores, batch {config.run.batch_size}")
+    print(f"{jax.devices()[0].device_kind}, {cpus()} CPU cores, batch {config.run.batch_size}")
     for name, rate in rates.items():
         print(f"{name:<24} {rate:>9,.0f} images/s")
     return 0
 
 
-def render_rates(configs: dict) -> dict[str, float]:
+def render_rates(configs: dict[str, Config]) -> dict[str, float]:
     """Words a second of each config's rendering."""
-    import jax
-
-    from crnn_jax.synth.batch import load_source, synth_batch
-
     key, calls = jax.random.key(0), {}
     source = load_source(next(iter(configs.values())))
     for name, config in configs.items():
@@ -65,16 +61,8 @@ def render_rates(configs: dict) -> dict[str, float]:
     return measure(calls, images=next(iter(configs.values())).run.batch_size)
 
 
-def step_rates(config) -> dict[str, float]:
+def step_rates(config: Config) -> dict[str, float]:
     """Images a second of training: with the rendering of its words, without it, and the rendering alone."""
-    import jax
-
-    from crnn_jax.model import build
-    from crnn_jax.synth.batch import load_source, synth_batch
-    from crnn_jax.training.optimizer import make_optimizer
-    from crnn_jax.training.state import create_state
-    from crnn_jax.training.step import train_step
-
     model, tx = build(config.model), make_optimizer(config.optimizer, config.run.steps)
     key, source = jax.random.key(0), load_source(config)
     state = create_state(key, model, tx, config.model)
@@ -92,8 +80,6 @@ def step_rates(config) -> dict[str, float]:
 
 def measure(calls: dict, *, images: int) -> dict[str, float]:
     """Images a second of each call, in turn: the median over ROUNDS rounds of about SECONDS."""
-    import jax
-
     repeats, rates = {}, {name: [] for name in calls}
     for name, call in calls.items():
         jax.block_until_ready(call())  # compiles

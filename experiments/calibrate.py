@@ -37,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         datasets = open_datasets(args.data, reader.config, part=args.part)
         logits, correct = [], []
         for name, dataset in datasets.items():
-            for chunk in dataset_words(reader, dataset, name):
+            chunks = list(dataset_words(reader, dataset, name))
+            for chunk in chunks:
                 logits += reader.logits(chunk.images)
-            chunks = dataset_words(reader, dataset, name)
             evaluation = read_words(reader, chunks, cased=args.cased, punctuation=args.punctuation)
             correct += [word.correct for word in evaluation.words]
         temperature = fit_temperature(logits, correct)

@@ -5,13 +5,12 @@ import re
 import pytest
 from small import EXPERIMENTS, load_script
 
-bench = load_script("bench")
 
-
-@pytest.fixture(autouse=True)
-def beside_the_other_scripts(monkeypatch):
-    """A script imports train.py, which lies beside it."""
+@pytest.fixture
+def bench(monkeypatch):
+    """The script, which imports others that lie beside it."""
     monkeypatch.syspath_prepend(EXPERIMENTS)
+    return load_script("bench")
 
 
 @pytest.mark.parametrize(
@@ -21,7 +20,7 @@ def beside_the_other_scripts(monkeypatch):
         (["step"], ["step with rendering", "step on ready words", "rendering alone"]),
     ],
 )
-def test_a_rate_for_every_row(arguments, names, monkeypatch, capsys):
+def test_a_rate_for_every_row(bench, arguments, names, monkeypatch, capsys):
     monkeypatch.setattr(bench, "ROUNDS", 1)
     monkeypatch.setattr(bench, "SECONDS", 0.0)
     small = ["run.batch_size=8", "data.fonts=2", "data.style=plain"]
@@ -32,6 +31,6 @@ def test_a_rate_for_every_row(arguments, names, monkeypatch, capsys):
     assert list(rates) == names and min(rates.values()) > 0
 
 
-def test_an_unknown_style_is_told_in_one_line(capsys):
+def test_an_unknown_style_is_told_in_one_line(bench, capsys):
     assert bench.main(["render", "--styles", "none"]) == 1
     assert re.fullmatch(r"bench.py: data.style = none: expected one of [^\n]*\n", capsys.readouterr().err)

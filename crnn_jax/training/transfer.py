@@ -1,7 +1,7 @@
 """Weights of one model for another: what fits is taken, what is new stays as it was initialised."""
 
-import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PyTree
 
 from crnn_jax.charset import Charset
@@ -12,8 +12,8 @@ def transfer(
 ) -> tuple[PyTree, list[str], list[str]]:
     """`fresh` with the weights of `loaded`, for fine-tuning, another charset, or a model with layers added.
 
-    A residual layer starts as the identity (`crnn_jax.cnn`), and so does a spatial transformer: a model that has only
-    gained such layers computes at first what the loaded one does (Chen et al. 2016, "Net2Net", section 2.3). In the
+    A residual layer starts as the identity (`crnn_jax.cnn`): a model that has only gained such layers computes at first
+    what the loaded one does (Chen et al. 2016, "Net2Net", section 2.3), one with a transformer nearly that. In the
     head, blank and the characters that both charsets have keep their weights, and a letter that was known in its other
     case alone starts with that one's: the two are as likely as each other, until training tells them apart.
 
@@ -26,15 +26,14 @@ def transfer(
         The variables as NumPy arrays; the layers that are new; and those of `loaded` that found no place, in which
         case the two are different networks.
     """
-    fresh, loaded = _flat(fresh), _flat(loaded)
-    head = tuple(path for path in fresh if path[:2] == ("params", "head"))
-    for path in head:
-        if path in loaded and loaded_charset != charset:
+    fresh, loaded = ({path: np.asarray(leaf) for path, leaf in flatten_dict(tree).items()} for tree in (fresh, loaded))
+    for path in fresh.keys() & loaded.keys():
+        if path[:2] == ("params", "head") and loaded_charset != charset:
             loaded[path] = _same_characters(fresh[path], loaded[path], charset, loaded_charset)
     taken = {path for path in fresh if path in loaded and loaded[path].shape == fresh[path].shape}
     merged = {path: loaded[path] if path in taken else value for path, value in fresh.items()}
     new, lost = _layers(fresh.keys() - taken), _layers(loaded.keys() - taken)
-    return _nested(merged), new, lost
+    return unflatten_dict(merged), new, lost
 
 
 def _same_characters(fresh: np.ndarray, loaded: np.ndarray, charset: Charset, loaded_charset: Charset) -> np.ndarray:
@@ -54,18 +53,3 @@ def _same_characters(fresh: np.ndarray, loaded: np.ndarray, charset: Charset, lo
 def _layers(paths) -> list[str]:
     """The layers of leaves such as ("params", "block2", "Conv_1", "kernel"), each once: "block2/Conv_1"."""
     return sorted({"/".join(path[1:-1]) for path in paths})
-
-
-def _flat(tree: PyTree) -> dict[tuple[str, ...], np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {tuple(entry.key for entry in path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def _nested(flat: dict[tuple[str, ...], np.ndarray]) -> dict:
-    tree = {}
-    for (*folders, name), value in flat.items():
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[name] = value
-    return tree

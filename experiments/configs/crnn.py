@@ -2,7 +2,9 @@
 
     python experiments/train.py --config crnn
 
-Not trained yet: it needs an accelerator. That it runs is tested on the CPU, at a small size.
+Not trained yet: it needs an accelerator. A test traces a step of it; the whole command runs on a CPU, with fewer words:
+`--set run.steps=2 run.steps_per_dispatch=1 run.log_every=1 run.eval_every=2 run.checkpoint_every=2 run.batch_size=8
+data.held_out_words=8`.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig

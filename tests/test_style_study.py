@@ -1,0 +1,52 @@
+"""experiments/style_study.py: every variant is a config, a run is done once, and the table tells the differences."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from small import EXPERIMENTS, SMALL, labelled_noise, load_script, save_small
+
+from crnn_jax.config import Config
+
+
+@pytest.fixture
+def study(monkeypatch):
+    """The script, which imports train.py beside it."""
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    return load_script("style_study")
+
+
+def test_every_variant_changes_the_config(study):
+    base = study.load_config("tiny")
+    configs = [study.variant_config(base, variant, steps=20, seed=3) for variant in study.VARIANTS]
+    assert len({config.data for config in configs}) == len(configs)
+    assert {(config.run.steps, config.run.seed, config.run.eval_every) for config in configs} == {(20, 3, 20)}
+    assert all(config.model == base.model for config in configs)
+
+
+def test_runs_are_done_once_and_their_words_are_told(study, tmp_path, monkeypatch, capsys):
+    model, done = save_small(tmp_path / "model"), []
+    labelled_noise(tmp_path / "data", model, 12, wrong=3)
+
+    def train(config, workdir, *, init=None):
+        save_small(workdir)
+        done.append((config.data.length_bias, config.run.seed, init))
+        return {"step": config.run.steps}
+
+    monkeypatch.setattr(study, "train", train)
+    monkeypatch.setattr(study, "load_config", lambda name: replace(Config(), model=SMALL))
+    arguments = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--steps", "20", "--seeds", "0", "1"]
+    arguments += ["--variants", "photo", "shorter words"]
+    assert study.main(arguments) == study.main(arguments) == 0
+    assert done == [(1.0, 0, None), (3.0, 0, None), (1.0, 1, None), (3.0, 1, None)]
+    assert "| shorter words | 2 | 66.67 ± 0.00 | 66.67 ± 0.00 | +0.00 ± 0.00 |" in capsys.readouterr().out
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["all"] for line in lines] == pytest.approx([200 / 3] * 4)
+
+
+def test_the_table_tells_the_difference_from_the_base_seed_by_seed(study):
+    rows = [{"variant": v, "seed": seed, "all": a} for v, seed, a in (("photo", 0, 50.0), ("photo", 1, 60.0))]
+    rows += [{"variant": "no blur", "seed": seed, "all": a} for seed, a in ((0, 52.0), (1, 64.0))]
+    *_, best, base = study.table(rows, []).splitlines()
+    assert best == "| no blur | 2 | 58.00 ± 8.49 | +3.00 ± 1.41 |"
+    assert base == "| photo | 2 | 55.00 ± 7.07 |  |"
