@@ -11,7 +11,8 @@ def orthogonal_gates(key: Key[Array, ""], shape: tuple[int, int, int], dtype: DT
     """Recurrent weights of shape (directions, H, 4H) whose every gate, an H x H block, is orthogonal by itself."""
     directions, hidden, gates = shape
     keys = jax.random.split(key, directions * gates // hidden)
-    blocks = jax.vmap(lambda k: nn.initializers.orthogonal()(k, (hidden, hidden), dtype))(keys)
+    # One after the other: batched QR decompositions of two layers, under jit, can block XLA's two threads for ever.
+    blocks = jax.lax.map(lambda k: nn.initializers.orthogonal()(k, (hidden, hidden), dtype), keys)
     return blocks.reshape(directions, -1, hidden, hidden).swapaxes(1, 2).reshape(shape)
 
 

@@ -1,5 +1,8 @@
 """BiLSTM against flax's cells, on time reversed, and in bfloat16."""
 
+import subprocess
+import sys
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -105,3 +108,15 @@ def test_initial_weights_have_the_distributions_of_flax():
     np.testing.assert_allclose(np.einsum("dgij,dgik->dgjk", gates, gates), identity, atol=1e-5)
     assert len({float(g[0, 0]) for g in gates.reshape(8, 32, 32)}) == 8  # not one block repeated
     assert not params["bias"].any()
+
+
+def test_two_layers_can_be_drawn_under_jit():
+    # Batched QR decompositions of two layers block XLA's pool for ever where it has two threads, as on a small machine.
+    program = (
+        "import jax; from crnn_jax.config import ModelConfig; from crnn_jax.model import build; import jax.numpy as jnp;"
+        "model = build(ModelConfig(cnn='tiny', lstm_features=256, lstm_layers=2));"
+        "images = jnp.zeros((1, 32, 100), jnp.uint8);"
+        "print(len(jax.block_until_ready(jax.jit(model.init)(jax.random.key(0), images))))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert run.stdout == "2\n", run.stderr
