@@ -68,6 +68,7 @@ class ModelConfig(Section):
     height: int = 32  # pixels
     width: int = 100  # pixels; for fit=pad the width of the narrowest bucket
     fit: str = "resize"  # resize: stretched to height x width | pad: aspect kept, padded on the right
+    normalise: str = "range"  # range: 0..255 becomes -1..1 | contrast: each image to mean 0, variance 1
     max_width: int = 400  # pixels; fit=pad: the widest bucket that the Reader uses
     cnn: str = "tiny"  # tiny | small | vgg | resnet
     lstm_features: int = 128  # a direction
@@ -83,6 +84,7 @@ class ModelConfig(Section):
             raise ConfigError(f"model.charset: {error}") from None
         self._at_least(1, "height", "width", "lstm_features", "lstm_layers")
         self._one_of("fit", "resize", "pad")
+        self._one_of("normalise", "range", "contrast")
         self._require(self.fit == "resize" or self.max_width >= self.width, "max_width", "at least model.width")
         self._one_of("cnn", "tiny", "small", "vgg", "resnet")
         self._fraction("dropout")

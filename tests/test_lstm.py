@@ -111,9 +111,9 @@ def test_initial_weights_have_the_distributions_of_flax():
 
 
 def test_two_layers_can_be_drawn_under_jit():
-    # Batched QR decompositions of two layers block XLA's pool for ever where it has two threads, as on a small machine.
+    # Batched QR decompositions of two layers block XLA's pool for ever where it has two threads.
     program = (
-        "import jax; from crnn_jax.config import ModelConfig; from crnn_jax.model import build; import jax.numpy as jnp;"
+        "import jax, jax.numpy as jnp; from crnn_jax.config import ModelConfig; from crnn_jax.model import build;"
         "model = build(ModelConfig(cnn='tiny', lstm_features=256, lstm_layers=2));"
         "images = jnp.zeros((1, 32, 100), jnp.uint8);"
         "print(len(jax.block_until_ready(jax.jit(model.init)(jax.random.key(0), images))))"

@@ -74,6 +74,16 @@ def test_words_of_a_batch_do_not_see_each_other_when_reading():
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
+def test_normalised_contrast_leaves_brightness_and_contrast_without_effect():
+    model = build(replace(SMALL, normalise="contrast"))
+    dark = images() // 4
+    variables = model.init(jax.random.key(0), dark)
+    np.testing.assert_allclose(model.apply(variables, 3 * dark + 40), model.apply(variables, dark), atol=0.15)
+    assert np.isfinite(model.apply(variables, jnp.full_like(dark, 7))).all()
+    ranged = build(SMALL)
+    assert np.abs(ranged.apply(variables, 3 * dark + 40) - ranged.apply(variables, dark)).max() > 0.5
+
+
 def test_bfloat16_computes_close_to_float32():
     variables = build(SMALL).init(jax.random.key(0), images())
     exact = build(SMALL).apply(variables, images())

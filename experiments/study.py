@@ -1,9 +1,10 @@
-"""Ranks variants of the renderer by what a small model trained on them reads, not by their looks.
+"""Ranks variants of the renderer, or of the recipe, by what a small model trained with them reads.
 
-    python experiments/style_study.py --data FOLDER ... [--variants NAME ...] [--seeds 0 1 2] [--init MODEL]
+    python experiments/study.py style --data FOLDER ... [--variants NAME ...] [--seeds 0 1 2] [--init MODEL]
+    python experiments/study.py recipe --data FOLDER ...
 
-Every variant changes one thing of the config `tiny` and its style `photo`, and trains it for the same number of steps,
-from every seed, in DIR/runs; the seeds draw other weights and other words, but the same ones for every variant. With
+Every variant changes one thing of the config `tiny`, whose style is `photo`, and trains it on as many images, from
+every seed, in DIR/runs; the seeds draw other weights and other words, but the same ones for every variant. With
 --init all start from the weights of one model instead: what a variant teaches shows sooner where most words are read
 already. What every run reads of the datasets goes to DIR/results.jsonl, a line a run, and a run that is there is not
 done again: the same command goes on where it was stopped. Steps and seeds of a table must be the same for all.
@@ -27,10 +28,9 @@ from crnn_jax.images import ImageError
 from crnn_jax.training.checkpoint import CheckpointError, find_model
 from crnn_jax.training.loop import train
 
-BASE = "photo"
-# Each a change of the config `tiny`, whose style is `photo`, as `--set` spells it.
-VARIANTS = {
-    BASE: [],
+# Each a change of the config, as `--set` spells it; the first of a study is what the others are compared with.
+STYLE = {
+    "photo": [],
     "mjsynth": ["data.style=mjsynth"],
     # What it has more than the generator of Synth90k, left out.
     "no small capitals": ["data.style.small_caps_share=0"],
@@ -64,52 +64,84 @@ VARIANTS = {
     "shorter words": ["data.length_bias=3"],
 }
 
+RECIPE = {
+    "tiny": [],
+    "half the learning rate": ["optimizer.learning_rate=1.25e-3"],
+    "twice the learning rate": ["optimizer.learning_rate=5e-3"],
+    "batches of 32": ["run.batch_size=32"],
+    "batches of 128": ["run.batch_size=128"],
+    "batches of 128, twice the learning rate": ["run.batch_size=128", "optimizer.learning_rate=5e-3"],
+    "constant learning rate": ["optimizer.final_factor=1"],
+    "no warm-up": ["optimizer.warmup_steps=0"],
+    "no average of the weights": ["optimizer.ema_decay=0"],
+    "no weight decay": ["optimizer.weight_decay=0"],
+    "weight decay 0.03": ["optimizer.weight_decay=0.03"],
+    "no clipping": ["optimizer.clip_norm=0"],
+    "dropout 0.1": ["model.dropout=0.1"],
+    "AdaDelta at 1": ["optimizer.name=adadelta", "optimizer.learning_rate=1"],  # that of the CRNN paper
+    "SGD at 0.03": ["optimizer.name=sgd", "optimizer.learning_rate=0.03"],
+    "both cases": ["model.charset=62"],
+    "contrast normalised": ["model.normalise=contrast"],
+    "padded, not stretched": ["model.fit=pad"],
+    "128 pixels wide": ["model.width=128"],
+    "160 pixels wide": ["model.width=160"],
+}
+
+STUDIES = {"style": STYLE, "recipe": RECIPE}
+
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH", help="anything that evaluate.py reads")
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="NAME")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="all of the study unless given")
     parser.add_argument("--config", default="tiny", metavar="NAME", help="a file of experiments/configs/")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="of all variants")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="of every run")
     parser.add_argument("--init", metavar="MODEL", help="start every run from the weights of this model")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/style_study"), metavar="DIR")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="runs/STUDY_study unless given")
     args = parser.parse_args(argv)
+    variants, out = STUDIES[args.study], args.out or Path(f"runs/{args.study}_study")
+    chosen = args.variants or list(variants)
+    unknown = [name for name in chosen if name not in variants]
+    if unknown:
+        parser.error(f"no variant {unknown[0]!r} of the {args.study} study: it has {', '.join(variants)}")
     logging.getLogger("absl").setLevel(logging.ERROR)
-    results = args.out / "results.jsonl"
+    results = out / "results.jsonl"
     try:
         base = override(load_config(args.config), args.set)
         init = find_model(args.init) if args.init else None
         datasets = open_datasets(args.data, base)
-        args.out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
         for seed in args.seeds:  # a whole round of variants before the next seed
-            for variant in args.variants:
+            for variant in chosen:
                 if any((r["variant"], r["seed"], r["steps"]) == (variant, seed, args.steps) for r in rows):
                     continue
-                config = variant_config(base, variant, steps=args.steps, seed=seed)
-                workdir = args.out / "runs" / f"{variant}-{args.steps}-{seed}"
+                config = variant_config(base, variants[variant], steps=args.steps, seed=seed)
+                workdir = out / "runs" / f"{variant}-{args.steps}-{seed}"
                 print(f"{variant}, seed {seed}", flush=True)
-                if train(config, workdir, init=init)["step"] < args.steps:
+                if train(config, workdir, init=init)["step"] < config.run.steps:
                     return 1  # interrupted, and saved
                 rows.append({"variant": variant, "seed": seed, "steps": args.steps, **accuracies(workdir, datasets)})
                 with results.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
     except (CheckpointError, ConfigError, DatasetError, FloatingPointError, ImageError, OSError) as error:
-        print(f"style_study.py: {error}", file=sys.stderr)
+        print(f"study.py: {error}", file=sys.stderr)
         return 1
-    print(table([row for row in rows if row["steps"] == args.steps], list(datasets)))
+    print(table([row for row in rows if row["steps"] == args.steps], list(datasets), base=next(iter(variants))))
     return 0
 
 
-def variant_config(base: Config, variant: str, *, steps: int, seed: int) -> Config:
-    """The base config with one thing changed, for a short run."""
+def variant_config(base: Config, changes: list[str], *, steps: int, seed: int) -> Config:
+    """The base config with one thing changed, for a short run on as many images as `steps` batches of the base have."""
+    config = override(base, changes)
+    steps, rest = divmod(steps * base.run.batch_size, config.run.batch_size)
     dispatch = base.run.steps_per_dispatch
-    if steps % dispatch:
-        raise ConfigError(f"--steps {steps}: expected a multiple of {dispatch}, the steps of a dispatch of {base.name}")
-    config = override(base, VARIANTS[variant])
+    if rest or steps % dispatch:
+        raise ConfigError(f"--steps: expected a multiple of {dispatch}, the steps of a dispatch, at every batch size")
     run = replace(config.run, steps=steps, seed=seed, eval_every=steps, checkpoint_every=steps, keep=1)
     return replace(config, run=run)
 
@@ -122,7 +154,7 @@ def accuracies(workdir: Path, datasets: dict) -> dict[str, float]:
     return {name: evaluation.row()["word_accuracy"] for name, evaluation in (everything | evaluations).items()}
 
 
-def table(rows: list[dict], datasets: list[str]) -> str:
+def table(rows: list[dict], datasets: list[str], *, base: str) -> str:
     """Markdown: a row a variant, the best first: mean and standard deviation over its seeds, difference from the base.
 
     The difference is the mean over the seeds that both have, with its standard deviation.
@@ -130,17 +162,17 @@ def table(rows: list[dict], datasets: list[str]) -> str:
     by_variant: dict[str, dict[int, dict]] = {}
     for row in rows:
         by_variant.setdefault(row["variant"], {})[row["seed"]] = row
-    base = by_variant.get(BASE, {})
+    base_runs = by_variant.get(base, {})
 
     def cells(variant):
         runs = by_variant[variant]
         columns = [spread([run[name] for run in runs.values()]) for name in ["all", *datasets]]
-        shared = [run["all"] - base[seed]["all"] for seed, run in runs.items() if seed in base]
-        difference = spread(shared, sign="+") if shared and variant != BASE else ""
+        shared = [run["all"] - base_runs[seed]["all"] for seed, run in runs.items() if seed in base_runs]
+        difference = spread(shared, sign="+") if shared and variant != base else ""
         return " | ".join([variant, str(len(runs)), *columns, difference])
 
     order = sorted(by_variant, key=lambda v: -statistics.mean(run["all"] for run in by_variant[v].values()))
-    header = ["variant", "seeds", "all words", *datasets, f"against {BASE}"]
+    header = ["variant", "seeds", "all words", *datasets, f"against {base}"]
     lines = [" | ".join(header), "|".join("---" for _ in header), *(cells(variant) for variant in order)]
     return "\n".join(f"| {line} |" for line in lines)
 

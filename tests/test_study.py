@@ -1,4 +1,4 @@
-"""experiments/style_study.py: every variant is a config, a run is done once, and the table tells the differences."""
+"""experiments/study.py: every variant is a config, a run is done once, and the table tells the differences."""
 
 import json
 from dataclasses import replace
@@ -13,15 +13,16 @@ from crnn_jax.config import Config
 def study(monkeypatch):
     """The script, which imports train.py beside it."""
     monkeypatch.syspath_prepend(EXPERIMENTS)
-    return load_script("style_study")
+    return load_script("study")
 
 
-def test_every_variant_changes_the_config(study):
+def test_every_variant_changes_the_config_and_sees_as_many_images(study):
     base = study.load_config("tiny")
-    configs = [study.variant_config(base, variant, steps=20, seed=3) for variant in study.VARIANTS]
-    assert len({config.data for config in configs}) == len(configs)
-    assert {(config.run.steps, config.run.seed, config.run.eval_every) for config in configs} == {(20, 3, 20)}
-    assert all(config.model == base.model for config in configs)
+    for variants in study.STUDIES.values():
+        configs = [study.variant_config(base, changes, steps=40, seed=3) for changes in variants.values()]
+        assert len({(c.data, c.model, c.optimizer, c.run.batch_size) for c in configs}) == len(configs)
+        assert {(c.run.steps * c.run.batch_size, c.run.seed) for c in configs} == {(40 * 64, 3)}
+        assert all(c.run.eval_every == c.run.checkpoint_every == c.run.steps for c in configs)
 
 
 def test_runs_are_done_once_and_their_words_are_told(study, tmp_path, monkeypatch, capsys):
@@ -35,7 +36,18 @@ def test_runs_are_done_once_and_their_words_are_told(study, tmp_path, monkeypatc
 
     monkeypatch.setattr(study, "train", train)
     monkeypatch.setattr(study, "load_config", lambda name: replace(Config(), model=SMALL))
-    arguments = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--steps", "20", "--seeds", "0", "1"]
+    arguments = [
+        "style",
+        "--data",
+        str(tmp_path / "data"),
+        "--out",
+        str(tmp_path / "out"),
+        "--steps",
+        "20",
+        "--seeds",
+        "0",
+        "1",
+    ]
     arguments += ["--variants", "photo", "shorter words"]
     assert study.main(arguments) == study.main(arguments) == 0
     assert done == [(1.0, 0, None), (3.0, 0, None), (1.0, 1, None), (3.0, 1, None)]
@@ -47,6 +59,6 @@ def test_runs_are_done_once_and_their_words_are_told(study, tmp_path, monkeypatc
 def test_the_table_tells_the_difference_from_the_base_seed_by_seed(study):
     rows = [{"variant": v, "seed": seed, "all": a} for v, seed, a in (("photo", 0, 50.0), ("photo", 1, 60.0))]
     rows += [{"variant": "no blur", "seed": seed, "all": a} for seed, a in ((0, 52.0), (1, 64.0))]
-    *_, best, base = study.table(rows, []).splitlines()
+    *_, best, base = study.table(rows, [], base="photo").splitlines()
     assert best == "| no blur | 2 | 58.00 ± 8.49 | +3.00 ± 1.41 |"
     assert base == "| photo | 2 | 55.00 ± 7.07 |  |"
