@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from crnn_jax.calibration import expected_calibration_error
 from crnn_jax.config import Config
-from crnn_jax.data.dataset import Dataset, open_dataset, take_part
+from crnn_jax.data.dataset import open_dataset, take_part
 from crnn_jax.data.rendered import RenderedWords
-from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.metrics import normalise, score_words
 from crnn_jax.reader import Reader
 

@@ -1,4 +1,5 @@
 import io
+import pickle
 import struct
 import sys
 
@@ -7,7 +8,8 @@ import pytest
 from PIL import Image
 
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.data.tfrecord import TFRecordDataset, count_records, read_records
+from crnn_jax.data.shards import ShardDataset
+from crnn_jax.data.tfrecord import TFRecordFile, TFRecordWriter
 from crnn_jax.images import ImageError
 
 Example = pytest.importorskip("tensorflow_datasets").proto.tf_example_pb2.Example
@@ -64,8 +66,9 @@ def test_the_checksum_of_these_tests_is_the_known_one():
 def test_records_come_out_as_they_went_in(tmp_path):
     records = [b"", b"a", bytes(range(256)) * 20]
     path = write(tmp_path / "x.tfrecord", records)
-    assert list(read_records(path)) == records
-    assert count_records(path) == 3
+    file = TFRecordFile(path)
+    assert (len(file), file.damage) == (3, None)
+    assert [file[i] for i in (2, 0, 1)] == [records[i] for i in (2, 0, 1)]
 
 
 @pytest.mark.parametrize("label", ["text__string", "image__transcript"])
@@ -73,7 +76,7 @@ def test_both_schemas_over_several_shards(tmp_path, label):
     first = write(tmp_path / "a.tfrecord-0", [word("naïve", 10, label), word("two", 20, label)])
     empty = write(tmp_path / "a.tfrecord-1", [])
     last = write(tmp_path / "a.tfrecord-2", [word("3", 30, label)])
-    dataset = TFRecordDataset([first, empty, last])
+    dataset = ShardDataset([first, empty, last])
     assert len(dataset) == 3
     for _ in range(2):
         samples = list(dataset)
@@ -84,7 +87,7 @@ def test_both_schemas_over_several_shards(tmp_path, label):
 
 
 def test_tensorflow_is_not_imported(tmp_path):
-    list(TFRecordDataset([write(tmp_path / "x.tfrecord", [word("a", 1)])]))
+    list(ShardDataset([write(tmp_path / "x.tfrecord", [word("a", 1)])]))
     assert "tensorflow" not in sys.modules
 
 
@@ -94,20 +97,24 @@ def test_any_changed_byte_is_found_and_the_record_named(tmp_path, position):
     damaged[position] ^= 4
     path = tmp_path / "x.tfrecord"
     path.write_bytes(framed(b"one") + bytes(damaged))
-    records = read_records(path)
-    assert next(records) == b"one"
-    with pytest.raises(DatasetError, match=r"x\.tfrecord, record 1: damaged"):
-        next(records)
+    file = TFRecordFile(path)
+    assert file[0] == b"one"
+    if position < 12:  # in the length, or in its checksum
+        assert len(file) == 1 and file.damage.startswith(f"{path}, record 1: damaged")
+    else:
+        with pytest.raises(DatasetError, match=r"x\.tfrecord, record 1: damaged"):
+            file[1]
 
 
 @pytest.mark.parametrize("length", range(1, len(framed(b"some data"))))
 def test_a_file_cut_short_is_found_at_any_place(tmp_path, length):
     path = tmp_path / "x.tfrecord"
     path.write_bytes(framed(b"one") + framed(b"some data")[:length])
-    with pytest.raises(DatasetError, match=r"x\.tfrecord, record 1: cut short"):
-        list(read_records(path))
-    with pytest.raises(DatasetError, match=r"x\.tfrecord, record 1: cut short"):
-        count_records(path)
+    file = TFRecordFile(path)
+    assert [file[i] for i in range(len(file))] == [b"one"]
+    assert file.damage == f"{path}, record 1: cut short"
+    with pytest.raises(DatasetError, match="record 1: cut short"):
+        ShardDataset([path])
 
 
 @pytest.mark.parametrize(
@@ -131,22 +138,22 @@ def test_a_file_cut_short_is_found_at_any_place(tmp_path, length):
 def test_what_is_wrong_is_named_with_its_record(tmp_path, records, message):
     path = write(tmp_path / "x.tfrecord", records)
     with pytest.raises(DatasetError) as error:
-        list(TFRecordDataset([path]))
+        list(ShardDataset([path]))
     assert str(error.value).startswith(f"{path}{message}")
 
 
 def test_an_image_that_does_not_decode_is_named(tmp_path):
     path = write(tmp_path / "x.tfrecord", [word("a", 1), example(image__encoded=b"none", text__string=b"b")])
     with pytest.raises(ImageError, match="x.tfrecord, record 1: not an image of a known format"):
-        list(TFRecordDataset([path]))
+        list(ShardDataset([path]))
 
 
 def test_files_that_are_no_tfrecords(tmp_path):
     (tmp_path / "x.tfrecord").write_text("a text of some length")
     with pytest.raises(DatasetError, match="record 0: damaged, compressed or no TFRecord"):
-        TFRecordDataset([tmp_path / "x.tfrecord"])
+        ShardDataset([tmp_path / "x.tfrecord"])
     with pytest.raises(DatasetError, match="missing.tfrecord: No such file"):
-        TFRecordDataset([tmp_path / "missing.tfrecord"])
+        ShardDataset([tmp_path / "missing.tfrecord"])
 
 
 @pytest.mark.parametrize(
@@ -155,5 +162,48 @@ def test_files_that_are_no_tfrecords(tmp_path):
 def test_without_a_package_the_message_says_what_to_install(tmp_path, monkeypatch, module, package):
     path = write(tmp_path / "x.tfrecord", [word("a", 1)])
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(DatasetError, match=f"TFRecords need the package {package}: pip install {package}"):
-        TFRecordDataset([path])
+    with pytest.raises(DatasetError, match=f"need the package {package}: pip install {package}"):
+        ShardDataset([path])
+
+
+def test_a_written_file_has_its_name_once_it_is_whole(tmp_path):
+    path = tmp_path / "x.tfrecord"
+    with TFRecordWriter(path) as writer:
+        writer.write(b"one")
+        assert not path.exists()
+        writer.write(b"some data")
+    assert path.read_bytes() == framed(b"one") + framed(b"some data")
+    with pytest.raises(KeyError), TFRecordWriter(path) as writer:
+        writer.write(b"another")
+        raise KeyError
+    assert path.read_bytes() == framed(b"one") + framed(b"some data")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_strict_what_is_in_front_of_a_damage_is_read(tmp_path):
+    whole = write(tmp_path / "b.tfrecord", [word("c", 3)])
+    records = framed(word("a", 1)) + framed(word("b", 2))
+    (tmp_path / "a.tfrecord").write_bytes(records[:-5])
+    (tmp_path / "c.tfrecord").write_bytes(b"")
+    paths = [tmp_path / "a.tfrecord", whole, tmp_path / "c.tfrecord"]
+    with pytest.raises(DatasetError, match="a.tfrecord, record 1: cut short"):
+        ShardDataset(paths)
+    dataset = ShardDataset(paths, strict=False)
+    assert [sample.label for sample in dataset] == ["a", "c"]
+    assert dataset.damage == (f"{tmp_path}/a.tfrecord, record 1: cut short",)
+
+
+def test_without_strict_the_schema_comes_from_the_first_record_that_can_be_read(tmp_path):
+    path = tmp_path / "x.tfrecord"
+    content = bytearray(framed(word("a", 1)) + framed(word("b", 2, "image__transcript")))
+    content[20] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match="record 0: damaged"):
+        ShardDataset([path])
+    assert ShardDataset([path], strict=False)[1].label == "b"
+
+
+def test_a_dataset_can_be_sent_to_another_process(tmp_path):
+    dataset = ShardDataset([write(tmp_path / "x.tfrecord", [word("a", 1), word("b", 2)])])
+    assert dataset[1].label == "b"
+    assert pickle.loads(pickle.dumps(dataset))[1] == dataset[1]

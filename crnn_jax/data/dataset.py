@@ -2,73 +2,79 @@
 
 import glob
 import os
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 from crnn_jax.data.folder import FolderDataset
 from crnn_jax.data.lmdb import LmdbDataset
-from crnn_jax.data.rendered import RenderedWords
-from crnn_jax.data.sample import DatasetError, Sample
-from crnn_jax.data.tfrecord import TFRecordDataset
+from crnn_jax.data.sample import Dataset, DatasetError, Record
+from crnn_jax.data.shards import ShardDataset
 
 LISTS = ("labels.tsv", "gt.txt")
 
 PARTS = ("all", "tenth", "rest")
 
 
-class Part:
-    """Samples `start` .. `stop` - 1 of a dataset, which is a dataset too; what is left out is not decoded."""
+SHARDS = ("*.tfrecord*", "*.array_record*")
 
-    def __init__(self, dataset: "Dataset", start: int, stop: int):
+
+class Part(Dataset):
+    """Samples `start` .. `stop` - 1 of a dataset, which is a dataset too."""
+
+    def __init__(self, dataset: Dataset, start: int, stop: int):
         self.dataset, self.start, self.stop = dataset, start, stop
 
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def __iter__(self) -> Iterator[Sample]:
-        return self.samples()
+    def __getitem__(self, index: int) -> Record:
+        return self.dataset[range(self.start, self.stop)[index]]
 
-    def samples(self, start: int = 0, *, stop: int | None = None) -> Iterator[Sample]:
-        """Samples `start` .. `stop` - 1 of this part."""
-        inside = range(self.start, self.stop)[start:stop]
-        return self.dataset.samples(inside.start, stop=inside.stop)
-
-
-# Iterating yields Samples in a fixed order, decoded one at a time, each time from the beginning, and raises
-# DatasetError or ImageError at one that cannot be read. All know their len(), and `samples(start, stop=)` gives some.
-Dataset = FolderDataset | LmdbDataset | TFRecordDataset | RenderedWords | Part
+    def place(self, name: str) -> str:
+        """As the whole dataset has it."""
+        return self.dataset.place(name)
 
 
-def open_dataset(path: str | os.PathLike) -> Dataset:
+def open_dataset(path: str | os.PathLike, *, strict: bool = True) -> Dataset:
     """The dataset at `path`, its kind told by what is there.
 
     A folder with `labels.tsv` or `gt.txt` (or that file itself): images and a list of labels. A folder with
-    `data.mdb`: an LMDB. A folder of `*.tfrecord*` files, one such file, or a pattern such as `words-*.tfrecord`:
-    TFRecord shards. Raises DatasetError.
+    `data.mdb`: an LMDB. A folder of `*.tfrecord*` or `*.array_record*` files, one such file, or a pattern such as
+    `words-*.tfrecord`: shards. With `strict` what is damaged is an error where it is found on opening; without it what
+    can be read is the dataset, and its `damage` tells of the rest. Raises DatasetError.
     """
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, strict)
     if path.name in LISTS:
-        return FolderDataset(path)
+        return FolderDataset(path, strict=strict)
     files = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]
     if not files:
         raise DatasetError(f"{path}: no such file or folder")
-    return TFRecordDataset(files)
+    return ShardDataset(files, strict=strict)
 
 
-def _open_folder(folder: Path) -> Dataset:
+def _open_folder(folder: Path, strict: bool) -> Dataset:
     for name in LISTS:
         if (folder / name).is_file():
-            return FolderDataset(folder / name)
+            return FolderDataset(folder / name, strict=strict)
     if (folder / "data.mdb").is_file():
         return LmdbDataset(folder)
-    shards = sorted(folder.glob("*.tfrecord*"))
+    shards = sorted(path for pattern in SHARDS for path in folder.glob(pattern) if not path.name.startswith("."))
     if shards:
-        return TFRecordDataset(shards)
+        _refuse_splits(folder, shards)
+        return ShardDataset(shards, strict=strict)
     if not any(folder.iterdir()):
         raise DatasetError(f"{folder}: an empty folder")
-    raise DatasetError(f"{folder}: no dataset: it has none of {', '.join(LISTS)}, data.mdb, *.tfrecord*")
+    raise DatasetError(f"{folder}: no dataset: it has none of {', '.join((*LISTS, 'data.mdb', *SHARDS))}")
+
+
+def _refuse_splits(folder: Path, shards: list[Path]) -> None:
+    """Refuses a folder in which TFDS keeps several splits, which nobody wants to read as one."""
+    names = {re.sub(r"\.(tfrecord|array_record).*", "", path.name) for path in shards}
+    if len(names) > 1 and (folder / "dataset_info.json").is_file():
+        patterns = ", ".join(f"{folder}/{name}.*" for name in sorted(names))
+        raise DatasetError(f"{folder}: it holds several splits; name one: {patterns}")
 
 
 def tenth_start(dataset: Dataset) -> int:

@@ -2,22 +2,21 @@
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-from crnn_jax.data.sample import DatasetError, Sample
-from crnn_jax.images import load_image
+from crnn_jax.data.sample import Dataset, DatasetError, Record
 
 
-class FolderDataset:
+class FolderDataset(Dataset):
     """The images that a list names, one a line, each with its label; UTF-8.
 
     `labels.tsv`, and any list but `gt.txt`: `image path<TAB>label`. `gt.txt` comes in several forms: a line without a
     tab is split at its first comma (ICDAR 2013 and 2015: `word_1.png, "label"`) or space. Paths are relative to the
-    list's folder. The list is read, and its images are looked for, when the dataset is opened. Raises DatasetError.
+    list's folder. The list is read when the dataset is opened, and with `strict` its images are looked for; without it
+    one that is missing is only found out when it is read. Raises DatasetError.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, strict: bool = True):
         self.path = path
         self._entries: list[tuple[str, str]] = []
         for number, line in enumerate(_read_lines(path), start=1):
@@ -27,7 +26,7 @@ class FolderDataset:
             if entry is None:
                 separator = "separator" if path.name == "gt.txt" else "tab"
                 raise DatasetError(f"{path}, line {number}: no {separator} between image and label: {line[:80]!r}")
-            if not os.path.isfile(path.parent / entry[0]):
+            if strict and not os.path.isfile(path.parent / entry[0]):
                 raise DatasetError(f"{path}, line {number}: no such image: {path.parent / entry[0]}")
             self._entries.append(entry)
         if not self._entries:
@@ -36,13 +35,16 @@ class FolderDataset:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __iter__(self) -> Iterator[Sample]:
-        return self.samples()
+    def __getitem__(self, index: int) -> Record:
+        name, label = self._entries[index]
+        try:
+            return Record((self.path.parent / name).read_bytes(), label, name)
+        except OSError as error:
+            raise DatasetError(f"{self.place(name)}: {error.strerror}") from None
 
-    def samples(self, start: int = 0, *, stop: int | None = None) -> Iterator[Sample]:
-        """Samples `start` .. `stop` - 1; no other image is opened."""
-        for name, label in self._entries[start:stop]:
-            yield Sample(load_image(self.path.parent / name), label, name)
+    def place(self, name: str) -> str:
+        """The path of the image."""
+        return str(self.path.parent / name)
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -1,15 +1,16 @@
 """LMDBs in the form of the CRNN and deep-text-recognition-benchmark repositories."""
 
-import contextlib
 import os
-from collections.abc import Iterator
+import weakref
 from pathlib import Path
 
-from crnn_jax.data.sample import DatasetError, Sample
-from crnn_jax.images import load_image
+from crnn_jax.data.sample import Dataset, DatasetError, Record
+
+# LMDB refuses to open a folder twice in one process: datasets on one folder share what is open.
+_opened: "weakref.WeakValueDictionary[tuple[Path, int], _Environment]" = weakref.WeakValueDictionary()
 
 
-class LmdbDataset:
+class LmdbDataset(Dataset):
     """An LMDB folder with the keys `num-samples`, `image-000000001` (an encoded image) and `label-000000001` (UTF-8).
 
     Needs the package lmdb (extra `data`). Raises DatasetError.
@@ -17,8 +18,8 @@ class LmdbDataset:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        with self._open() as get:
-            count = get("num-samples")
+        self._environment: _Environment | None = None
+        count = self._get("num-samples")
         if not count.isdigit():
             raise DatasetError(f"{folder}: num-samples is {count[:20]!r}, not a number")
         self._count = int(count)
@@ -28,41 +29,63 @@ class LmdbDataset:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Sample]:
-        return self.samples()
-
-    def samples(self, start: int = 0, *, stop: int | None = None) -> Iterator[Sample]:
-        """Samples `start` .. `stop` - 1; the keys of no other are looked up."""
-        with self._open() as get:
-            for index in range(1, self._count + 1)[start:stop]:  # keys count from 1
-                name = f"image-{index:09d}"
-                try:
-                    label = get(f"label-{index:09d}").decode()
-                except UnicodeDecodeError:
-                    raise DatasetError(f"{self.folder}, label-{index:09d}: not UTF-8") from None
-                yield Sample(load_image(get(name), name=f"{self.folder}, {name}"), label, name)
-
-    @contextlib.contextmanager
-    def _open(self):
-        """Gives `get(key) -> bytes`. Open only as long as it is read: LMDB refuses to open a folder twice."""
+    def __getitem__(self, index: int) -> Record:
+        number = range(1, self._count + 1)[index]  # keys count from 1
+        name = f"image-{number:09d}"
         try:
-            import lmdb
-        except ImportError as error:
-            raise DatasetError(f"{self.folder}: an LMDB needs the package lmdb: pip install lmdb ({error})") from None
+            label = self._get(f"label-{number:09d}").decode()
+        except UnicodeDecodeError:
+            raise DatasetError(f"{self.folder}, label-{number:09d}: not UTF-8") from None
+        return Record(self._get(name), label, name)
 
-        def get(key: str) -> bytes:
-            value = transaction.get(key.encode())
-            if value is None:
-                raise DatasetError(f"{self.folder}: the key {key} is missing")
-            return value
+    def place(self, name: str) -> str:
+        """The folder and the key."""
+        return f"{self.folder}, {name}"
 
+    def _get(self, key: str) -> bytes:
+        if self._environment is None:
+            self._environment = _open(self.folder)
+        value = self._environment.get(key.encode())
+        if value is None:
+            raise DatasetError(f"{self.folder}: the key {key} is missing")
+        return value
+
+    def __getstate__(self):
+        return self.__dict__ | {"_environment": None}
+
+
+class _Environment:
+    """An open LMDB folder; closed when its last dataset is gone."""
+
+    def __init__(self, folder: Path):
+        import lmdb
+
+        self._lmdb = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
+        # LMDB maps the file into memory, and reading behind the end of one cut short kills the process.
+        needed = (self._lmdb.info()["last_pgno"] + 1) * self._lmdb.stat()["psize"]
+        if os.path.getsize(folder / "data.mdb") < needed:
+            self._lmdb.close()
+            raise DatasetError(f"{folder}/data.mdb: cut short, it should have {needed} bytes")
+
+    def get(self, key: bytes) -> bytes | None:
+        with self._lmdb.begin() as transaction:
+            return transaction.get(key)
+
+    def __del__(self):
+        if hasattr(self, "_lmdb"):
+            self._lmdb.close()
+
+
+def _open(folder: Path) -> _Environment:
+    try:
+        import lmdb
+    except ImportError as error:
+        raise DatasetError(f"{folder}: an LMDB needs the package lmdb: pip install lmdb ({error})") from None
+    key = folder.resolve(), os.getpid()
+    environment = _opened.get(key)
+    if environment is None:
         try:
-            with lmdb.open(str(self.folder), readonly=True, lock=False, readahead=False) as environment:
-                # LMDB maps the file into memory, and reading behind the end of one cut short kills the process.
-                needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-                if os.path.getsize(self.folder / "data.mdb") < needed:
-                    raise DatasetError(f"{self.folder}/data.mdb: cut short, it should have {needed} bytes")
-                with environment.begin() as transaction:
-                    yield get
+            environment = _opened[key] = _Environment(folder)
         except lmdb.Error as error:
-            raise DatasetError(f"{self.folder}: the LMDB cannot be read: {error}") from None
+            raise DatasetError(f"{folder}: the LMDB cannot be read: {error}") from None
+    return environment

@@ -1,6 +1,5 @@
 """Held-out rendered words as a dataset."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -8,14 +7,14 @@ import numpy as np
 
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config
-from crnn_jax.data.sample import Sample
+from crnn_jax.data.sample import Dataset, Record
 from crnn_jax.synth.batch import load_source, synth_batch
 
 SEED = 20_000  # not that of any training or of its evaluation
 BATCH = 64
 
 
-class RenderedWords:
+class RenderedWords(Dataset):
     """Words that training never sees, in the style, size and charset of a config; always the same of one config.
 
     They are rendered when the dataset is made, so that who times the reading does not time the rendering.
@@ -24,19 +23,15 @@ class RenderedWords:
     def __init__(self, config: Config, *, count: int = 2048):
         source, charset = load_source(config), Charset.of(config.model.charset)
         render = jax.jit(partial(synth_batch, batch_size=BATCH, config=config, held_out=True))
-        self._samples: list[Sample] = []
+        self._words: list[Record] = []
         for first in range(0, count, BATCH):
             batch = jax.device_get(render(jax.random.key(SEED), source, first_index=first))
             for image, label in zip(batch.image, batch.label, strict=True):
-                self._samples.append(Sample(np.asarray(image), charset.decode(label), f"word {len(self._samples)}"))
-        del self._samples[count:]
+                self._words.append(Record(np.asarray(image), charset.decode(label), f"word {len(self._words)}"))
+        del self._words[count:]
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._words)
 
-    def __iter__(self) -> Iterator[Sample]:
-        return self.samples()
-
-    def samples(self, start: int = 0, *, stop: int | None = None) -> Iterator[Sample]:
-        """Samples `start` .. `stop` - 1."""
-        return iter(self._samples[start:stop])
+    def __getitem__(self, index: int) -> Record:
+        return self._words[index]

@@ -1,18 +1,61 @@
-"""What a dataset is made of: samples, and the error that names what is wrong with the files."""
+"""What a dataset is made of: records as they stand in the files, samples, decoded; and what all datasets can do."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
+
+from crnn_jax.images import load_image
 
 
 class DatasetError(ValueError):
     """Files that are no dataset: its message is one line that names the file and the line, key or record."""
 
 
-class Sample(NamedTuple):
-    """One labelled image."""
+class Record(NamedTuple):
+    """One labelled image as it is stored."""
 
-    image: UInt8[np.ndarray, "H W"]  # grey, at its own size
+    image: bytes | UInt8[np.ndarray, "H W"]  # an encoded file; rendered words have none, and are arrays
     label: str  # as it stands in the files
     name: str  # of the image within its dataset
+
+
+class Sample(NamedTuple):
+    """One labelled image, decoded."""
+
+    image: UInt8[np.ndarray, "H W"]  # grey, at its own size
+    label: str
+    name: str
+
+
+class Dataset:
+    """Labelled images in a fixed order, any of which can be had by its index.
+
+    A kind of dataset defines `__len__` and `__getitem__`, which gives a Record and raises DatasetError for one that is
+    damaged. It may be read from several threads, and be sent to other processes.
+    """
+
+    damage: tuple[str, ...] = ()  # what was lost when it was opened with strict=False, a line each
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Record:
+        raise NotImplementedError
+
+    def place(self, name: str) -> str:
+        """Where the image of that name is, for messages."""
+        return name
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self.samples()
+
+    def samples(self, start: int = 0, *, stop: int | None = None) -> Iterator[Sample]:
+        """Samples `start` .. `stop` - 1, decoded one at a time; no other is read.
+
+        Raises DatasetError or ImageError at one that cannot be read.
+        """
+        for index in range(len(self))[start:stop]:
+            image, label, name = self[index]
+            yield Sample(load_image(image, name=self.place(name)), label, name)

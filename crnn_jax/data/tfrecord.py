@@ -1,127 +1,112 @@
-"""TFRecord shards of tf.train.Example records, read without TensorFlow."""
+"""TFRecord files: any record by its number, and writing them; without TensorFlow."""
 
-import functools
-import itertools
+import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-from crnn_jax.data.sample import DatasetError, Sample
-from crnn_jax.images import load_image
+import numpy as np
 
-IMAGE = "image/encoded"
-LABELS = ("text/string", "image/transcript")  # the second is ASTER's and its relatives'
+from crnn_jax.data.sample import DatasetError
 
-
-class TFRecordDataset:
-    """Examples with an encoded image in `image/encoded` and its label in `text/string` or `image/transcript`.
-
-    Which of the two, the first record tells. Needs the packages tensorflow-datasets, for the Example message alone, and
-    google-crc32c (extra `data`). Raises DatasetError; messages count records from 0.
-    """
-
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = list(paths)
-        where, features = next(self._examples(), (None, None))
-        if features is None:
-            raise DatasetError(f"{self.paths[0]}: no records")
-        self._label = next((key for key in LABELS if key in features), None)
-        if self._label is None or IMAGE not in features:
-            raise DatasetError(f"{where}: needs {IMAGE} and {' or '.join(LABELS)}, has {', '.join(sorted(features))}")
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Sample]:
-        return self.samples()
-
-    def samples(self, start: int = 0, *, stop: int | None = None) -> Iterator[Sample]:
-        """Samples `start` .. `stop` - 1; of those in front only the lengths are read, of those behind nothing."""
-        count = None if stop is None else max(0, stop - start)
-        for where, features in itertools.islice(self._examples(start), count):
-            image = load_image(_one_value(features, IMAGE, where), name=where)
-            try:
-                label = _one_value(features, self._label, where).decode()
-            except UnicodeDecodeError:
-                raise DatasetError(f"{where}: {self._label} is not UTF-8") from None
-            yield Sample(image, label, where)
-
-    @functools.cached_property
-    def _count(self) -> int:
-        return sum(count_records(path) for path in self.paths)
-
-    def _examples(self, start: int = 0) -> Iterator[tuple[str, Mapping]]:
-        """Every record from number `start` on, over all shards: its place, for messages, and its features."""
-        try:
-            # The message as a ready module: importing it takes in no TensorFlow.
-            from google.protobuf.message import DecodeError
-            from tensorflow_datasets.proto import tf_example_pb2
-        except ImportError as error:
-            raise _needs("tensorflow-datasets", self.paths[0], error) from None
-        for path in self.paths:
-            if start and start >= (count := count_records(path)):
-                start -= count
-                continue
-            for index, record in enumerate(read_records(path, start=start), start):
-                where = f"{path}, record {index}"
-                try:
-                    features = tf_example_pb2.Example.FromString(record).features.feature
-                except DecodeError:
-                    raise DatasetError(f"{where}: not a tf.train.Example") from None
-                yield where, features
-            start = 0
+HEADER = 12  # bytes: the length of the data, and the length's checksum
+FOOTER = 4  # the data's checksum
 
 
-def read_records(path: Path, *, start: int = 0) -> Iterator[bytes]:
-    """The records of a TFRecord file from number `start` on, checksums verified. Raises DatasetError.
+class TFRecordFile:
+    """The records of one file by their numbers, from 0, each checked against its checksum when it is read.
 
     A record is its length (8 bytes), the length's checksum (4), the data, and the data's checksum (4), little-endian
-    (tensorflow/core/lib/io/record_writer.h).
+    (tensorflow/core/lib/io/record_writer.h). Where the records begin is found out when the file is opened, from their
+    lengths alone: 12 bytes of memory a record. Behind a damaged length no record can be found: `damage` tells it, None
+    where the file is whole. Needs the package google-crc32c (extra `data`). Raises DatasetError.
     """
-    for index, (where, file, length) in enumerate(_frames(path)):
-        if index < start:
-            file.seek(length + 4, 1)
-            continue
-        data, checksum = file.read(length), file.read(4)
-        if len(data) + len(checksum) < length + 4:
-            raise DatasetError(f"{where}: cut short")
-        if checksum != _checksum(data, path):
-            raise DatasetError(f"{where}: damaged: its checksum does not match")
-        yield data
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file: int | None = None
+        self._offsets, self._lengths, self.damage = self._index()
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, index: int) -> bytes:
+        length = int(self._lengths[index])
+        content = self._read(length + FOOTER, int(self._offsets[index]))
+        data, checksum = content[:length], content[length:]
+        if len(checksum) < FOOTER:
+            raise DatasetError(f"{self.path}, record {index}: cut short")
+        if checksum != _checksum(data, self.path):
+            raise DatasetError(f"{self.path}, record {index}: damaged: its checksum does not match")
+        return data
+
+    def _index(self) -> tuple[np.ndarray, np.ndarray, str | None]:
+        """Offset and length in bytes of every record's data, and what stopped the search before the end."""
+        try:
+            size = os.stat(self.path).st_size
+        except OSError as error:
+            raise DatasetError(f"{self.path}: {error.strerror}") from None
+        offsets, lengths, position, damage = [], [], 0, None
+        while position < size and damage is None:
+            header = self._read(HEADER, position)
+            length = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER else 0
+            where = f"{self.path}, record {len(offsets)}"
+            if len(header) == HEADER and header[8:] != _checksum(header[:8], self.path):
+                damage = f"{where}: damaged, compressed or no TFRecord: its length's checksum does not match"
+            elif position + HEADER + length + FOOTER > size:
+                damage = f"{where}: cut short"
+            else:
+                offsets.append(position + HEADER)
+                lengths.append(length)
+                position += HEADER + length + FOOTER
+        return np.array(offsets, np.int64), np.array(lengths, np.int32), damage
+
+    def _read(self, count: int, position: int) -> bytes:
+        # By position: threads share the file, and what was read does not count as this process's memory.
+        try:
+            if self._file is None:
+                self._file = os.open(self.path, os.O_RDONLY)
+            return os.pread(self._file, count, position)
+        except OSError as error:
+            raise DatasetError(f"{self.path}: {error.strerror}") from None
+
+    def __getstate__(self):
+        return self.__dict__ | {"_file": None}
+
+    def __del__(self):
+        if getattr(self, "_file", None) is not None:
+            os.close(self._file)
 
 
-def count_records(path: Path) -> int:
-    """How many records a TFRecord file has, from their lengths alone. Raises DatasetError."""
-    size = path.stat().st_size if path.is_file() else 0
-    count = 0
-    for where, file, length in _frames(path):
-        if file.seek(length + 4, 1) > size:
-            raise DatasetError(f"{where}: cut short")
-        count += 1
-    return count
+class TFRecordWriter:
+    """Writes records to a file that has its name only once it is whole: a context manager.
 
-
-def _frames(path: Path) -> Iterator[tuple[str, BinaryIO, int]]:
-    """Every record's place, for messages, the file standing at its data, and the length of the data.
-
-    The caller moves the file on, behind the data's checksum.
+    Until then, and after an error, there is at most `.incomplete-NAME` beside it.
     """
-    try:
-        with open(path, "rb") as file:
-            index = 0
-            while header := file.read(12):
-                where = f"{path}, record {index}"
-                if len(header) < 12:
-                    raise DatasetError(f"{where}: cut short")
-                if header[8:] != _checksum(header[:8], path):
-                    raise DatasetError(
-                        f"{where}: damaged, compressed or no TFRecord: its length's checksum does not match"
-                    )
-                yield where, file, struct.unpack("<Q", header[:8])[0]
-                index += 1
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from None
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._partial = path.with_name(f".incomplete-{path.name}")
+
+    def __enter__(self) -> "TFRecordWriter":
+        self._file = open(self._partial, "wb")  # noqa: SIM115 closed by __exit__
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Appends one record."""
+        length = struct.pack("<Q", len(data))
+        self._file.write(length + _checksum(length, self.path) + data + _checksum(data, self.path))
+
+    def __exit__(self, kind, *_):
+        try:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+        if kind is None:
+            self._partial.replace(self.path)
+        else:
+            self._partial.unlink(missing_ok=True)
 
 
 def _checksum(data: bytes, path: Path) -> bytes:
@@ -129,17 +114,8 @@ def _checksum(data: bytes, path: Path) -> bytes:
     try:
         import google_crc32c  # C: 0.4 us a word image; a table in Python takes a millisecond
     except ImportError as error:
-        raise _needs("google-crc32c", path, error) from None
+        raise DatasetError(
+            f"{path}: TFRecords need the package google-crc32c: pip install google-crc32c ({error})"
+        ) from None
     crc = google_crc32c.value(data)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-def _one_value(features: Mapping, key: str, where: str) -> bytes:
-    values = features[key].bytes_list.value if key in features else []
-    if len(values) != 1:
-        raise DatasetError(f"{where}: {key} has {len(values)} byte strings instead of one")
-    return values[0]
-
-
-def _needs(package: str, path: Path, error: ImportError) -> DatasetError:
-    return DatasetError(f"{path}: TFRecords need the package {package}: pip install {package} ({error})")

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from crnn_jax.calibration import expected_calibration_error, reliability
-from crnn_jax.data.dataset import Dataset
+from crnn_jax.data.sample import Dataset
 from crnn_jax.evaluation import Evaluation, Row, Word
 from crnn_jax.metrics import edit_distance
 from crnn_jax.model import CRNN, count_parameters

@@ -1,0 +1,59 @@
+"""tf.train.Example messages of labelled images, in the schemas that are in circulation; without TensorFlow."""
+
+from collections.abc import Mapping
+
+from crnn_jax.data.sample import DatasetError, Record
+
+IMAGE = "image/encoded"
+LABELS = ("text/string", "image/transcript")  # the first is ours, too; the second is ASTER's and its relatives'
+
+
+def parse_features(message: bytes, where: str) -> Mapping:
+    """The features of a message by their names. Raises DatasetError, which names `where`."""
+    try:
+        # The message as a ready module: importing it takes in no TensorFlow.
+        from google.protobuf.message import DecodeError
+        from tensorflow_datasets.proto import tf_example_pb2
+    except ImportError as error:
+        package = "tensorflow-datasets"
+        raise DatasetError(f"{where}: Examples need the package {package}: pip install {package} ({error})") from None
+    try:
+        return tf_example_pb2.Example.FromString(message).features.feature
+    except DecodeError:
+        raise DatasetError(f"{where}: not a tf.train.Example") from None
+
+
+def label_name(features: Mapping, where: str) -> str:
+    """Which feature holds the label. Raises DatasetError where the message is in no schema known."""
+    label = next((key for key in LABELS if key in features), None)
+    if label is None or IMAGE not in features:
+        raise DatasetError(f"{where}: needs {IMAGE} and {' or '.join(LABELS)}, has {', '.join(sorted(features))}")
+    return label
+
+
+def to_record(message: bytes, label: str, where: str) -> Record:
+    """The labelled image of a message, its label in the feature `label`. Raises DatasetError."""
+    features = parse_features(message, where)
+    image = _one_value(features, IMAGE, where)
+    try:
+        text = _one_value(features, label, where).decode()
+    except UnicodeDecodeError:
+        raise DatasetError(f"{where}: {label} is not UTF-8") from None
+    return Record(image, text, where)
+
+
+def serialise(image: bytes, label: str) -> bytes:
+    """A message with `image/encoded` and `text/string`; equal arguments give equal bytes."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    message = tf_example_pb2.Example()
+    message.features.feature[IMAGE].bytes_list.value.append(image)
+    message.features.feature[LABELS[0]].bytes_list.value.append(label.encode())
+    return message.SerializeToString(deterministic=True)
+
+
+def _one_value(features: Mapping, key: str, where: str) -> bytes:
+    values = features[key].bytes_list.value if key in features else []
+    if len(values) != 1:
+        raise DatasetError(f"{where}: {key} has {len(values)} byte strings instead of one")
+    return values[0]

@@ -1,0 +1,100 @@
+"""Shards of tf.train.Examples, in TFRecord or ArrayRecord files, as one dataset."""
+
+import itertools
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+
+from crnn_jax.data.example import label_name, parse_features, to_record
+from crnn_jax.data.sample import Dataset, DatasetError, Record
+from crnn_jax.data.tfrecord import TFRecordFile
+
+
+class ShardDataset(Dataset):
+    """The labelled images of several files, in their order.
+
+    Examples have an encoded image in `image/encoded` and its label in `text/string` or `image/transcript`: which of the
+    two, the first record tells. Messages count records from 0. With `strict` a shard that is cut short or whose records
+    cannot be found is an error; without it the records in front of the damage count, and `damage` tells of the others.
+    Needs the packages of the extra `data`. Raises DatasetError.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, strict: bool = True):
+        files = [_open(path) for path in paths]
+        damage = [file.damage for file in files if file.damage]
+        if damage and strict:
+            raise DatasetError(damage[0])
+        self.damage = tuple(damage)
+        self._files, self._strict = files, strict
+        self._stops = list(itertools.accumulate(len(file) for file in files))
+        if not self._stops[-1]:
+            raise DatasetError(damage[0] if damage else f"{paths[0]}: no records")
+        self._label = self._find_label()
+
+    def __len__(self) -> int:
+        return self._stops[-1]
+
+    def __getitem__(self, index: int) -> Record:
+        return to_record(*self._message(index, self._label))
+
+    def _message(self, index: int, *rest):
+        shard = bisect_right(self._stops, index)
+        number = index - (self._stops[shard - 1] if shard else 0)
+        file = self._files[shard]
+        return file[number], *rest, f"{file.path}, record {number}"
+
+    def _find_label(self) -> str:
+        # The first record that can be read: a damaged one is no reason to lose the others.
+        for index in range(len(self)):
+            try:
+                message, where = self._message(index)
+            except DatasetError:
+                if self._strict or index == len(self) - 1:
+                    raise
+                continue
+            return label_name(parse_features(message, where), where)
+
+
+class ArrayRecordFile:
+    """The records of one ArrayRecord file by their numbers. Needs the package array-record. Raises DatasetError."""
+
+    damage = None
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._reader = None
+        try:
+            self._count = self._open().num_records()
+        except (ValueError, RuntimeError, IndexError) as error:
+            reason = " ".join(str(error).split())
+            raise DatasetError(f"{path}: the ArrayRecord file cannot be read: {reason}") from None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> bytes:
+        try:
+            [data] = self._open().read([index])
+        except (ValueError, RuntimeError, IndexError) as error:
+            raise DatasetError(f"{self.path}, record {index}: damaged: {' '.join(str(error).split())}") from None
+        return data
+
+    def _open(self):
+        if self._reader is None:
+            try:
+                from array_record.python.array_record_module import ArrayRecordReader
+            except ImportError as error:
+                raise DatasetError(
+                    f"{self.path}: ArrayRecords need the package array-record: pip install array-record ({error})"
+                ) from None
+            if not self.path.is_file() or not self.path.stat().st_size:  # the reader would end the process
+                raise DatasetError(f"{self.path}: {'an empty' if self.path.is_file() else 'no such'} file")
+            self._reader = ArrayRecordReader(str(self.path))
+        return self._reader
+
+    def __getstate__(self):
+        return self.__dict__ | {"_reader": None}
+
+
+def _open(path: Path) -> TFRecordFile | ArrayRecordFile:
+    return ArrayRecordFile(path) if ".array_record" in path.name else TFRecordFile(path)
