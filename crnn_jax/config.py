@@ -107,12 +107,26 @@ class DataConfig(Section):
     held_out_words: int = 1024  # held-out samples in an evaluation
     real: tuple[str, ...] = ()  # datasets of real words; the last tenth of each is never trained on
     share_real: float = 0.0  # of every batch, in quarters: real words, augmented
+    sources: tuple[str, ...] = ()  # datasets of any size that are read from disk; `rendered` stands for rendered words
+    weights: tuple[float, ...] = ()  # how much of a batch each source is, in any unit; empty: all as much
+    augment: bool = False  # warp the words of the sources as those of `real`
+    validation: tuple[str, ...] = ()  # datasets whose words decide which checkpoint is the best
+    min_height: int = 8  # pixels; lower images of the sources are left out
+    max_damaged: float = 0.01  # share of the words read that may prove damaged before the run stops
 
     def _check(self):
         self._at_least(0, "fonts", "share_digits", "share_random", "share_punctuation")
         self._at_least(1, "max_length", "length_bias", "held_out_words")
         self._require(self.share_punctuation <= 1, "share_punctuation", "a share, 0 to 1")
         self._require(self.share_real in (0, 0.25, 0.5, 0.75, 1), "share_real", "0, 0.25, 0.5, 0.75 or 1")
+        self._require(
+            not (self.real and self.sources), "sources", "none with data.real, which is for words that fit the device"
+        )
+        self._require(len(self.weights) in (0, len(self.sources)), "weights", "one for each of data.sources, or none")
+        self._require(min(self.weights, default=1) > 0, "weights", "numbers above 0")
+        self._require(len(set(self.sources)) == len(self.sources), "sources", "each once")
+        self._at_least(1, "min_height")
+        self._fraction("max_damaged")
         self._require((self.share_real > 0) == bool(self.real), "share_real", "above 0 with data.real, and only then")
         both = self.share_digits + self.share_random
         self._require(both <= 1, "share_random", f"at most 1 together with share_digits, not {both:g}")
@@ -156,9 +170,12 @@ class RunConfig(Section):
     checkpoint_every: int = 500
     keep: int = 2  # checkpoints besides the best
     seed: int = 0
+    read_threads: int = 4  # that read data.sources ahead
+    read_processes: int = 0  # besides this one, each with so many threads
 
     def _check(self):
-        self._at_least(1, "batch_size", "steps_per_dispatch", "keep")
+        self._at_least(1, "batch_size", "steps_per_dispatch", "keep", "read_threads")
+        self._at_least(0, "read_processes")
         self._require(0 <= self.seed < 2**32, "seed", "0 to 2**32 - 1")
         for name in ("steps", "log_every", "eval_every", "checkpoint_every"):
             period, dispatch = getattr(self, name), self.steps_per_dispatch

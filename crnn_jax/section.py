@@ -135,6 +135,8 @@ def _parse(name: str, text: str, kind: Kind) -> object:
             return tuple(int(part) for part in text.split(","))
         if kind == tuple[str, ...]:
             return tuple(part for part in text.split(",") if part)
+        if kind == tuple[float, ...]:
+            return tuple(float(part) for part in text.split(",") if part)
         if kind == tuple[float, float]:
             low, high = text.split(",")
             return float(low), float(high)
@@ -148,6 +150,8 @@ def _has_type(value: object, kind: Kind) -> bool:
         return isinstance(value, tuple) and all(_has_type(part, int) for part in value)
     if kind == tuple[str, ...]:
         return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    if kind == tuple[float, ...]:
+        return isinstance(value, tuple) and all(_has_type(part, float) for part in value)
     if kind == tuple[float, float]:
         return isinstance(value, tuple) and len(value) == 2 and all(_has_type(part, float) for part in value)
     if kind is float:  # an int will do; a NaN or an infinity would not survive JSON
@@ -165,6 +169,7 @@ def _describe(kind: Kind) -> str:
         bool: "true or false",
         tuple[int, ...]: "integers, such as 16,32,64",
         tuple[str, ...]: "strings with commas between them",
+        tuple[float, ...]: "numbers, such as 3,1",
         tuple[float, float]: "two numbers, such as 0.5,2",
     }
     return names.get(kind) or f"a {kind.__name__}"

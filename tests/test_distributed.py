@@ -1,5 +1,6 @@
 """Two processes on localhost train together, and end where one process with two devices ends."""
 
+import io
 import os
 import socket
 import subprocess
@@ -9,12 +10,16 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
+from PIL import Image
+from small import write_tfrecords
 
 from crnn_jax.training.checkpoint import load_variables
 
 TOY = Path(__file__).parent / "toy.py"
 ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TOY.parents[1])}
 SGD = ["--set", "optimizer.name=sgd", "optimizer.learning_rate=0.05", "run.steps=8"]
+WORDS = 48  # on disk
 
 
 def start(workdir, *arguments, devices: int) -> subprocess.Popen:
@@ -27,13 +32,24 @@ def start(workdir, *arguments, devices: int) -> subprocess.Popen:
     )
 
 
+def png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(number).integers(0, 256, (32, 40), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def test_two_processes_train_as_one(tmp_path):
+    """On rendered words and on words from disk, of which there are fewer shards than processes."""
+    pytest.importorskip("grain")
+    write_tfrecords(tmp_path / "words.tfrecord", [(png(i), str(i)) for i in range(WORDS)])
+    sources = ["--set", f"data.sources={tmp_path}/words.tfrecord,rendered", "data.weights=1,3"]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     two = [
         start(
             tmp_path / "two",
+            *sources,
             "--coordinator",
             f"localhost:{port}",
             "--num_processes",
@@ -44,7 +60,7 @@ def test_two_processes_train_as_one(tmp_path):
         )
         for i in range(2)
     ]
-    one = start(tmp_path / "one", devices=2)
+    one = start(tmp_path / "one", *sources, devices=2)
     outputs = [process.communicate(timeout=180) for process in (*two, one)]
     assert [process.returncode for process in (*two, one)] == [0, 0, 0], outputs
     assert "held-out rendered words read right" in outputs[0][0]

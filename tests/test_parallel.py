@@ -16,7 +16,7 @@ SOURCE = toy_source(CONFIG)
 SIZE = 32
 
 
-def slices(key, source, first_index):
+def slices(key, source, first_index, streamed=None):
     """A device's share of the words of a batch."""
     return toy_words(key, source, batch_size=SIZE // 8, config=CONFIG, first_index=first_index)
 

@@ -74,8 +74,8 @@ def test_a_batch_is_the_same_on_one_device_and_on_four(config):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(words, "load_source", toy_source)
         patch.setattr(words, "synth_batch", toy_words)
-        loaded, report = words.load_words(config)
-        assert report == "40 real words, 4 of them held out"
+        loaded, reports = words.load_words(config)
+        assert reports == ["40 real words, 4 of them held out"]
 
         def draw(first_index, size):
             return words.train_batch(KEY, loaded, first_index, config=config, size=size)

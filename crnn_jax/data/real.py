@@ -1,7 +1,6 @@
 """Real words for fine-tuning, kept on the device: 10,000 of them are 32 MB, and a step needs nothing of the host."""
 
 from collections import Counter
-from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -14,9 +13,7 @@ from crnn_jax.config import Config
 from crnn_jax.data.augment import augment
 from crnn_jax.data.dataset import open_dataset, tenth_start
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.images import fit_image
-from crnn_jax.metrics import normalise
-from crnn_jax.model import num_frames
+from crnn_jax.data.target import class_ids, fit, unfit
 from crnn_jax.synth.batch import Batch
 from crnn_jax.synth.render import example_keys
 from crnn_jax.synth.style import Style
@@ -43,17 +40,38 @@ def load_real(config: Config) -> tuple[RealWords, RealWords, str]:
         dataset = open_dataset(path)
         tenth = tenth_start(dataset)
         for index, sample in enumerate(dataset):
-            ids = _class_ids(sample.label, charset)
-            reason = _unfit(ids, config)
+            ids = class_ids(sample.label, charset)
+            reason = unfit(ids, config)
             left_out[reason] += 1
             if not reason:
-                parts[index >= tenth].append((_fit(sample.image, config), ids))
+                parts[index >= tenth].append((fit(sample.image, config), ids))
     kept = left_out.pop("", 0)
     if not parts[0] or not parts[1]:
         raise DatasetError(f"{', '.join(config.data.real)}: no words are left to train on, or none in the last tenth")
-    reasons = "".join(f"; {count} left out: {reason}" for reason, count in sorted(left_out.items()))
-    report = f"{kept} real words, {len(parts[1])} of them held out{reasons}"
+    report = f"{kept} real words, {len(parts[1])} of them held out{_reasons(left_out)}"
     return *(_stack(part, config.data.max_length) for part in parts), report
+
+
+def load_validation(config: Config) -> tuple[RealWords, str]:
+    """At most `data.held_out_words` of the words of `data.validation`, and a line on what was kept.
+
+    Of every dataset equally many are looked at, evenly spread over it; the model's limits are those of `load_real`.
+    """
+    charset, kept, left_out = Charset.of(config.model.charset), [], Counter()
+    for path in config.data.validation:
+        dataset = open_dataset(path)
+        most = -(-config.data.held_out_words // len(config.data.validation))
+        for index in np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int)).tolist():
+            [sample] = dataset.samples(index, stop=index + 1)
+            ids = class_ids(sample.label, charset)
+            reason = unfit(ids, config)
+            left_out[reason] += 1
+            if not reason:
+                kept.append((fit(sample.image, config), ids))
+    left_out.pop("", 0)
+    if not kept:
+        raise DatasetError(f"{', '.join(config.data.validation)}: no words are left to validate on")
+    return _stack(kept, config.data.max_length), f"{len(kept)} words to validate on{_reasons(left_out)}"
 
 
 def real_batch(key, words: RealWords, *, batch_size: int, style: Style, first_index=0) -> Batch:
@@ -68,33 +86,8 @@ def real_batch(key, words: RealWords, *, batch_size: int, style: Style, first_in
     return jax.vmap(draw)(example_keys(key, first_index, batch_size))
 
 
-def _class_ids(label: str, charset: Charset) -> list[int] | None:
-    """The class ids of a label, None where it has a letter or digit that the charset lacks."""
-    label = "".join(charset.fold(label).split())
-    known = "".join(c for c in label if c in charset.characters)
-    dropped = "".join(c for c in label if c not in charset.characters)
-    foreign = normalise(dropped, cased=True) or not dropped.isascii()
-    return None if foreign else charset.encode(known)
-
-
-def _unfit(ids: list[int] | None, config: Config) -> str:
-    """Why a word cannot be trained on; empty where it can."""
-    if ids is None:
-        return "characters outside the charset"
-    if not ids:
-        return "no characters"
-    if len(ids) > config.data.max_length:
-        return f"longer than data.max_length = {config.data.max_length}"
-    frames = num_frames(config.model, config.model.width)
-    if len(ids) + sum(a == b for a, b in pairwise(ids)) > frames:  # see `ctc.feasible`
-        return f"too long for {frames} frames"
-    return ""
-
-
-def _fit(image: np.ndarray, config: Config) -> np.ndarray:
-    # One size for all: with fit="pad" longer words are squeezed into the narrowest bucket, as rendered ones are.
-    model = config.model
-    return fit_image(image, height=model.height, width=model.width, fit=model.fit, max_width=model.width)
+def _reasons(left_out: Counter) -> str:
+    return "".join(f"; {count} left out: {reason}" for reason, count in sorted(left_out.items()))
 
 
 def _stack(samples: list[tuple[np.ndarray, list[int]]], slots: int) -> RealWords:

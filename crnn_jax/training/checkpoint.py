@@ -30,12 +30,9 @@ from crnn_jax.training.state import TrainState
 
 # Fields that a resumed run may change: none of them touches what is learnt.
 FREE_FIELDS = {
-    "data.held_out_words",
-    "run.steps_per_dispatch",
-    "run.log_every",
-    "run.eval_every",
-    "run.checkpoint_every",
-    "run.keep",
+    *("data.held_out_words", "data.max_damaged", "data.validation"),
+    *("run.steps_per_dispatch", "run.log_every", "run.eval_every", "run.checkpoint_every", "run.keep"),
+    *("run.read_threads", "run.read_processes"),
 }
 
 

@@ -34,6 +34,7 @@ class Logs:
         self._window: list[dict[str, np.ndarray]] = []  # metrics of the dispatches since the last line
         self._clock: tuple[float, int] | None = None  # when the rate's measurement began, and at which step
         self._rate: float | None = None  # images/s, once measured
+        self._waited: float | None = None  # seconds since the last line that went by with waiting for words from disk
         if not on:
             return
         self._pictures = workdir / "pictures"
@@ -57,6 +58,10 @@ class Logs:
             if self._on:
                 self._write_train(step, window)
 
+    def waited(self, seconds: float) -> None:
+        """Takes the time that the loop waited for words from disk."""
+        self._waited = (self._waited or 0.0) + seconds
+
     def _write_train(self, step: int, window: dict[str, np.ndarray]) -> None:
         began, first = self._clock
         if step > first:
@@ -66,6 +71,10 @@ class Logs:
         values["learning_rate"] = self._schedule(step - 1)
         shown = f"loss {values['loss']:.3f}, accuracy {100 * values['accuracy']:.1f} %"
         left = ""
+        if self._waited is not None:
+            values["input_wait"] = self._waited / len(window["loss"])  # seconds a step
+            shown += f", {1000 * values['input_wait']:.0f} ms a step waiting for words"
+            self._waited = 0.0
         if self._rate is not None:
             values["images_per_second"] = self._rate
             shown = f"{self._rate:.0f} images/s, {shown}"

@@ -3,6 +3,8 @@
 import signal
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,10 @@ import numpy as np
 
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, to_json
+from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.stream import stream
 from crnn_jax.model import build
+from crnn_jax.synth.batch import Batch
 from crnn_jax.training import parallel
 from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables, save_start
 from crnn_jax.training.logs import Logs
@@ -20,7 +25,15 @@ from crnn_jax.training.optimizer import learning_rate, make_optimizer
 from crnn_jax.training.state import TrainState, create_state, variables
 from crnn_jax.training.step import eval_step, mean_metrics, train_step
 from crnn_jax.training.transfer import transfer
-from crnn_jax.training.words import load_words, parts, real_held_out, rendered_held_out, train_batch
+from crnn_jax.training.words import (
+    load_words,
+    open_sources,
+    parts,
+    real_held_out,
+    rendered_held_out,
+    streamed_rows,
+    train_batch,
+)
 
 HELD_OUT_SEED = 90_000  # of the held-out words: the same for every run of one data config
 
@@ -44,6 +57,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
         NonFiniteError: with the number of the step; the last checkpoint is of a step before it.
         CheckpointError: the workdir's checkpoint is cut short or of another run; `init` does not fit the model.
         ConfigError: the devices cannot share the batch equally.
+        DatasetError: real words cannot be read; one that comes up in the middle of the run is raised once it is saved.
     """
     run, workdir = config.run, Path(workdir)
     init_key, run_key = jax.random.split(jax.random.key(run.seed))
@@ -53,11 +67,16 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     tx = make_optimizer(config.optimizer, run.steps)
     state = create_state(init_key, model, tx, config.model)
 
-    # Words: all on the device, where every batch is a function of a key and an index alone.
+    # Words: on the device, where every batch is a function of a key and an index alone, or from disk, where it is one
+    # of the seed and the step.
     size = parallel.per_device(run.batch_size, parts=parts(config))
-    words, report_words = load_words(config)
-    if report_words and parallel.is_main():
-        print(report_words, flush=True)
+    words, reports = load_words(config)
+    sources, weights, kept = open_sources(config, cache=workdir / "sources", processes=run.read_processes or 1)
+    rows = streamed_rows(config, size)
+    if sources:
+        reports += [*kept, f"of every {size} words {rows} are read from disk, {size - rows} rendered"]
+    if reports and parallel.is_main():
+        print("\n".join(reports), flush=True)
 
     # Where a run starts, in order of precedence:
     # 1. its own last checkpoint in the workdir, whose configuration decides: a different one is refused;
@@ -86,14 +105,14 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     )
     make_eval = partial(parallel.make_eval, partial(eval_step, model=model), batch_size=run.batch_size)
     evaluate = make_eval(partial(rendered_held_out, config=config, size=size), total=config.data.held_out_words)
-    if config.data.real:
-        evaluate_real = make_eval(partial(real_held_out, size=size), total=len(words.real_tenth.label))
+    if words.held_out is not None:
+        evaluate_real = make_eval(partial(real_held_out, size=size), total=len(words.held_out.label))
     rectify = jax.jit(partial(model.apply, method="rectify"))
 
     def score(state):
         sums, samples = evaluate(variables(state), words, held_out_key)
         metrics = mean_metrics(sums)
-        if config.data.real:  # then real words decide which checkpoint is the best
+        if words.held_out is not None:  # then real words decide which checkpoint is the best
             beside = {f"rendered_{name}": value for name, value in metrics.items()}
             sums, samples = evaluate_real(variables(state), words, held_out_key)
             metrics = mean_metrics(sums) | beside
@@ -109,17 +128,29 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     pending = None  # metrics of the last dispatch, still on the device
     # A run that was complete already only says its scores once more.
     held_out, samples = score(state) if step == run.steps else ({}, {})
-    interrupted = False
+    interrupted, failure, streamed = False, None, None
+    feed = open_stream(sources, weights, config, rows=rows * jax.local_device_count(), start=step) if sources else None
     with Interrupt() as interrupt, closing(logs), closing(checkpoints):
+        if feed and step < run.steps:
+            streamed = read_dispatch(feed, run.steps_per_dispatch)
         while step < run.steps and not interrupted:
-            state, metrics = dispatch(state, words, run_key)
+            state, metrics = dispatch(state, words, run_key, streamed)
             step += run.steps_per_dispatch
             # Metrics of one dispatch are fetched when the next is on its way: the device does not wait for the host.
             if pending is not None:
                 logs.train(finite(parallel.fetch(pending)))
             pending = metrics
 
-            interrupted = parallel.any_process(interrupt.requested) and step < run.steps
+            # While the device computes, words are read for the next dispatch, and on their way to the device.
+            if feed and step < run.steps:
+                began = time.perf_counter()
+                try:
+                    streamed = read_dispatch(feed, run.steps_per_dispatch)
+                except DatasetError as error:  # nothing is lost: what was learnt is saved first
+                    failure = error
+                logs.waited(time.perf_counter() - began)
+
+            interrupted = parallel.any_process(interrupt.requested or failure is not None) and step < run.steps
             evaluating = not interrupted and (step % run.eval_every == 0 or step == run.steps)
             saving = interrupted or step % run.checkpoint_every == 0 or step == run.steps
             if evaluating or saving:
@@ -133,14 +164,28 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
             if evaluating or saving:
                 logs.restart_clock()
 
+    if failure is not None:
+        raise failure
     if interrupted and parallel.is_main():
         print(f"stopped at step {step} of {run.steps} and saved: the same command goes on from there")
     elif parallel.is_main():
         print(report(samples, Charset.of(config.model.charset)))
-        kind = "real" if config.data.real else "rendered"
+        kind = "rendered" if words.held_out is None else "real"
         print(f"{held_out['word_accuracy']:.1f} % of {held_out['count']:.0f} held-out {kind} words read right")
         print(f"next: python experiments/read.py IMAGE_OR_FOLDER --model {workdir}")
     return held_out | {"step": step}
+
+
+def open_stream(sources, weights, config: Config, *, rows: int, start: int) -> Iterator[Batch]:
+    """This process's rows of the batches from step `start` on."""
+    return stream(
+        sources, weights, config, rows=rows, start=start, process=jax.process_index(), processes=jax.process_count()
+    )
+
+
+def read_dispatch(feed: Iterator[Batch], steps: int) -> Batch:
+    """The batches of `steps` steps from disk, on their way to the devices."""
+    return parallel.place([next(feed) for _ in range(steps)])
 
 
 def with_weights(state: TrainState, init: Path | str, config: Config) -> TrainState:

@@ -21,8 +21,9 @@ from crnn_jax.training.state import TrainState
 
 AXIS = "devices"
 
-# make_batch(key, source, first_index) -> this device's examples, first_index being its first one in the global batch.
-MakeBatch = Callable[[Array, PyTree, Array], Batch]
+# make_batch(key, source, first_index) -> this device's examples, first_index being its first one in the global batch;
+# in training with the option `streamed`: this device's words from disk, None where all of them are on the device.
+MakeBatch = Callable[..., Batch]
 
 
 def initialize(coordinator: str, num_processes: int, process_id: int) -> None:
@@ -79,7 +80,9 @@ def any_process(flag: bool) -> bool:
 
 
 def make_train(step: Callable, make_batch: MakeBatch, *, batch_size: int, length: int) -> Callable:
-    """The compiled `(state, source, run_key) -> (state, metrics[length])`: `length` steps in one dispatch.
+    """The compiled `(state, source, run_key, streamed) -> (state, metrics[length])`: `length` steps in one dispatch.
+
+    `streamed` is what `place` made of the batches from disk, or None.
 
     Args:
         step: `train_step` with model, tx, ema_decay and axis_name bound.
@@ -88,16 +91,33 @@ def make_train(step: Callable, make_batch: MakeBatch, *, batch_size: int, length
         length: steps a dispatch.
     """
 
-    def run(first_index: Array, state: TrainState, source: PyTree, run_key: Array):
-        def body(state, _):
+    def run(first_index: Array, streamed: PyTree, state: TrainState, source: PyTree, run_key: Array):
+        def body(state, streamed):
             # The key of a step is a function of the run's key and the step's number, never carried: a resumed run,
             # and one on other devices, draws the same words.
             batch_key, step_key = jax.random.split(jax.random.fold_in(run_key, state.step))
-            return step(state, make_batch(batch_key, source, first_index), step_key)
+            return step(state, make_batch(batch_key, source, first_index, streamed=streamed), step_key)
 
-        return lax.scan(body, state, length=length)
+        return lax.scan(body, state, streamed, length=length)
 
-    return _spread(run, batch_size, arguments=3, donate=(1,))
+    spread = _spread(run, batch_size, mapped=1, arguments=3, donate=(2,))
+    return lambda state, source, run_key, streamed=None: spread(streamed, state, source, run_key)
+
+
+def place(batches: list[Batch]) -> Batch:
+    """This process's rows of some steps' batches, each device's on that device: `Array[step, row]`, under pmap
+    `Array[device, step, row]`. Returns at once; the copying goes on."""
+    steps = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+    if axis_name() is None:
+        return jax.device_put(steps)
+    devices = jax.local_devices()
+
+    def spread(leaf):
+        parts = np.split(leaf, len(devices), axis=1)
+        mesh = Mesh(np.array(devices), (AXIS,))
+        return jax.device_put(np.stack(parts), NamedSharding(mesh, PartitionSpec(AXIS)))
+
+    return jax.tree.map(spread, steps)
 
 
 def make_eval(step: Callable, make_batch: MakeBatch, *, batch_size: int, total: int) -> Callable:
@@ -131,15 +151,20 @@ def make_eval(step: Callable, make_batch: MakeBatch, *, batch_size: int, total: 
     return evaluate
 
 
-def _spread(run: Callable, batch_size: int, *, arguments: int, donate: tuple[int, ...] = ()) -> Callable:
-    """`run(first_index, *arguments)` on every device, each with the index of its first example in the global batch.
+def _spread(
+    run: Callable, batch_size: int, *, arguments: int, mapped: int = 0, donate: tuple[int, ...] = ()
+) -> Callable:
+    """`run(first_index, *mapped, *arguments)` on every device, each with the index of its first example in the batch.
 
-    Arguments and results are equal on all devices and have no device axis; of results that are not, the first
-    device's is returned.
+    Mapped arguments have an axis of devices. The others, and the results, are equal on all devices and have none; of
+    results that are not equal, the first device's is returned.
     """
     size = per_device(batch_size)
     if axis_name() is None:
         return partial(jax.jit(run, donate_argnums=donate), np.int32(0))
     local = jax.local_device_count()
     first = (jax.process_index() * local + np.arange(local, dtype=np.int32)) * np.int32(size)
-    return partial(jax.pmap(run, AXIS, in_axes=(0, *[None] * arguments), out_axes=None, donate_argnums=donate), first)
+    return partial(
+        jax.pmap(run, AXIS, in_axes=(0, *[0] * mapped, *[None] * arguments), out_axes=None, donate_argnums=donate),
+        first,
+    )

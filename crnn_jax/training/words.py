@@ -1,21 +1,28 @@
 """The words of a run: rendered ones, real ones among them where the config names some, and those held out of both.
 
-Everything is on the device, so that a batch is a pure function of a key, these arrays, and the index of its first
-example: pass `Words` as an argument of jitted code.
+Rendered words, and real ones for fine-tuning, are on the device, so that a batch is a pure function of a key, these
+arrays, and the index of its first example: pass `Words` as an argument of jitted code. Words of `data.sources` come
+from disk, a batch at a time (`stream`).
 """
 
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from crnn_jax.config import Config
-from crnn_jax.data.real import RealWords, load_real, real_batch
+from crnn_jax.config import Config, ConfigError
+from crnn_jax.data.augment import augment
+from crnn_jax.data.real import RealWords, load_real, load_validation, real_batch
+from crnn_jax.data.selection import select
+from crnn_jax.data.stream import WordSource
 from crnn_jax.synth.batch import Batch, Source, load_source, synth_batch
+from crnn_jax.synth.render import example_keys
 
 REAL = 1  # folded into a step's key for its real words
+RENDERED = "rendered"  # among data.sources
 
 
 class Words(NamedTuple):
@@ -23,16 +30,35 @@ class Words(NamedTuple):
 
     source: Source
     real: RealWords | None = None
-    real_tenth: RealWords | None = None  # of every real dataset the last tenth, never trained on
+    held_out: RealWords | None = None  # real words never trained on: data.validation, or the last tenths of data.real
 
 
-def load_words(config: Config) -> tuple[Words, str]:
-    """The words of a config, on the default device, and a line on what was kept of the real ones ("" without any)."""
-    source = load_source(config)
-    if not config.data.real:
-        return Words(source), ""
-    real, tenth, report = load_real(config)
-    return Words(source, real, tenth), report
+def load_words(config: Config) -> tuple[Words, list[str]]:
+    """The words of a config that are kept on the default device, and lines on what was kept of real ones."""
+    source, data = load_source(config), config.data
+    real = held_out = None
+    reports = []
+    if data.real:
+        real, held_out, report = load_real(config)
+        reports.append(report)
+    if data.validation:
+        held_out, report = load_validation(config)
+        reports.append(report)
+    return Words(source, real, held_out), reports
+
+
+def open_sources(config: Config, *, cache: Path, processes: int) -> tuple[list[WordSource], list[float], list[str]]:
+    """The datasets among `data.sources`, their weights, and lines on what of them is kept (see `data.selection`)."""
+    sources, weights, reports = [], [], []
+    for path, weight in zip(config.data.sources, _weights(config), strict=True):
+        if path == RENDERED:
+            continue
+        dataset, selection = select(path, config, cache=cache, processes=processes)
+        sources.append(WordSource(dataset, selection, config, name=path))
+        weights.append(weight)
+        reports.append(selection.report(path))
+        reports += [f"  damaged: {place}" for place in selection.damage]
+    return sources, weights, reports
 
 
 def parts(config: Config) -> int:
@@ -40,25 +66,55 @@ def parts(config: Config) -> int:
     return 4 if 0 < config.data.share_real < 1 else 1
 
 
-def train_batch(key: Array, words: Words, first_index: Array, *, config: Config, size: int) -> Batch:
-    """`size` examples of a global batch, from `first_index` on; `config.data.share_real` of them are real."""
+def streamed_rows(config: Config, size: int) -> int:
+    """How many of a device's `size` examples come from disk; the others are rendered, in fours (see `render`).
+
+    Where there are both, there are at least four of each.
+    """
+    sources = config.data.sources
+    if RENDERED not in sources:
+        return size if sources else 0
+    share = _weights(config)[sources.index(RENDERED)] / sum(_weights(config))
+    fours = round(size * share / 4)
+    if len(sources) > 1:
+        if size < 8:
+            raise ConfigError(f"run.batch_size: {size} words a device cannot be both rendered and read: at least 8")
+        fours = min(max(fours, 1), size // 4 - 1)
+    return size - 4 * fours
+
+
+def train_batch(
+    key: Array, words: Words, first_index: Array, *, streamed: Batch | None = None, config: Config, size: int
+) -> Batch:
+    """`size` examples of a global batch, from `first_index` on: rendered ones, then real or `streamed` ones."""
     render = partial(synth_batch, config=config)
-    quarters = round(4 * config.data.share_real)
-    real_size = size * quarters // 4
-    if real_size == 0:
-        return render(key, words.source, batch_size=size, first_index=first_index)
-    # The two kinds count their examples apart, so that devices that share a batch draw the same words as one does.
-    real = real_batch(
-        jax.random.fold_in(key, REAL),
-        words.real,
-        batch_size=real_size,
-        style=config.data.style,
-        first_index=first_index * quarters // 4,
-    )
-    if real_size == size:
-        return real
-    rendered = render(key, words.source, batch_size=size - real_size, first_index=first_index * (4 - quarters) // 4)
-    return jax.tree.map(lambda *both: jnp.concatenate(both), rendered, real)
+    # The kinds count their examples apart, so that devices that share a batch draw the same words as one does.
+    device = first_index // size
+    if streamed is not None:
+        rows = streamed.image.shape[0]
+        if config.data.augment:
+            keys = example_keys(jax.random.fold_in(key, REAL), device * rows, rows)
+            warp = partial(augment, style=config.data.style)
+            streamed = streamed._replace(image=jax.vmap(warp)(keys, streamed.image))
+        others = streamed
+    else:
+        rows = size * round(4 * config.data.share_real) // 4
+        if rows:
+            others = real_batch(
+                jax.random.fold_in(key, REAL),
+                words.real,
+                batch_size=rows,
+                style=config.data.style,
+                first_index=device * rows,
+            )
+    if rows == size:
+        return others
+    rendered = render(key, words.source, batch_size=size - rows, first_index=device * (size - rows))
+    return jax.tree.map(lambda *both: jnp.concatenate(both), rendered, others) if rows else rendered
+
+
+def _weights(config: Config) -> tuple[float, ...]:
+    return config.data.weights or (1.0,) * len(config.data.sources)
 
 
 def rendered_held_out(key: Array, words: Words, first_index: Array, *, config: Config, size: int) -> Batch:
@@ -67,7 +123,7 @@ def rendered_held_out(key: Array, words: Words, first_index: Array, *, config: C
 
 
 def real_held_out(key: Array, words: Words, first_index: Array, *, size: int) -> Batch:
-    """The real words of the last tenths as they are, in their order; behind the last the first come again."""
-    tenth = words.real_tenth
-    index = (first_index + jnp.arange(size)) % tenth.label.shape[0]
-    return Batch(tenth.image[index], tenth.label[index], tenth.label_length[index])
+    """The held-out real words as they are, in their order; behind the last the first come again."""
+    real = words.held_out
+    index = (first_index + jnp.arange(size)) % real.label.shape[0]
+    return Batch(real.image[index], real.label[index], real.label_length[index])

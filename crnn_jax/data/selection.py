@@ -1,0 +1,133 @@
+"""Which records of a dataset can be trained on, and why the others cannot: found out before the first step."""
+
+import hashlib
+import io
+import json
+import multiprocessing
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+from PIL import Image
+from tqdm import tqdm
+
+from crnn_jax.charset import Charset
+from crnn_jax.config import Config
+from crnn_jax.data.dataset import open_dataset
+from crnn_jax.data.sample import Dataset, DatasetError
+from crnn_jax.data.target import class_ids, unfit
+
+CHUNK = 10_000  # records that are looked at together
+IN_PARALLEL = 100_000  # records from which on other processes are worth their start
+PLACES = 20  # of damage, that are told
+
+
+class Selection(NamedTuple):
+    """What is kept of a dataset."""
+
+    indices: Int64[np.ndarray, " R"]  # of the records that can be trained on
+    left_out: dict[str, int]  # reason: how many others
+    damage: tuple[str, ...]  # the first places of damage
+
+    def report(self, path: str) -> str:
+        """A line: what is kept and why the rest is not."""
+        reasons = "".join(f"; {count} left out: {reason}" for reason, count in sorted(self.left_out.items()))
+        return f"{path}: {len(self.indices)} words{reasons}"
+
+
+def select(path: str, config: Config, *, cache: Path | None = None, processes: int = 1) -> tuple[Dataset, Selection]:
+    """The dataset at `path`, opened for what is left of it, and what of it fits the model, the charset and the frames.
+
+    Every record is read, but its image not decoded: about 40 us each. Lost records are counted only where it is known
+    how many they are; behind a cut in a shard there is no telling.
+
+    Args:
+        path: as `open_dataset` takes it.
+        config: of the run.
+        cache: a folder where the selection is kept, for the next start of the same run on the same files.
+        processes: that share the work where there is enough of it.
+
+    Raises DatasetError where nothing is left.
+    """
+    dataset = open_dataset(path, strict=False)
+    file = cache / f"{_fingerprint(path, dataset, config)}.npz" if cache else None
+    if file and file.is_file():
+        with np.load(file) as saved:
+            left_out = json.loads(str(saved["left_out"]))
+            return dataset, Selection(saved["indices"], left_out, tuple(saved["damage"].tolist()))
+    chunks = [range(start, min(start + CHUNK, len(dataset))) for start in range(0, len(dataset), CHUNK)]
+    look = partial(_look, dataset, config)
+    indices, left_out, damage = [], Counter(), list(dataset.damage)
+    with tqdm(total=len(dataset), desc=f"looking at {path}", unit="word", disable=None, leave=False) as bar:
+        for kept, reasons, places in _mapped(look, chunks, processes if len(dataset) >= IN_PARALLEL else 1):
+            indices.append(kept)
+            left_out.update(reasons)
+            damage += places
+            bar.update(len(kept) + sum(reasons.values()))
+    left_out.update({"the rest of a damaged shard": len(dataset.damage)} if dataset.damage else {})
+    selection = Selection(np.concatenate(indices), dict(left_out), tuple(damage[:PLACES]))
+    if not len(selection.indices):
+        first = f" ({selection.damage[0]})" if selection.damage else ""
+        raise DatasetError(f"{selection.report(path)}: nothing is left to train on{first}")
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial_file = file.with_suffix(".incomplete")
+        with partial_file.open("wb") as stream:
+            left_out = json.dumps(selection.left_out)
+            np.savez(stream, indices=selection.indices, left_out=left_out, damage=np.array(selection.damage, str))
+        partial_file.replace(file)
+    return dataset, selection
+
+
+def _look(dataset: Dataset, config: Config, chunk: range) -> tuple[np.ndarray, Counter, list[str]]:
+    charset = Charset.of(config.model.charset)
+    kept, left_out, damage = [], Counter(), []
+    for index in chunk:
+        try:
+            record = dataset[index]
+            low = _height(record.image) < config.data.min_height
+        except DatasetError as error:
+            reason = "damaged"
+            damage.append(str(error))
+        except OSError as error:  # Pillow's, of what is no image
+            reason = "damaged"
+            damage.append(f"{dataset.place(record.name)}: {' '.join(str(error).split())}")
+        else:
+            reason = f"lower than {config.data.min_height} pixels" if low else ""
+            reason = reason or unfit(class_ids(record.label, charset), config)
+        if reason:
+            left_out[reason] += 1
+        else:
+            kept.append(index)
+    return np.array(kept, np.int64), left_out, damage[:PLACES]
+
+
+def _height(image: bytes | np.ndarray) -> int:
+    if isinstance(image, np.ndarray):
+        return image.shape[0]
+    with Image.open(io.BytesIO(image)) as opened:  # reads the header alone
+        return opened.height
+
+
+def _mapped(look, chunks, processes: int):
+    if processes <= 1:
+        yield from map(look, chunks)
+        return
+    # Spawned: a fork of a process that runs JAX's threads may hang.
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(look, chunks)
+
+
+def _fingerprint(path: str, dataset: Dataset, config: Config) -> str:
+    """Changes with the files and with everything of the configuration that a selection depends on."""
+    place = Path(path)
+    files = sorted(place.iterdir()) if place.is_dir() else sorted(place.parent.glob(place.name))
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    data, model = config.data, config.model
+    fields = [data.max_length, data.min_height, model.charset, model.cnn, model.height, model.width]
+    text = repr((str(place.absolute()), len(dataset), stats, fields))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,144 @@
+"""Words from disk, in the order of a seed, read ahead: a batch is a function of the seed and its number.
+
+Grain shuffles, mixes and reads in parallel. Since all of it is by index, a run that resumes at step k asks for batch k
+and nothing of the order is saved; hosts and devices take rows of the same global batch, whatever their number.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from crnn_jax.charset import Charset
+from crnn_jax.config import Config
+from crnn_jax.data.sample import Dataset, DatasetError
+from crnn_jax.data.selection import Selection
+from crnn_jax.data.target import class_ids, fit
+from crnn_jax.images import ImageError, load_image
+from crnn_jax.synth.batch import Batch
+
+FIRST = 100  # readings before the share of damaged ones is judged
+TOLD = 20  # damaged words that are logged one by one, and then every so many-th
+
+log = logging.getLogger("crnn_jax.data")
+
+
+class WordSource:
+    """The selected words of a dataset, decoded and at the model's size: a random access source of Grain.
+
+    In the place of a word that proves damaged comes the next one that is not; it is counted and logged. Above
+    `data.max_damaged` of the readings a DatasetError ends the run. May be read from several threads; with several
+    processes each counts its own.
+    """
+
+    def __init__(self, dataset: Dataset, selection: Selection, config: Config, *, name: str):
+        self.name = name
+        self._dataset, self._indices, self._config = dataset, selection.indices, config
+        self._charset = Charset.of(config.model.charset)
+        self._read = self._damaged = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __repr__(self) -> str:
+        return f"WordSource({self.name})"
+
+    def __getitem__(self, position: int) -> dict[str, np.ndarray]:
+        for step in range(len(self)):
+            index = int(self._indices[(position + step) % len(self)])
+            try:
+                image, label, name = self._dataset[index]
+                pixels = fit(load_image(image, name=self._dataset.place(name)), self._config)
+            except (DatasetError, ImageError) as error:
+                self._count(error)
+                continue
+            self._count()
+            ids = class_ids(label, self._charset)
+            slots = np.zeros(self._config.data.max_length, np.int32)
+            slots[: len(ids)] = ids
+            return {"image": pixels, "label": slots, "label_length": np.int32(len(ids))}
+        raise DatasetError(f"{self.name}: no word can be read")
+
+    def _count(self, error: Exception | None = None) -> None:
+        with self._lock:
+            self._read += 1
+            self._damaged += error is not None
+            read, damaged, most = self._read, self._damaged, self._config.data.max_damaged
+        if error is not None:
+            if damaged <= TOLD or damaged % TOLD == 0:
+                log.warning("skipped: %s", error)
+            if read >= FIRST and damaged > most * read:
+                raise DatasetError(
+                    f"{self.name}: {damaged} of {read} words read are damaged, more than data.max_damaged = {most:g}; "
+                    f"the last: {error}"
+                )
+
+    def __getstate__(self):
+        return self.__dict__ | {"_lock": None}
+
+    def __setstate__(self, state):
+        self.__dict__ = state | {"_lock": threading.Lock()}
+
+
+def stream(
+    sources: Sequence[WordSource],
+    weights: Sequence[int | float],
+    config: Config,
+    *,
+    rows: int,
+    start: int = 0,
+    process: int = 0,
+    processes: int = 1,
+) -> Iterator[Batch]:
+    """This process's rows of every global batch, without end, as NumPy arrays.
+
+    Args:
+        sources: mixed in a fixed pattern, each reshuffled in every epoch.
+        weights: one a source, in any unit.
+        config: its seed gives the order; `run.read_threads` and `run.read_processes` read ahead.
+        rows: of this process; a global batch has `processes` times as many.
+        start: the number of the first batch.
+        process, processes: this process's number, and how many there are.
+
+    Raises DatasetError while it is read (see WordSource).
+    """
+    grain = _grain()
+    run = config.run
+    shuffled = [
+        grain.MapDataset.source(source).seed(run.seed + i).shuffle().repeat() for i, source in enumerate(sources)
+    ]
+    mixed = grain.MapDataset.mix(shuffled, weights) if len(shuffled) > 1 else shuffled[0]
+    # Runs of `rows` words in turn for each process: together they are the batches of one process.
+    batches = mixed.batch(rows)[process::processes][start:]
+    options = grain.ReadOptions(num_threads=run.read_threads, prefetch_buffer_size=2 * run.read_threads)
+    ahead = batches.to_iter_dataset(options)
+    if run.read_processes:
+        _flags_are_parsed()
+        ahead = ahead.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=run.read_processes))
+    return _batches(ahead)
+
+
+def _batches(ahead) -> Iterator[Batch]:
+    try:
+        for batch in ahead:
+            yield Batch(**batch)
+    except DatasetError as error:
+        raise DatasetError(str(error).splitlines()[0]) from None  # Grain adds lines about its traceback
+
+
+def _grain():
+    try:
+        import grain
+    except ImportError as error:
+        raise DatasetError(f"data.sources needs the package grain: pip install grain ({error})") from None
+    return grain
+
+
+def _flags_are_parsed() -> None:
+    # Grain's worker processes read absl's flags, which is an error in a program that does not use them.
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

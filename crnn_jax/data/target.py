@@ -1,0 +1,45 @@
+"""What training makes of a labelled image: class ids within its slots and frames, pixels at the size of the model."""
+
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import UInt8
+
+from crnn_jax.charset import Charset
+from crnn_jax.config import Config
+from crnn_jax.images import fit_image
+from crnn_jax.metrics import normalise
+from crnn_jax.model import num_frames
+
+
+def class_ids(label: str, charset: Charset) -> list[int] | None:
+    """The class ids of a label, None where it has a letter or digit that the charset lacks.
+
+    It loses its spaces and the punctuation marks that the charset lacks, as the protocol of evaluation has it.
+    """
+    label = "".join(charset.fold(label).split())
+    known = "".join(c for c in label if c in charset.characters)
+    dropped = "".join(c for c in label if c not in charset.characters)
+    foreign = normalise(dropped, cased=True) or not dropped.isascii()
+    return None if foreign else charset.encode(known)
+
+
+def unfit(ids: list[int] | None, config: Config) -> str:
+    """Why a word of these class ids cannot be trained on; empty where it can."""
+    if ids is None:
+        return "characters outside the charset"
+    if not ids:
+        return "no characters"
+    if len(ids) > config.data.max_length:
+        return f"longer than data.max_length = {config.data.max_length}"
+    frames = num_frames(config.model, config.model.width)
+    if len(ids) + sum(a == b for a, b in pairwise(ids)) > frames:  # see `ctc.feasible`
+        return f"too long for {frames} frames"
+    return ""
+
+
+def fit(image: UInt8[np.ndarray, "H W"], config: Config) -> UInt8[np.ndarray, "h w"]:
+    """An image at the size that the model trains at."""
+    # One size for all: with fit="pad" longer words are squeezed into the narrowest bucket, as rendered ones are.
+    model = config.model
+    return fit_image(image, height=model.height, width=model.width, fit=model.fit, max_width=model.width)
