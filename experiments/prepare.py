@@ -15,6 +15,7 @@ inspect prints counts, lengths, characters, sizes and damage; --sheet draws a pa
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -39,7 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
         return args.run(args)
+    except KeyboardInterrupt:
+        print("prepare.py: interrupted; nothing is left half-written", file=sys.stderr)
+        return 130  # as shells have it
     except (DatasetError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
         print(f"prepare.py: {error}", file=sys.stderr)
         return 1
 
@@ -73,7 +79,7 @@ def run_convert(args: argparse.Namespace) -> int:
     datasets = [open_dataset(path, strict=False) for path in args.data]
     result = convert(datasets, args.out, format=args.format, shards=args.shards, name=args.name)
     report = args.out.resolve().with_name(f"{args.out.resolve().name}.report.json")
-    report.write_text(json.dumps({"data": args.data, **result.to_json()}, indent=2, ensure_ascii=False) + "\n")
+    write_json(report, {"data": args.data} | result.to_json())
     if not result.written:
         raise DatasetError(f"{', '.join(args.data)}: nothing is left: {result.damage}; see {report}")
     print(f"{result}{f'; see {report}' if result.damage else ''}")
@@ -84,7 +90,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     """prepare.py inspect."""
     found = survey(open_dataset(args.data, strict=False))
     if args.json:
-        args.json.write_text(json.dumps({"data": args.data, **found.to_json()}, indent=2, ensure_ascii=False) + "\n")
+        write_json(args.json, {"data": args.data} | found.to_json())
     if not found.words:
         raise DatasetError(f"{args.data}: nothing is left: {found.damage}: {found.damage.places[0][1]}")
     print(f"data        {args.data}\n{found}")
@@ -94,8 +100,18 @@ def run_inspect(args: argparse.Namespace) -> int:
             for sample in found.samples
         ]
         images = np.stack([on_white(sample) for sample in found.samples])
-        Image.fromarray(sheet(images, captions, columns=6)).save(args.sheet)
+        Image.fromarray(sheet(images, captions, columns=6)).save(args.sheet, "PNG")
     return 0
+
+
+def write_json(path: Path, table: dict) -> None:
+    """Writes the file, or on a full disk none."""
+    partial = path.with_name(f".incomplete-{path.name}")
+    try:
+        partial.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def on_white(sample: Sample) -> UInt8[np.ndarray, "H W"]:
@@ -107,4 +123,8 @@ def on_white(sample: Sample) -> UInt8[np.ndarray, "H W"]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # whoever reads the output, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -57,7 +57,7 @@ def convert(datasets: Sequence[Dataset], out: Path, *, format: str, shards: int 
     total, began, damage, written, first = sum(map(len, datasets)), time.perf_counter(), Damage(), 0, 0
     if not 1 <= shards <= total:
         raise DatasetError(f"{total} words do not fill {shards} shards")
-    if Path(name).name != name:
+    if not name or Path(name).name != name:
         raise DatasetError(f"{name!r} is no name for shards: it has to be a file's")
     try:
         with (

@@ -14,10 +14,12 @@ from crnn_jax.images import ImageError, load_image
 
 LISTED = 10_000  # places that are remembered one by one; more are only counted
 
-LOST = "rest of a shard lost"
 REASONS = (  # how the messages of the readers end, and what that is called
-    (r": damaged\b", "checksum does not match"),
+    (r": damaged: ", "checksum does not match"),
+    (r": damaged, compressed or no TFRecord: ", "rest of a shard lost"),
     (r": cut short$", "cut short"),
+    (r": (an empty file|the ArrayRecord file cannot be read: .*)$", "shard cannot be read"),
+    (r": no (tab|separator) between image and label: ", "line without a label"),
     (r"\bnot UTF-8$", "label is not UTF-8"),
     (r": empty$", "empty image"),
     (r": not an image of a known format$", "not an image of a known format"),
@@ -45,9 +47,9 @@ class Damage:
         self.counts: Counter[str] = Counter()
         self.places: list[tuple[str, str]] = []  # reason, and the message that names the place
 
-    def add(self, message: str, *, reason: str | None = None) -> None:
+    def add(self, message: str) -> None:
         """Counts one damaged place; its reason follows from the reader's message."""
-        reason = reason or next((name for pattern, name in REASONS if re.search(pattern, message)), "cannot be read")
+        reason = next((name for pattern, name in REASONS if re.search(pattern, message)), "cannot be read")
         self.counts[reason] += 1
         if len(self.places) < LISTED:
             self.places.append((reason, message))
@@ -72,7 +74,7 @@ def whole_records(dataset: Dataset, damage: Damage) -> Iterator[Whole]:
     on a terminal a bar tells how far it is.
     """
     for message in dataset.damage:
-        damage.add(message, reason=LOST)
+        damage.add(message)
     for index in tqdm(range(len(dataset)), unit=" words", disable=None, dynamic_ncols=True):
         try:
             record = dataset[index]

@@ -17,14 +17,17 @@ from crnn_jax.data.writers import image_format
 QUANTILES = (0, 5, 50, 95, 100)  # per cent
 BAR = 40  # characters of the longest bar of a histogram
 PLACES = 3  # of each kind of damage, in the text
-LISTED = 20  # labels and characters, in the text
+FREQUENT = 10  # labels
+LISTED = 100  # characters, in the text
+
+Quantiles = dict[int, int | float]  # per cent: value
 
 
 @dataclass(frozen=True)
 class Survey:
     """What `survey` found in a dataset.
 
-    Quantiles are {per cent: value}; heights and widths are in pixels, aspects are width by height.
+    Heights and widths are in pixels, aspects are width by height.
     """
 
     words: int  # that can be read
@@ -34,11 +37,11 @@ class Survey:
     frequent: dict[str, int]  # the labels that occur most often
     characters: dict[str, int]  # how often each occurs, the most frequent first
     charsets: dict[str, int]  # preset: labels that have no character outside; in lower case where it has no upper case
-    heights: dict[int, float]
-    widths: dict[int, float]
-    aspects: dict[int, float]
+    heights: Quantiles
+    widths: Quantiles
+    aspects: Quantiles
     formats: dict[str, int]  # of the image files
-    image_bytes: dict[int, float]
+    image_bytes: Quantiles
     total_bytes: int  # of all images
     seconds: float
     samples: tuple[Sample, ...] = dataclasses.field(repr=False)  # evenly over the dataset
@@ -98,7 +101,7 @@ def survey(dataset: Dataset, *, samples: int = 96) -> Survey:
         damage=damage,
         lengths=dict(sorted(_tally((len(label), n) for label, n in labels.items()).items())),
         distinct=len(labels),
-        frequent=dict(labels.most_common(LISTED)),
+        frequent=dict(labels.most_common(FREQUENT)),
         characters=dict(characters.most_common()),
         charsets={name: _covered(labels, Charset.of(name)) for name in PRESETS},
         heights=_quantiles(_tally((height, n) for (height, _), n in sizes.items())),
@@ -124,7 +127,7 @@ def _covered(labels: Counter, charset: Charset) -> int:
     return sum(count for label, count in labels.items() if known.issuperset(charset.fold(label)))
 
 
-def _quantiles(counts: Counter) -> dict[int, float]:
+def _quantiles(counts: Counter) -> Quantiles:
     """The smallest value that at least so many per cent of all are no larger than."""
     if not counts:
         return {}
@@ -133,7 +136,7 @@ def _quantiles(counts: Counter) -> dict[int, float]:
     return {percent: values[bisect_left(ends, max(1, percent * ends[-1] / 100))] for percent in QUANTILES}
 
 
-def _quantile_line(quantiles: dict[int, float]) -> str:
+def _quantile_line(quantiles: Quantiles) -> str:
     names = {0: "least", 50: "median", 100: "most"}
     return ", ".join(f"{names.get(percent, f'{percent} %')} {value:g}" for percent, value in quantiles.items())
 
@@ -153,8 +156,9 @@ def _histogram(counts: dict[int, int]) -> list[str]:
 
 
 def _counts(counts: dict[str, int]) -> str:
-    """Such as `E 12, A 9`, ended by `...` where there are more; a character that cannot be seen is escaped."""
+    """Such as `E: 12, A: 9`, ended by `...` where there are more; a character that cannot be seen is escaped."""
     shown = [
-        f"{name if name.isprintable() and not name.isspace() else repr(name)} {count}" for name, count in counts.items()
+        f"{name if name.isprintable() and not name.isspace() else repr(name)}: {count}"
+        for name, count in counts.items()
     ]
     return ", ".join(shown[:LISTED] + ["..."] * (len(shown) > LISTED))

@@ -158,7 +158,7 @@ class _ArrayRecordWriter:
         try:
             method(*arguments)
         except RuntimeError as error:
-            raise OSError(" ".join(str(error).split())) from None
+            raise OSError(" ".join(str(error).partition(";")[0].split())) from None  # what follows is where in the file
 
 
 class LmdbWriter(Writer):
