@@ -1,7 +1,6 @@
 """Writing datasets: TFRecord and ArrayRecord shards, LMDBs, folders of images; a folder that is whole or not there."""
 
 import io
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,9 +12,8 @@ from crnn_jax.data.example import serialise
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.tfrecord import TFRecordWriter
 
-BATCH = 1 << 25  # bytes of images between two commits of an LMDB
+BATCH = 1 << 24  # bytes of images between two commits of an LMDB
 MAP_SIZE = 1 << 28  # bytes that an LMDB may grow to at first; it doubles when they are full
-SLACK = 1.1  # an LMDB file that is larger than this times its content is written once more
 IN_A_FOLDER = 1000  # images
 
 
@@ -162,7 +160,11 @@ class _ArrayRecordWriter:
 
 
 class LmdbWriter(Writer):
-    """An LMDB with `num-samples`, `image-000000001` and `label-000000001`. Needs the package lmdb."""
+    """An LMDB with `num-samples`, `image-000000001` and `label-000000001`. Needs the package lmdb.
+
+    It is written twice. In the order in which records come, images and labels in turn, the pages of the tree are left
+    half full, and free ones are left behind; in the order of the keys pages are full, and neighbours in the file.
+    """
 
     map_size = MAP_SIZE
 
@@ -175,60 +177,63 @@ class LmdbWriter(Writer):
         self._lmdb, self._count = lmdb, 0
         self._batch: list[tuple[bytes, bytes]] = []
         self._bytes = 0  # in the batch
-        self._path = self.folder / "growing.mdb"
-        # Nobody but this process sees it before it is whole, so that neither locks nor syncs on the way are needed.
-        self._environment = lmdb.open(
-            str(self._path), subdir=False, map_size=self.map_size, lock=False, sync=False, metasync=False
-        )
+        self._growing = self._create(self.folder / "growing.mdb", self.map_size)
 
     def write(self, index: int, image: bytes, label: str) -> None:
         """The keys count what is written, without gaps."""
         self._count += 1
-        self._put(f"image-{self._count:09d}", image)
-        self._put(f"label-{self._count:09d}", label.encode())
-        if self._bytes >= BATCH:
-            self._commit()
+        self._put(f"image-{self._count:09d}".encode(), image)
+        self._put(f"label-{self._count:09d}".encode(), label.encode())
+        self._commit_batch(self._growing, least=BATCH)
 
     def close(self) -> None:
-        """Leaves `data.mdb` without the pages that growing has left free in it, or ahead of it."""
-        self._put("num-samples", str(self._count).encode())
-        self._commit()
-        target = self.folder / "data.mdb"
+        """Leaves `data.mdb`, as small as it can be."""
+        self._put(b"num-samples", str(self._count).encode())
+        self._commit_batch(self._growing)
+        size = (self._growing.info()["last_pgno"] + 1) * self._growing.stat()["psize"]
+        ordered = self._create(self.folder / "data.mdb", size)
         try:
-            self._environment.sync(True)
-            stat = self._environment.stat()
-            pages = 2 + stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-            waste = os.path.getsize(self._path) > SLACK * pages * stat["psize"]
-            if waste:
-                self._environment.copy(str(target), compact=True)
+            with self._growing.begin() as transaction:
+                for key, value in transaction.cursor():
+                    self._put(key, value)
+                    self._commit_batch(ordered, least=BATCH, append=True)
+            self._commit_batch(ordered, append=True)
+            ordered.sync(True)
         except self._lmdb.Error as error:
             raise _disk_error(error) from None
-        self._environment.close()
-        if waste:
-            self._path.unlink()
-        else:
-            self._path.rename(target)
+        finally:
+            ordered.close()
+            self._growing.close()
+        (self.folder / "growing.mdb").unlink()
 
     def abandon(self) -> None:
         """See `Writer`."""
-        self._environment.close()
+        self._growing.close()
 
-    def _put(self, key: str, value: bytes) -> None:
-        self._batch.append((key.encode(), value))
+    def _create(self, path: Path, map_size: int):
+        # Nobody but this process sees it before it is whole, so that neither locks nor syncs on the way are needed.
+        return self._lmdb.open(
+            str(path), subdir=False, map_size=map_size, lock=False, sync=False, metasync=False, readahead=False
+        )
+
+    def _put(self, key: bytes, value: bytes) -> None:
+        self._batch.append((key, value))
         self._bytes += len(value)
 
-    def _commit(self) -> None:
+    def _commit_batch(self, environment, *, least: int = 0, append: bool = False) -> None:
+        """Stores the batch if it has `least` bytes, in a map that doubles as often as it must."""
+        if self._bytes < least:
+            return
         while True:
             try:
-                with self._environment.begin(write=True) as transaction:
+                with environment.begin(write=True) as transaction:
                     for key, value in self._batch:
-                        transaction.put(key, value)
+                        transaction.put(key, value, append=append)
+                break
             except self._lmdb.MapFullError:
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+                environment.set_mapsize(2 * environment.info()["map_size"])
             except self._lmdb.Error as error:
                 raise _disk_error(error) from None
-            else:
-                break
         self._batch, self._bytes = [], 0
 
 
