@@ -8,7 +8,7 @@ A PATH is a folder with labels.tsv or gt.txt, an LMDB, or TFRecord or ArrayRecor
 
 convert writes all words of the PATHs, in their order, into the folder DIR, which is there only once it is whole.
 Encoded images are copied byte for byte. What is damaged is left out, counted, and listed in DIR.report.json. --shards
-and --name are those of `NAME.tfrecord-00000-of-00008`. 5,000 words a second on one core.
+and --name are those of `NAME.tfrecord-00000-of-00008`. About 4,000 words a second, on one core.
 
 inspect prints counts, lengths, characters, sizes and damage; --sheet draws a page of words from all over the dataset.
 """

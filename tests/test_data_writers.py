@@ -279,7 +279,7 @@ def test_a_conversion_tells_what_became_of_the_records(words, tmp_path):
     records = [words[0], words[1]._replace(image=words[1].image[:100])]
     result = convert([Words(records)], tmp_path / "out", format="folder")
     table = result.to_json()
-    assert (table["written"], table["skipped"], table["format"]) == (1, 1, "folder")
+    assert (table["written"], table["damage"]["skipped"], table["format"]) == (1, 1, "folder")
     assert table["damage"]["counts"] == {"image does not decode": 1}
     [place] = table["damage"]["places"]
     assert place["message"].startswith("word 1: does not decode: ")

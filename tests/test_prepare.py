@@ -49,7 +49,7 @@ def test_conversion_from_kind_to_kind(words, tmp_path, capsys):
         assert lines[0].startswith(f"{out}: 7 words, ")
         assert lines[0].endswith(f"; skipped 1: 1 missing image; see {out}.report.json") == bool(skipped)
         report = json.loads((tmp_path / f"{format}.report.json").read_text())
-        assert (report["data"], report["written"], report["skipped"]) == ([str(data)], 7, skipped)
+        assert (report["data"], report["written"], report["damage"]["skipped"]) == ([str(data)], 7, skipped)
         places = [{"reason": "missing image", "message": f"{words}/7.png: No such file or directory"}]
         assert report["damage"]["places"] == places[:skipped]
         data, skipped = out, 0

@@ -33,9 +33,9 @@ class Conversion:
         return f"{self.out}: {self.written} words, {rate:.0f} a second{skipped}"
 
     def to_json(self) -> dict:
-        """All of it, with the damage by reason and by place."""
+        """All of it, with the damage counted, by reason and by place."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return fields | {"skipped": len(self.damage), "damage": self.damage.to_json()}
+        return fields | {"damage": {"skipped": len(self.damage)} | self.damage.to_json()}
 
 
 def convert(datasets: Sequence[Dataset], out: Path, *, format: str, shards: int = 1, name: str = "words") -> Conversion:

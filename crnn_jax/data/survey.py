@@ -1,6 +1,7 @@
 """What is in a dataset: words, damage, labels, characters, sizes; and a sample of it to look at."""
 
 import dataclasses
+import textwrap
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -71,7 +72,7 @@ class Survey:
         lines.append(f"formats     {_counts(self.formats)}")
         lines.append(f"total       {self.total_bytes / 1e6:.1f} MB of images")
         lines.append(f"time        {self.seconds:.1f} s, {self.words / max(self.seconds, 1e-9):.0f} words a second")
-        return "\n".join(lines)
+        return "\n".join(_wrap(line) for line in lines)
 
 
 def survey(dataset: Dataset, *, samples: int = 96) -> Survey:
@@ -113,6 +114,12 @@ def survey(dataset: Dataset, *, samples: int = 96) -> Survey:
         seconds=time.perf_counter() - began,
         samples=tuple(sampled),
     )
+
+
+def _wrap(line: str) -> str:
+    if line.startswith(" " * 12):  # a place, which may be a long path to copy
+        return line
+    return textwrap.fill(line, 120, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False)
 
 
 def _tally(pairs) -> Counter:
