@@ -20,6 +20,7 @@ BAR = 40  # characters of the longest bar of a histogram
 PLACES = 3  # of each kind of damage, in the text
 FREQUENT = 10  # labels
 LISTED = 100  # characters, in the text
+TIE = "\N{NO-BREAK SPACE}"  # between a name and its count, until lines are broken
 
 Quantiles = dict[int, int | float]  # per cent: value
 
@@ -119,7 +120,8 @@ def survey(dataset: Dataset, *, samples: int = 96) -> Survey:
 def _wrap(line: str) -> str:
     if line.startswith(" " * 12):  # a place, which may be a long path to copy
         return line
-    return textwrap.fill(line, 120, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False)
+    wrapped = textwrap.fill(line, 120, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False)
+    return wrapped.replace(TIE, " ")
 
 
 def _tally(pairs) -> Counter:
@@ -165,7 +167,7 @@ def _histogram(counts: dict[int, int]) -> list[str]:
 def _counts(counts: dict[str, int]) -> str:
     """Such as `E: 12, A: 9`, ended by `...` where there are more; a character that cannot be seen is escaped."""
     shown = [
-        f"{name if name.isprintable() and not name.isspace() else repr(name)}: {count}"
+        f"{name if name.isprintable() and not name.isspace() else repr(name)}:{TIE}{count}"
         for name, count in counts.items()
     ]
     return ", ".join(shown[:LISTED] + ["..."] * (len(shown) > LISTED))
