@@ -1,5 +1,6 @@
 """A folder of image files with a list of their labels."""
 
+import codecs
 import os
 import re
 from pathlib import Path
@@ -13,24 +14,27 @@ class FolderDataset(Dataset):
     `labels.tsv`, and any list but `gt.txt`: `image path<TAB>label`. `gt.txt` comes in several forms: a line without a
     tab is split at its first comma (ICDAR 2013 and 2015: `word_1.png, "label"`) or space. Paths are relative to the
     list's folder. The list is read when the dataset is opened, and with `strict` its images are looked for; without it
-    one that is missing is only found out when it is read. Raises DatasetError.
+    one that is missing is only found out when it is read, and `damage` tells of the lines that are no entries. Raises
+    DatasetError.
     """
 
     def __init__(self, path: Path, *, strict: bool = True):
         self.path = path
         self._entries: list[tuple[str, str]] = []
+        damage = []
         for number, line in enumerate(_read_lines(path), start=1):
-            if not line.strip():
+            try:
+                entry = _parse(line, path, number, strict)
+            except DatasetError as error:
+                if strict:
+                    raise
+                damage.append(str(error))
                 continue
-            entry = _split_gt(line) if path.name == "gt.txt" else _split_tab(line)
-            if entry is None:
-                separator = "separator" if path.name == "gt.txt" else "tab"
-                raise DatasetError(f"{path}, line {number}: no {separator} between image and label: {line[:80]!r}")
-            if strict and not os.path.isfile(path.parent / entry[0]):
-                raise DatasetError(f"{path}, line {number}: no such image: {path.parent / entry[0]}")
-            self._entries.append(entry)
+            if entry is not None:
+                self._entries.append(entry)
+        self.damage = tuple(damage)
         if not self._entries:
-            raise DatasetError(f"{path}: the list is empty")
+            raise DatasetError(damage[0] if damage else f"{path}: the list is empty")
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -47,16 +51,31 @@ class FolderDataset(Dataset):
         return str(self.path.parent / name)
 
 
-def _read_lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[bytes]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # with or without the byte order mark
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DatasetError(f"{path}, line {line}: not UTF-8") from None
-    # str.splitlines would also split at separators that a label may contain.
-    return [line.removesuffix("\r") for line in text.split("\n")]
+    # splitlines would also split at separators that a label may contain.
+    return [line.removesuffix(b"\r") for line in content.split(b"\n")]
+
+
+def _parse(content: bytes, path: Path, number: int, strict: bool) -> tuple[str, str] | None:
+    """The image and the label of a line, None of an empty one."""
+    where = f"{path}, line {number}"
+    try:
+        line = content.decode()
+    except UnicodeDecodeError:
+        raise DatasetError(f"{where}: not UTF-8") from None
+    if not line.strip():
+        return None
+    entry = _split_gt(line) if path.name == "gt.txt" else _split_tab(line)
+    if entry is None:
+        separator = "separator" if path.name == "gt.txt" else "tab"
+        raise DatasetError(f"{where}: no {separator} between image and label: {line[:80]!r}")
+    if strict and not os.path.isfile(path.parent / entry[0]):
+        raise DatasetError(f"{where}: no such image: {path.parent / entry[0]}")
+    return entry
 
 
 def _split_tab(line: str) -> tuple[str, str] | None:

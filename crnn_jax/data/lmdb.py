@@ -45,7 +45,10 @@ class LmdbDataset(Dataset):
     def _get(self, key: str) -> bytes:
         if self._environment is None:
             self._environment = _open(self.folder)
-        value = self._environment.get(key.encode())
+        try:
+            value = self._environment.get(key.encode())
+        except self._environment.error as error:  # a damaged page: LMDB has no checksums, but looks at some things
+            raise DatasetError(f"{self.folder}: the key {key} cannot be read: {error}") from None
         if value is None:
             raise DatasetError(f"{self.folder}: the key {key} is missing")
         return value
@@ -60,6 +63,7 @@ class _Environment:
     def __init__(self, folder: Path):
         import lmdb
 
+        self.error = lmdb.Error
         self._lmdb = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
         # LMDB maps the file into memory, and reading behind the end of one cut short kills the process.
         needed = (self._lmdb.info()["last_pgno"] + 1) * self._lmdb.stat()["psize"]

@@ -9,6 +9,8 @@ from crnn_jax.data.example import label_name, parse_features, to_record
 from crnn_jax.data.sample import Dataset, DatasetError, Record
 from crnn_jax.data.tfrecord import TFRecordFile
 
+SOUGHT = 1000  # records in which a label is looked for: of files of another kind not all have to be read
+
 
 class ShardDataset(Dataset):
     """The labelled images of several files, in their order.
@@ -20,14 +22,20 @@ class ShardDataset(Dataset):
     """
 
     def __init__(self, paths: Sequence[Path], *, strict: bool = True):
-        files = [_open(path) for path in paths]
-        damage = [file.damage for file in files if file.damage]
-        if damage and strict:
-            raise DatasetError(damage[0])
+        files, damage = [], []
+        for path in paths:
+            try:
+                files.append(_open(path))
+            except DatasetError as error:
+                damage.append(str(error))
+            else:
+                damage += [files[-1].damage] if files[-1].damage else []
+            if damage and strict:
+                raise DatasetError(damage[0])
         self.damage = tuple(damage)
         self._files, self._strict = files, strict
         self._stops = list(itertools.accumulate(len(file) for file in files))
-        if not self._stops[-1]:
+        if not self._stops or not self._stops[-1]:
             raise DatasetError(damage[0] if damage else f"{paths[0]}: no records")
         self._label = self._find_label()
 
@@ -45,14 +53,16 @@ class ShardDataset(Dataset):
 
     def _find_label(self) -> str:
         # The first record that can be read: a damaged one is no reason to lose the others.
-        for index in range(len(self)):
+        errors = []
+        for index in range(min(len(self), SOUGHT)):
             try:
                 message, where = self._message(index)
-            except DatasetError:
-                if self._strict or index == len(self) - 1:
-                    raise
-                continue
-            return label_name(parse_features(message, where), where)
+                return label_name(parse_features(message, where), where)
+            except DatasetError as error:
+                errors.append(error)
+                if self._strict:
+                    break
+        raise errors[0]
 
 
 class ArrayRecordFile:
@@ -65,9 +75,13 @@ class ArrayRecordFile:
         self._reader = None
         try:
             self._count = self._open().num_records()
+        except DatasetError:  # a ValueError, too
+            raise
         except (ValueError, RuntimeError, IndexError) as error:
             reason = " ".join(str(error).split())
             raise DatasetError(f"{path}: the ArrayRecord file cannot be read: {reason}") from None
+        if not self._reader.ok():  # the end, where the file says what it holds
+            raise DatasetError(f"{path}: the ArrayRecord file cannot be read: cut short, or of another kind")
 
     def __len__(self) -> int:
         return self._count
@@ -75,6 +89,8 @@ class ArrayRecordFile:
     def __getitem__(self, index: int) -> bytes:
         try:
             [data] = self._open().read([index])
+        except DatasetError:
+            raise
         except (ValueError, RuntimeError, IndexError) as error:
             raise DatasetError(f"{self.path}, record {index}: damaged: {' '.join(str(error).split())}") from None
         return data

@@ -1,0 +1,94 @@
+"""From datasets of any kind to one of any other: encoded images go over as they are, what is damaged stays behind."""
+
+import dataclasses
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from crnn_jax.data.damage import Damage, whole_records
+from crnn_jax.data.sample import Dataset, DatasetError
+from crnn_jax.data.writers import WRITERS, LabelError, whole_folder
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of the records."""
+
+    out: str
+    format: str
+    written: int
+    seconds: float
+    damage: Damage
+
+    def __str__(self) -> str:
+        """One line."""
+        rate = self.written / max(self.seconds, 1e-9)
+        skipped = f"; skipped {len(self.damage)}: {self.damage}" if self.damage else ""
+        return f"{self.out}: {self.written} words, {rate:.0f} a second{skipped}"
+
+    def to_json(self) -> dict:
+        """All of it, with the damage counted, by reason and by place."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {"damage": {"skipped": len(self.damage)} | self.damage.to_json()}
+
+
+def convert(datasets: Sequence[Dataset], out: Path, *, format: str, shards: int = 1, name: str = "words") -> Conversion:
+    """Writes the labelled images of `datasets`, one behind the other, as a new dataset in the folder `out`.
+
+    Every image is decoded to find out whether it can be, and copied byte for byte; rendered ones become PNG. A record
+    that is damaged is left out. With nothing left nothing is written. A record is in memory at a time, with an LMDB a
+    batch of them.
+
+    Args:
+        datasets: opened with strict=False, to have what is left of damaged ones.
+        out: a folder that is not there yet, or empty; it has its name only once it is whole.
+        format: a key of `WRITERS`.
+        shards: how many, for tfrecord and array_record: runs of equal length, but for the damage.
+        name: what the shards are called.
+
+    Raises DatasetError where the output cannot be written.
+    """
+    total, began, damage, written, first = sum(map(len, datasets)), time.perf_counter(), Damage(), 0, 0
+    if not 1 <= shards <= total:
+        raise DatasetError(f"{total} words do not fill {shards} shards")
+    if not name or Path(name).name != name:
+        raise DatasetError(f"{name!r} is no name for shards: it has to be a file's")
+    try:
+        with (
+            whole_folder(out) as folder,
+            WRITERS[format](folder, name=name, shards=shards, total=total) as writer,
+        ):
+            for dataset in datasets:
+                for index, record, _ in whole_records(dataset, damage):
+                    try:
+                        writer.write(first + index, encoded(record.image), record.label)
+                        written += 1
+                    except LabelError as error:
+                        damage.add(f"{dataset.place(record.name)}: {error}")
+                first += len(dataset)
+            if not written:
+                raise _NothingLeft
+    except _NothingLeft:
+        pass
+    except OSError as error:
+        raise DatasetError(f"{out}: cannot be written: {error.strerror or error}") from None
+    return Conversion(str(out), format, written, time.perf_counter() - began, damage)
+
+
+class _NothingLeft(Exception):
+    """Leaves the folder by its emergency exit."""
+
+
+def encoded(image: bytes | UInt8[np.ndarray, "H W"]) -> bytes:
+    """The image as a file: as it is, or as PNG where it is an array."""
+    if isinstance(image, bytes):
+        return image
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,85 @@
+"""The records of a dataset that are whole, and the account of those that are not."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+from crnn_jax.data.sample import Dataset, DatasetError, Record
+from crnn_jax.images import ImageError, load_image
+
+LISTED = 10_000  # places that are remembered one by one; more are only counted
+
+REASONS = (  # how the messages of the readers end, and what that is called
+    (r": damaged: ", "checksum does not match"),
+    (r": damaged, compressed or no TFRecord: ", "rest of a shard lost"),
+    (r": cut short$", "cut short"),
+    (r": (an empty file|the ArrayRecord file cannot be read: .*)$", "shard cannot be read"),
+    (r": no (tab|separator) between image and label: ", "line without a label"),
+    (r"\bnot UTF-8$", "label is not UTF-8"),
+    (r": empty$", "empty image"),
+    (r": not an image of a known format$", "not an image of a known format"),
+    (r": does not decode: .*$", "image does not decode"),
+    (r": larger than \d+ pixels$", "image is too large"),
+    (r": No such file or directory$", "missing image"),
+    (r": the key \S+ is missing$", "missing key"),
+    (r": (not a tf\.train\.Example|\S+ has \d+ byte strings instead of one)$", "not a labelled image"),
+    (r": the label .* cannot be written$", "label cannot be written"),
+)
+
+
+class Whole(NamedTuple):
+    """A record that can be read."""
+
+    index: int  # in its dataset
+    record: Record
+    grey: UInt8[np.ndarray, "H W"]  # its image, decoded
+
+
+class Damage:
+    """What could not be read: counted by reason, and the first places by name."""
+
+    def __init__(self):
+        self.counts: Counter[str] = Counter()
+        self.places: list[tuple[str, str]] = []  # reason, and the message that names the place
+
+    def add(self, message: str) -> None:
+        """Counts one damaged place; its reason follows from the reader's message."""
+        reason = next((name for pattern, name in REASONS if re.search(pattern, message)), "cannot be read")
+        self.counts[reason] += 1
+        if len(self.places) < LISTED:
+            self.places.append((reason, message))
+
+    def __len__(self) -> int:
+        return self.counts.total()
+
+    def __str__(self) -> str:
+        """Such as `3 empty image, 1 cut short`."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.counts.most_common())
+
+    def to_json(self) -> dict:
+        """`counts` by reason, and `places`: the first ones, with their messages."""
+        places = [{"reason": reason, "message": message} for reason, message in self.places]
+        return {"counts": dict(self.counts.most_common()), "places": places}
+
+
+def whole_records(dataset: Dataset, damage: Damage) -> Iterator[Whole]:
+    """The records that can be read and decoded, in their order; the others go into `damage`.
+
+    Open the dataset with strict=False, else one damaged shard is the end of it. One record is in memory at a time, and
+    on a terminal a bar tells how far it is.
+    """
+    for message in dataset.damage:
+        damage.add(message)
+    for index in tqdm(range(len(dataset)), unit=" words", disable=None, dynamic_ncols=True):
+        try:
+            record = dataset[index]
+            grey = load_image(record.image, name=dataset.place(record.name))
+        except (DatasetError, ImageError) as error:
+            damage.add(str(error))
+            continue
+        yield Whole(index, record, grey)

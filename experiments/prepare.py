@@ -1,0 +1,130 @@
+"""Prepares datasets of labelled words: converts one kind into another, and shows what is in one.
+
+    python experiments/prepare.py convert --data PATH [PATH ...] --out DIR --format tfrecord|array_record|lmdb|folder
+        [--shards N] [--name NAME]
+    python experiments/prepare.py inspect --data PATH [--sheet FILE.png] [--json FILE]
+
+A PATH is a folder with labels.tsv or gt.txt, an LMDB, or TFRecord or ArrayRecord shards.
+
+convert writes all words of the PATHs, in their order, into the folder DIR, which is there only once it is whole.
+Encoded images are copied byte for byte. What is damaged is left out, counted, and listed in DIR.report.json. --shards
+and --name are those of `NAME.tfrecord-00000-of-00008`. About 4,000 words a second, on one core.
+
+inspect prints counts, lengths, characters, sizes and damage; --sheet draws a page of words from all over the dataset.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from crnn_jax.data.conversion import convert
+from crnn_jax.data.dataset import open_dataset
+from crnn_jax.data.sample import DatasetError, Sample
+from crnn_jax.data.survey import survey
+from crnn_jax.data.writers import WRITERS
+from crnn_jax.images import fit_image
+from crnn_jax.training.logs import sheet
+
+CELL = (32, 160)  # pixels of an image on the sheet, height and width
+CAPTION = 26  # characters that go below it
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    args = parse(argv)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("prepare.py: interrupted; nothing is left half-written", file=sys.stderr)
+        return 130  # as shells have it
+    except (DatasetError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        print(f"prepare.py: {error}", file=sys.stderr)
+        return 1
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments of the command; `run` is the function of its subcommand."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("convert", help="from any kinds of datasets to one of any kind")
+    command.add_argument("--data", nargs="+", required=True, metavar="PATH")
+    add_output(command)
+    command.set_defaults(run=run_convert)
+    command = commands.add_parser("inspect", help="what is in a dataset")
+    command.add_argument("--data", required=True, metavar="PATH")
+    command.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw a page of its words there")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write all that was counted there")
+    command.set_defaults(run=run_inspect)
+    return parser.parse_args(argv)
+
+
+def add_output(command: argparse.ArgumentParser) -> None:
+    """The arguments of all subcommands that write a dataset."""
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    command.add_argument("--format", choices=WRITERS, required=True)
+    command.add_argument("--shards", type=int, default=1, metavar="N", help="files of tfrecord and array_record")
+    command.add_argument("--name", default="words", help="what these files are called")
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    """prepare.py convert."""
+    datasets = [open_dataset(path, strict=False) for path in args.data]
+    result = convert(datasets, args.out, format=args.format, shards=args.shards, name=args.name)
+    report = args.out.resolve().with_name(f"{args.out.resolve().name}.report.json")
+    write_json(report, {"data": args.data} | result.to_json())
+    if not result.written:
+        raise DatasetError(f"{', '.join(args.data)}: nothing is left: {result.damage}; see {report}")
+    print(f"{result}{f'; see {report}' if result.damage else ''}")
+    return 0
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    """prepare.py inspect."""
+    found = survey(open_dataset(args.data, strict=False))
+    if args.json:
+        write_json(args.json, {"data": args.data} | found.to_json())
+    if not found.words:
+        raise DatasetError(f"{args.data}: nothing is left: {found.damage}: {found.damage.places[0][1]}")
+    print(f"data        {args.data}\n{found}")
+    if args.sheet:
+        captions = [
+            sample.label.encode("ascii", "backslashreplace").decode()[:CAPTION].replace("\n", " ")
+            for sample in found.samples
+        ]
+        images = np.stack([on_white(sample) for sample in found.samples])
+        Image.fromarray(sheet(images, captions, columns=6)).save(args.sheet, "PNG")
+    return 0
+
+
+def write_json(path: Path, table: dict) -> None:
+    """Writes the file, or on a full disk none."""
+    partial = path.with_name(f".incomplete-{path.name}")
+    try:
+        partial.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def on_white(sample: Sample) -> UInt8[np.ndarray, "H W"]:
+    """The image at the height of a cell, its aspect kept where it fits, with white beside it."""
+    height, width = CELL
+    natural = round(sample.image.shape[1] * height / sample.image.shape[0])
+    scaled = fit_image(sample.image, height=height, width=min(max(natural, 1), width))
+    return np.pad(scaled, ((0, 0), (0, width - scaled.shape[1])), constant_values=255)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # whoever reads the output, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
