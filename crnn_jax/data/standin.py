@@ -1,0 +1,139 @@
+"""A stand-in for Synth90k's archive: rendered words in its layout, to try and to time all that reads it.
+
+As in the original, images are 31 pixels high and as wide as their words, colour JPEGs of 1.6 KB (these are grey), 300
+in a folder, and 81, 9 and 10 % of them are for training, validation and test.
+"""
+
+import io
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image
+from tqdm import tqdm
+
+from crnn_jax.data.mjsynth import COUNTS, LEXICON, LISTS
+from crnn_jax.data.sample import DatasetError
+from crnn_jax.synth.bank import load_bank
+from crnn_jax.synth.render import render
+from crnn_jax.synth.style import MJSYNTH, Style
+from crnn_jax.synth.words import GLYPHS, english_words
+
+HEIGHT = 31  # pixels: of 94 % of the original's images
+CANVASES = ((8, 192), (11, 256), (24, 384))  # letters at most, pixels: a word in a hundred is squeezed, if any
+BATCH = 256
+QUEUE = 4  # batches rendered and not yet written
+PER_FOLDER, PER_LEAF = 7, 300  # folders in a folder, images in one of those
+QUALITY = 80
+
+
+def write_stand_in(
+    folder: str | os.PathLike,
+    *,
+    count: int = 200_000,
+    words: Sequence[str] | None = None,
+    style: Style = MJSYNTH,
+    fonts: int = 0,
+    seed: int = 0,
+) -> dict[str, int]:
+    """Renders `count` words on the device and writes them to `folder`; returns how many each split's list has.
+
+    `words` is the lexicon, lower case, of at most 24 letters and digits; by default the bundled list, and each word of
+    the stand-in is drawn from it and is lower case, upper case or a title. `fonts` is how many of the bundled fonts are
+    used, 0 all. The lists are written last: an interrupted stand-in has none. Raises DatasetError.
+    """
+    folder = Path(folder).absolute()
+    lexicon = list(english_words() if words is None else words)
+    longest = CANVASES[-1][0]
+    for word in lexicon:
+        if not (word.isascii() and word.isalnum() and len(word) <= longest):
+            raise DatasetError(f"{word!r}: expected a word of 1 to {longest} letters and digits")
+    if count < 1 or not lexicon:
+        raise DatasetError(f"{count} images of {len(lexicon)} words: expected at least one of each")
+    rng = np.random.default_rng(seed)
+    indices, cases = rng.integers(len(lexicon), size=count), rng.integers(3, size=count)
+    labels = [
+        (lexicon[i], lexicon[i].upper(), lexicon[i].title())[case] for i, case in zip(indices, cases, strict=True)
+    ]
+    paths = [_path(i, label, int(indices[i])) for i, label in enumerate(labels)]
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise DatasetError(f"{folder}: not an empty folder")
+        for leaf in sorted({path.rpartition("/")[0] for path in paths}):
+            (folder / leaf).mkdir(parents=True, exist_ok=True)
+        _write_images(folder, paths, _render(labels, style, fonts, seed), count)
+        (folder / LEXICON).write_text("\n".join(lexicon) + "\n")
+        return _write_lists(folder, [f"./{path} {index}" for path, index in zip(paths, indices, strict=True)])
+    except OSError as error:
+        raise DatasetError(f"{error.filename or folder}: {error.strerror}") from None
+
+
+def natural_widths(images: UInt8[np.ndarray, "B H W"]) -> Int[np.ndarray, " B"]:
+    """How wide the images were before their last columns were repeated to fill the canvas; at least 1 pixel."""
+    repeated = (images == images[:, :, -1:]).all(1)
+    return images.shape[2] + 1 - np.argmin(np.pad(repeated, ((0, 0), (1, 0)))[:, ::-1], axis=1)
+
+
+def _path(number: int, label: str, index: int) -> str:
+    leaf, place = divmod(number, PER_LEAF)
+    return f"{leaf // PER_FOLDER + 1}/{leaf % PER_FOLDER + 1}/{place + 1}_{label}_{index}.jpg"
+
+
+def _render(labels: list[str], style: Style, fonts: int, seed: int) -> Iterator[tuple[np.ndarray, jax.Array]]:
+    """Batches of images [B, H, W] with the numbers of their words; the device is always one batch ahead."""
+    bank, key = load_bank(fonts), jax.random.key(seed)
+    draw = jax.jit(partial(render, style=style, height=HEIGHT, fit="pad"), static_argnames=("width",))
+    lengths, ahead, shorter = np.array([len(label) for label in labels]), None, 0
+    for longest, width in CANVASES:
+        # Short words on a canvas of their own: rendering costs by the pixel.
+        chosen = np.flatnonzero((lengths > shorter) & (lengths <= longest))
+        shorter = longest
+        for first in range(0, len(chosen), BATCH):
+            numbers = chosen[first : first + BATCH]
+            filled = np.resize(numbers, BATCH)  # the last batch has some words twice: one shape, compiled once
+            rows = [[GLYPHS.index(c) for c in labels[i].ljust(longest, GLYPHS[0])] for i in filled]
+            batch_key = jax.random.fold_in(jax.random.fold_in(key, width), first)
+            batch = draw(batch_key, bank, np.array(rows, np.int32), lengths[filled].astype(np.int32), width=width)
+            if ahead:
+                yield ahead
+            ahead = numbers, batch
+    if ahead:
+        yield ahead
+
+
+def _write_images(folder: Path, paths: list[str], batches, count: int) -> None:
+    # Threads: most of the time is Pillow's encoder and the file system, which both work without the interpreter.
+    bar = tqdm(total=count, desc="render words", unit="image", disable=None, dynamic_ncols=True)
+    with bar, ThreadPoolExecutor() as pool:
+        pending = deque()
+        for numbers, images in batches:
+            pending.append(pool.submit(_write_batch, folder, [paths[i] for i in numbers], np.asarray(images)))
+            while len(pending) > QUEUE or pending and pending[0].done():
+                bar.update(pending.popleft().result())
+        while pending:
+            bar.update(pending.popleft().result())
+
+
+def _write_batch(folder: Path, paths: list[str], images: np.ndarray) -> int:
+    for path, image, width in zip(paths, images, natural_widths(images), strict=False):  # the last one is filled up
+        buffer = io.BytesIO()
+        Image.fromarray(image[:, :width]).convert("RGB").save(buffer, "JPEG", quality=QUALITY)
+        (folder / path).write_bytes(buffer.getvalue())
+    return len(paths)
+
+
+def _write_lists(folder: Path, lines: list[str]) -> dict[str, int]:
+    """Writes the lists with the original's shares; what the roundings leave is the test split's."""
+    sizes, first = {}, 0
+    for split, name in LISTS.items():
+        share = COUNTS[split] / sum(COUNTS.values())
+        last = len(lines) if split == list(LISTS)[-1] else first + round(share * len(lines))
+        (folder / name).write_text("".join(f"{line}\n" for line in lines[first:last]))
+        sizes[split], first = last - first, last
+    return sizes
