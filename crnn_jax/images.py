@@ -81,6 +81,8 @@ def _decode(source: Image.Image | io.BytesIO, name: str) -> UInt8[np.ndarray, "H
             # Pillow warns above its limit and refuses above twice that; an image of a word is never near.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source) as image:
+                # Of a colour JPEG the luma alone, which is what grey is: a third of the decoder's work is left out.
+                image.draft("L", image.size)
                 return _grey(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ImageError(f"{name}: larger than {Image.MAX_IMAGE_PIXELS} pixels") from None

@@ -1,14 +1,22 @@
-"""Prepares datasets of labelled words: converts one kind into another, and shows what is in one.
+"""Prepares datasets of labelled words: Synth90k's archive, any kind into any other; and shows what is in one.
 
+    python experiments/prepare.py synth90k --source FOLDER|TAR.GZ --out DIR [--shards N] [--workers N] [--beam FLAG ...]
     python experiments/prepare.py convert --data PATH [PATH ...] --out DIR --format tfrecord|array_record|lmdb|folder
         [--shards N] [--name NAME]
     python experiments/prepare.py inspect --data PATH [--sheet FILE.png] [--json FILE]
+    python experiments/prepare.py stand-in --out DIR [--count N] [--seed N]
 
 A PATH is a folder with labels.tsv or gt.txt, an LMDB, or TFRecord or ArrayRecord shards.
+
+synth90k writes the three splits as TFRecord shards with TFDS's metadata, from the archive as it is distributed or from
+the folder that it unpacks to. What cannot be taken is left out and listed in DIR/report.json. The same command goes on
+where it was stopped. --beam gives Apache Beam the work, with the flags of its runner: --beam=--runner=DirectRunner.
 
 convert writes all words of the PATHs, in their order, into the folder DIR, which is there only once it is whole.
 Encoded images are copied byte for byte. What is damaged is left out, counted, and listed in DIR.report.json. --shards
 and --name are those of `NAME.tfrecord-00000-of-00008`. About 4,000 words a second, on one core.
+
+stand-in renders words and writes them in the layout of Synth90k's archive, to try all of this without the download.
 
 inspect prints counts, lengths, characters, sizes and damage; --sheet draws a page of words from all over the dataset.
 """
@@ -26,7 +34,9 @@ from PIL import Image
 from crnn_jax.data.conversion import convert
 from crnn_jax.data.dataset import open_dataset
 from crnn_jax.data.sample import DatasetError, Sample
+from crnn_jax.data.standin import write_stand_in
 from crnn_jax.data.survey import survey
+from crnn_jax.data.synth90k import prepare
 from crnn_jax.data.writers import WRITERS
 from crnn_jax.images import fit_image
 from crnn_jax.training.logs import sheet
@@ -41,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.run(args)
     except KeyboardInterrupt:
-        print("prepare.py: interrupted; nothing is left half-written", file=sys.stderr)
+        print("prepare.py: interrupted; nothing is left half-written, and synth90k can go on", file=sys.stderr)
         return 130  # as shells have it
     except (DatasetError, OSError) as error:
         if isinstance(error, BrokenPipeError):
@@ -58,6 +68,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     command.add_argument("--data", nargs="+", required=True, metavar="PATH")
     add_output(command)
     command.set_defaults(run=run_convert)
+    command = commands.add_parser("synth90k", help="Synth90k, or what has its layout, as a TFDS dataset")
+    command.add_argument("--source", type=Path, required=True, metavar="PATH", help="the archive, or its folder")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.add_argument("--shards", type=int, default=64, metavar="N", help="files of the training split")
+    command.add_argument("--workers", type=int, metavar="N", help="processes; one a core unless given")
+    command.add_argument(
+        "--beam", action="append", metavar="FLAG", help="a flag of Apache Beam's runner; several times"
+    )
+    command.set_defaults(run=run_synth90k)
+    command = commands.add_parser("stand-in", help="rendered words in the layout of Synth90k's archive")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    command.add_argument("--count", type=int, default=200_000, metavar="N", help="words")
+    command.add_argument("--seed", type=int, default=0, metavar="N")
+    command.set_defaults(run=run_stand_in)
     command = commands.add_parser("inspect", help="what is in a dataset")
     command.add_argument("--data", required=True, metavar="PATH")
     command.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw a page of its words there")
@@ -83,6 +107,21 @@ def run_convert(args: argparse.Namespace) -> int:
     if not result.written:
         raise DatasetError(f"{', '.join(args.data)}: nothing is left: {result.damage}; see {report}")
     print(f"{result}{f'; see {report}' if result.damage else ''}")
+    return 0
+
+
+def run_synth90k(args: argparse.Namespace) -> int:
+    """prepare.py synth90k."""
+    report = prepare(args.source, args.out, shards=args.shards, workers=args.workers, beam_options=args.beam)
+    print("\n".join(report.lines()))
+    print(f"next: python experiments/prepare.py inspect --data '{args.out}/synth90k-train.*'")
+    return 0
+
+
+def run_stand_in(args: argparse.Namespace) -> int:
+    """prepare.py stand-in."""
+    sizes = write_stand_in(args.out, count=args.count, seed=args.seed)
+    print(f"{args.out}: " + ", ".join(f"{count} words for {split}" for split, count in sizes.items()))
     return 0
 
 

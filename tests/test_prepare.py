@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from original import write_original
 from PIL import Image
 from small import EXPERIMENTS, load_script, noise_images, write_lmdb
 
@@ -171,5 +172,35 @@ def test_interrupted_it_leaves_nothing(words, tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "prepare.py: interrupted; nothing is left half-written\n")
+    assert (process.returncode, err) == (
+        130,
+        "prepare.py: interrupted; nothing is left half-written, and synth90k can go on\n",
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["words"]
+
+
+def test_synth90k_is_prepared_and_its_splits_are_datasets(tmp_path, capsys):
+    pytest.importorskip("tensorflow_datasets")
+    source, out = tmp_path / "90kDICT32px", tmp_path / "out"
+    write_original(source)
+    arguments = ["synth90k", "--source", source, "--out", out, "--shards", "2", "--workers", "1"]
+    code, lines, err = run(capsys, *arguments)
+    assert (code, err) == (0, [])
+    disagree = "3 label and lexicon disagree"
+    assert lines[0] == (
+        f"train: 30 of 36 images; dropped: 1 empty, {disagree}, 1 missing, 1 unreadable, the original lists 7,224,612"
+    )
+    code, shown, _ = run(capsys, "inspect", "--data", f"{out}/synth90k-train.*")
+    assert code == 0 and "words       30, 0 damaged" in shown
+    assert run(capsys, *arguments) == (code, lines, err), "again it only says the same"
+    code, _, err = run(capsys, "inspect", "--data", out)
+    assert code == 1 and "it holds several splits; name one: " in err[0] and f"{out}/synth90k-train.*" in err[0]
+    code, _, err = run(capsys, "synth90k", "--source", tmp_path / "none", "--out", tmp_path / "o")
+    assert code == 1 and len(err) == 1 and "No such file" in err[0]
+
+
+def test_a_stand_in_says_how_many_words_it_has(tmp_path, capsys, monkeypatch):
+    script = load_script("prepare")
+    monkeypatch.setattr(script, "write_stand_in", lambda folder, **options: {"train": options["count"], "test": 1})
+    assert script.main(["stand-in", "--out", str(tmp_path / "x"), "--count", "5"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/x: 5 words for train, 1 words for test\n"

@@ -101,12 +101,12 @@ class TFRecordWriter:
             if kind is None:
                 self._file.flush()
                 os.fsync(self._file.fileno())
+                self._partial.replace(self.path)
         finally:
-            self._file.close()
-        if kind is None:
-            self._partial.replace(self.path)
-        else:
-            self._partial.unlink(missing_ok=True)
+            try:
+                self._file.close()  # what a full disk refused, it refuses once more
+            finally:
+                self._partial.unlink(missing_ok=True)
 
 
 def _checksum(data: bytes, path: Path) -> bytes:
