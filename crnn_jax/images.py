@@ -5,7 +5,6 @@ Images stay uint8 until they are on the device; the model itself takes them to -
 
 import io
 import os
-import warnings
 from pathlib import Path
 
 import jax
@@ -77,13 +76,14 @@ def _decode(source: Image.Image | io.BytesIO, name: str) -> UInt8[np.ndarray, "H
     try:
         if isinstance(source, Image.Image):
             return _grey(source)
-        with warnings.catch_warnings():
-            # Pillow warns above its limit and refuses above twice that; an image of a word is never near.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                # Of a colour JPEG the luma alone, which is what grey is: a third of the decoder's work is left out.
-                image.draft("L", image.size)
-                return _grey(image)
+        with Image.open(source) as image:
+            # Pillow warns above its limit and refuses above twice that; an image of a word is never near. (Turning the
+            # warning into an error instead is nothing for several threads: filters are the process's.)
+            if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError
+            # Of a colour JPEG the luma alone, which is what grey is: a third of the decoder's work is left out.
+            image.draft("L", image.size)
+            return _grey(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ImageError(f"{name}: larger than {Image.MAX_IMAGE_PIXELS} pixels") from None
     except UnidentifiedImageError:
@@ -108,7 +108,7 @@ def _grey(image: Image.Image) -> UInt8[np.ndarray, "H W"]:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     if image.mode not in ("1", "L"):
         image = image.convert("RGB")  # not every mode converts to L directly
-    return np.array(image.convert("L"))
+    return np.array(image if image.mode == "L" else image.convert("L"))
 
 
 def _to_8_bits(values: np.ndarray, tops: list[int]) -> UInt8[np.ndarray, "H W"]:

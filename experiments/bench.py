@@ -2,22 +2,36 @@
 
     python experiments/bench.py render [--styles mjsynth photo ...]      (on one core: taskset -c 0 python ...)
     python experiments/bench.py step [--config NAME] [--set a.b=VALUE ...]
+    python experiments/bench.py data --data PATH [--words N]                (the peer: pip install tensorflow-cpu)
 
 render: words a second of rendering alone, a row a style. step: images a second of training steps that render their own
-words, and of the same steps on words that are there already, which shows what rendering costs.
+words, and of the same steps on words that are there already, which shows what rendering costs. data: words a second
+that training reads from disk, shuffled, decoded, at the model's size and in batches, from N words of PATH in every kind
+of dataset, with a thread a core and with a process a core; and by a tf.data pipeline that does the same work from the
+same TFRecords.
 """
 
 import argparse
+import os
 import statistics
 import sys
+import tempfile
 import time
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 
 import jax
 from results import cpus
 from train import load_config
 
 from crnn_jax.config import Config, ConfigError, override
+from crnn_jax.data.conversion import convert
+from crnn_jax.data.dataset import Part, open_dataset
+from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.selection import select
+from crnn_jax.data.stream import WordSource, stream
+from crnn_jax.data.writers import WRITERS
 from crnn_jax.model import build
 from crnn_jax.synth.batch import load_source, synth_batch
 from crnn_jax.training.optimizer import make_optimizer
@@ -25,24 +39,32 @@ from crnn_jax.training.state import create_state
 from crnn_jax.training.step import train_step
 
 ROUNDS = 7  # measured in turn; the median counts
+# To read ahead on as many cores as there are.
+WAYS = {"threads": ["run.read_threads={}"], "processes": ["run.read_threads=1", "run.read_processes={}"]}
 SECONDS = 0.5  # about, of one round of one row
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("render", "step"))
+    parser.add_argument("what", choices=("render", "step", "data"))
+    parser.add_argument("--data", metavar="PATH", help="a dataset to take the words from")
+    parser.add_argument("--words", type=int, default=50_000, metavar="N", help="as many of it")
     parser.add_argument("--styles", nargs="+", default=["plain", "mjsynth", "photo"], metavar="NAME")
     parser.add_argument("--config", default="tiny", metavar="NAME", help="a file of experiments/configs/")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
     args = parser.parse_args(argv)
+    if (args.what == "data") != bool(args.data):
+        parser.error("--data goes with `data`")
     try:
         config = override(load_config(args.config), args.set)
-        if args.what == "render":
+        if args.what == "data":
+            rates = data_rates(config, args.data, words=args.words)
+        elif args.what == "render":
             rates = render_rates({name: override(config, [f"data.style={name}"]) for name in args.styles})
         else:
             rates = step_rates(config)
-    except ConfigError as error:
+    except (ConfigError, DatasetError, OSError) as error:
         print(f"bench.py: {error}", file=sys.stderr)
         return 1
     print(f"{jax.devices()[0].device_kind}, {cpus()} CPU cores, batch {config.run.batch_size}")
@@ -76,6 +98,68 @@ def step_rates(config: Config) -> dict[str, float]:
         "rendering alone": partial(jax.jit(draw), key, source),
     }
     return measure(calls, images=config.run.batch_size)
+
+
+def data_rates(config: Config, path: str, *, words: int) -> dict[str, float]:
+    """Images a second of reading: a row a kind of dataset and a way to read it, and tf.data's where it is installed."""
+    cores, size = cpus(), config.run.batch_size
+    whole = open_dataset(path, strict=False)
+    part = Part(whole, 0, min(words, len(whole)))
+    with tempfile.TemporaryDirectory() as folder:
+        calls = {}
+        for kind in WRITERS:
+            place = Path(folder, kind)
+            convert([part], place, format=kind, shards=min(8, len(part)))
+            dataset, selection = select(str(place), config)
+            source = WordSource(dataset, selection, config, name=kind)
+            for way, changes in WAYS.items():
+                there = override(config, [change.format(cores) for change in changes])
+                calls[f"{kind}, {cores} {way}"] = partial(next, stream([source], [1], there, rows=size))
+        if find_spec("tensorflow"):
+            files = sorted(map(str, Path(folder, "tfrecord").iterdir()))
+            calls[f"tf.data, {cores} threads"] = partial(next, tf_data(files, config, threads=cores))
+        return {name: size * rate for name, rate in call_rates(calls).items()}
+
+
+def call_rates(calls: dict) -> dict[str, float]:
+    """Calls a second of what works ahead between the calls, in turn: the median over ROUNDS rounds of 6 SECONDS.
+
+    The first SECONDS of a round use up what was done ahead, and are not counted.
+    """
+    rates = {name: [] for name in calls}
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            for duration in (SECONDS, 5 * SECONDS):
+                begin, count = time.perf_counter(), 0
+                while time.perf_counter() < begin + duration or not count:
+                    call()
+                    count += 1
+                rate = count / (time.perf_counter() - begin)
+            rates[name].append(rate)
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def tf_data(files: list[str], config: Config, *, threads: int):
+    """The peer: batches of the same shards as tf.data has them, with a shuffle of 10,000 words instead of all."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    size = config.model.height, config.model.width
+    features = {
+        "image/encoded": tf.io.FixedLenFeature([], tf.string),
+        "text/string": tf.io.FixedLenFeature([], tf.string),
+    }
+
+    def decode(record):
+        example = tf.io.parse_single_example(record, features)
+        image = tf.io.decode_jpeg(example["image/encoded"], channels=1)
+        image = tf.image.resize(image, size, method="bicubic", antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8), example["text/string"]
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads
+    words = tf.data.TFRecordDataset(files).shuffle(10_000).repeat().map(decode, num_parallel_calls=threads)
+    return words.batch(config.run.batch_size).prefetch(4).with_options(options).as_numpy_iterator()
 
 
 def measure(calls: dict, *, images: int) -> dict[str, float]:

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from small import EXPERIMENTS, load_script
+from PIL import Image
+from small import EXPERIMENTS, load_script, noise_images
 
 
 @pytest.fixture
@@ -29,6 +30,22 @@ def test_a_rate_for_every_row(bench, arguments, names, monkeypatch, capsys):
     assert "batch 8" in head
     rates = {row[:24].strip(): int(row[24:].split()[0].replace(",", "")) for row in rows}
     assert list(rates) == names and min(rates.values()) > 0
+
+
+def test_a_rate_for_every_kind_of_dataset(bench, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("grain")
+    monkeypatch.setattr(bench, "ROUNDS", 1)
+    monkeypatch.setattr(bench, "SECONDS", 0.0)
+    for i, image in enumerate(noise_images(20)):
+        Image.fromarray(image).save(tmp_path / f"{i}.jpg")
+    (tmp_path / "labels.tsv").write_text("".join(f"{i}.jpg\tword{i}\n" for i in range(20)))
+    monkeypatch.setattr(bench, "WAYS", {"threads": bench.WAYS["threads"]})  # processes take seconds to start
+    assert bench.main(["data", "--data", str(tmp_path), "--words", "16", "--set", "run.batch_size=8"]) == 0
+    _, *rows = capsys.readouterr().out.splitlines()
+    rates = {row[:24].split(",")[0]: int(row[24:].split()[0].replace(",", "")) for row in rows}
+    assert list(rates)[:4] == ["tfrecord", "array_record", "lmdb", "folder"] and min(rates.values()) > 0
+    assert bench.main(["data", "--data", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err == f"bench.py: {tmp_path}/none: no such file or folder\n"
 
 
 def test_an_unknown_style_is_told_in_one_line(bench, capsys):
