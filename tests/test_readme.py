@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from original import write_original
 from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +43,11 @@ def test_one_line_installs_and_trains_and_one_runs_the_tests():
 
 @pytest.mark.parametrize("command", SCRIPTS, ids=lambda command: command.split()[0])
 def test_the_commands_run(command, photos, tmp_path):
-    script, *arguments = shlex.split(command.replace("PHOTO_OR_FOLDER", str(photos)).replace("FOLDER ...", str(photos)))
+    if "ARCHIVE" in command:
+        write_original(tmp_path / "original")
+    for name, path in {"PHOTO_OR_FOLDER": photos, "FOLDER": photos, "ARCHIVE": tmp_path / "original"}.items():
+        command = command.replace(f"{name} ...", name).replace(name, str(path))
+    script, *arguments = shlex.split(command)
     if script.endswith("train.py"):
         arguments += ["--set", *SHORT]
     process = subprocess.run(
