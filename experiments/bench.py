@@ -40,7 +40,7 @@ from crnn_jax.training.step import train_step
 
 ROUNDS = 7  # measured in turn; the median counts
 # To read ahead on as many cores as there are.
-WAYS = {"threads": ["run.read_threads={}"], "processes": ["run.read_threads=1", "run.read_processes={}"]}
+WAYS = {"threads": ["run.read_threads={}"], "processes": ["run.read_processes={}"]}
 SECONDS = 0.5  # about, of one round of one row
 
 
@@ -106,7 +106,7 @@ def data_rates(config: Config, path: str, *, words: int) -> dict[str, float]:
     whole = open_dataset(path, strict=False)
     part = Part(whole, 0, min(words, len(whole)))
     with tempfile.TemporaryDirectory() as folder:
-        calls = {}
+        calls, streams = {}, []
         for kind in WRITERS:
             place = Path(folder, kind)
             convert([part], place, format=kind, shards=min(8, len(part)))
@@ -114,11 +114,15 @@ def data_rates(config: Config, path: str, *, words: int) -> dict[str, float]:
             source = WordSource(dataset, selection, config, name=kind)
             for way, changes in WAYS.items():
                 there = override(config, [change.format(cores) for change in changes])
-                calls[f"{kind}, {cores} {way}"] = partial(next, stream([source], [1], there, rows=size))
+                streams.append(stream([source], [1], there, rows=size))
+                calls[f"{kind}, {cores} {way}"] = partial(next, streams[-1])
         if find_spec("tensorflow"):
             files = sorted(map(str, Path(folder, "tfrecord").iterdir()))
             calls[f"tf.data, {cores} threads"] = partial(next, tf_data(files, config, threads=cores))
-        return {name: size * rate for name, rate in call_rates(calls).items()}
+        rates = {name: size * rate for name, rate in call_rates(calls).items()}
+        for opened in streams:
+            opened.close()
+        return rates
 
 
 def call_rates(calls: dict) -> dict[str, float]:

@@ -92,7 +92,7 @@ def stream(
     process: int = 0,
     processes: int = 1,
 ) -> Iterator[Batch]:
-    """This process's rows of every global batch, without end, as NumPy arrays.
+    """This process's rows of every global batch, without end, as NumPy arrays; a generator, to be closed in the end.
 
     Args:
         sources: mixed in a fixed pattern, each reshuffled in every epoch.
@@ -112,20 +112,23 @@ def stream(
     mixed = grain.MapDataset.mix(shuffled, weights) if len(shuffled) > 1 else shuffled[0]
     # Runs of `rows` words in turn for each process: together they are the batches of one process.
     batches = mixed.batch(rows)[process::processes][start:]
-    options = grain.ReadOptions(num_threads=run.read_threads, prefetch_buffer_size=2 * run.read_threads)
-    ahead = batches.to_iter_dataset(options)
+    ahead = max(2 * run.steps_per_dispatch, run.read_threads)  # batches, of each process
+    options = grain.ReadOptions(num_threads=run.read_threads, prefetch_buffer_size=ahead)
+    read = batches.to_iter_dataset(options)
     if run.read_processes:
         _flags_are_parsed()
-        ahead = ahead.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=run.read_processes))
-    return _batches(ahead)
+        read = read.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=run.read_processes))
+    return _batches(iter(read))
 
 
-def _batches(ahead) -> Iterator[Batch]:
+def _batches(read) -> Iterator[Batch]:
     try:
-        for batch in ahead:
+        for batch in read:
             yield Batch(**batch)
     except DatasetError as error:
         raise DatasetError(str(error).splitlines()[0]) from None  # Grain adds lines about its traceback
+    finally:
+        read.close()  # its threads and processes
 
 
 def _grain():

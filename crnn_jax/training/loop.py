@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     held_out, samples = score(state) if step == run.steps else ({}, {})
     interrupted, failure, streamed = False, None, None
     feed = open_stream(sources, weights, config, rows=rows * jax.local_device_count(), start=step) if sources else None
-    with Interrupt() as interrupt, closing(logs), closing(checkpoints):
+    with Interrupt() as interrupt, closing(logs), closing(checkpoints), closing(feed) if feed else nullcontext():
         if feed and step < run.steps:
             streamed = read_dispatch(feed, run.steps_per_dispatch)
         while step < run.steps and not interrupted:
