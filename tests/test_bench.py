@@ -21,7 +21,7 @@ def bench(monkeypatch):
         (["step"], ["step with rendering", "step on ready words", "rendering alone"]),
     ],
 )
-def test_a_rate_for_every_row(bench, arguments, names, monkeypatch, capsys):
+def test_a_rate_for_every_row(bench, arguments, names, monkeypatch, capsys, quick_compilation):
     monkeypatch.setattr(bench, "ROUNDS", 1)
     monkeypatch.setattr(bench, "SECONDS", 0.0)
     small = ["run.batch_size=8", "data.fonts=2", "data.style=plain"]

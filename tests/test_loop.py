@@ -25,14 +25,11 @@ ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TOY.parent
 
 
 @pytest.fixture(autouse=True)
-def toy_words_and_network(monkeypatch, caplog):
+def toy_words_and_network(monkeypatch, caplog, quick_compilation):
     monkeypatch.setattr(loop, "build", toy_model)
     monkeypatch.setattr(words, "load_source", toy_source)
     monkeypatch.setattr(words, "synth_batch", toy_words)
     caplog.set_level("ERROR", logger="absl")
-    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def last_state(workdir, config):

@@ -70,7 +70,7 @@ def test_a_share_goes_with_real_words_and_comes_in_quarters():
         override(toy_config(), ["data.share_real=0.5"])
 
 
-def test_a_batch_is_the_same_on_one_device_and_on_four(config):
+def test_a_batch_is_the_same_on_one_device_and_on_four(config, quick_compilation):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(words, "load_source", toy_source)
         patch.setattr(words, "synth_batch", toy_words)
@@ -99,7 +99,9 @@ def test_augmentation_moves_an_image_a_little(config):
     assert 0.5 < np.median(likeness) < 0.999 and len({w.tobytes() for w in np.asarray(warped)}) == 64
 
 
-def test_a_run_fine_tunes_on_them_and_its_best_checkpoint_is_by_them(config, tmp_path, monkeypatch, capsys):
+def test_a_run_fine_tunes_on_them_and_its_best_checkpoint_is_by_them(
+    config, tmp_path, monkeypatch, capsys, quick_compilation
+):
     monkeypatch.setattr(loop, "build", toy_model)
     monkeypatch.setattr(words, "load_source", toy_source)
     monkeypatch.setattr(words, "synth_batch", toy_words)
