@@ -119,9 +119,7 @@ class DataConfig(Section):
         self._at_least(1, "max_length", "length_bias", "held_out_words")
         self._require(self.share_punctuation <= 1, "share_punctuation", "a share, 0 to 1")
         self._require(self.share_real in (0, 0.25, 0.5, 0.75, 1), "share_real", "0, 0.25, 0.5, 0.75 or 1")
-        self._require(
-            not (self.real and self.sources), "sources", "none with data.real, which is for words that fit the device"
-        )
+        self._require(not (self.real and self.sources), "sources", "none beside data.real, which the device holds")
         self._require(len(self.weights) in (0, len(self.sources)), "weights", "one for each of data.sources, or none")
         self._require(min(self.weights, default=1) > 0, "weights", "numbers above 0")
         self._require(len(set(self.sources)) == len(self.sources), "sources", "each once")
@@ -170,9 +168,7 @@ class RunConfig(Section):
     checkpoint_every: int = 500
     keep: int = 2  # checkpoints besides the best
     seed: int = 0
-    read_threads: int = (
-        1  # that read data.sources ahead; Python's lock makes more of them slower, unless disks are slow
-    )
+    read_threads: int = 1  # that read data.sources ahead; more are slower (Python's lock), unless the disk is slow
     read_processes: int = 0  # besides this one, each with so many threads: 3,000 words a second each
 
     def _check(self):

@@ -126,14 +126,14 @@ def data_rates(config: Config, path: str, *, words: int) -> dict[str, float]:
 
 
 def call_rates(calls: dict) -> dict[str, float]:
-    """Calls a second of what works ahead between the calls, in turn: the median over ROUNDS rounds of 6 SECONDS.
+    """Calls a second of what works ahead between the calls, in turn: the median over ROUNDS rounds of 3 SECONDS.
 
     The first SECONDS of a round use up what was done ahead, and are not counted.
     """
     rates = {name: [] for name in calls}
     for _ in range(ROUNDS):
         for name, call in calls.items():
-            for duration in (SECONDS, 5 * SECONDS):
+            for duration in (SECONDS, 2 * SECONDS):
                 begin, count = time.perf_counter(), 0
                 while time.perf_counter() < begin + duration or not count:
                     call()

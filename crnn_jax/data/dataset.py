@@ -11,11 +11,9 @@ from crnn_jax.data.sample import Dataset, DatasetError, Record
 from crnn_jax.data.shards import ShardDataset
 
 LISTS = ("labels.tsv", "gt.txt")
+SHARDS = ("*.tfrecord*", "*.array_record*")
 
 PARTS = ("all", "tenth", "rest")
-
-
-SHARDS = ("*.tfrecord*", "*.array_record*")
 
 
 class Part(Dataset):

@@ -13,7 +13,7 @@ from crnn_jax.config import Config
 from crnn_jax.data.augment import augment
 from crnn_jax.data.dataset import open_dataset, tenth_start
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.data.target import class_ids, fit, unfit
+from crnn_jax.data.target import class_ids, fit, reasons, unfit
 from crnn_jax.synth.batch import Batch
 from crnn_jax.synth.render import example_keys
 from crnn_jax.synth.style import Style
@@ -48,7 +48,7 @@ def load_real(config: Config) -> tuple[RealWords, RealWords, str]:
     kept = left_out.pop("", 0)
     if not parts[0] or not parts[1]:
         raise DatasetError(f"{', '.join(config.data.real)}: no words are left to train on, or none in the last tenth")
-    report = f"{kept} real words, {len(parts[1])} of them held out{_reasons(left_out)}"
+    report = f"{kept} real words, {len(parts[1])} of them held out{reasons(left_out)}"
     return *(_stack(part, config.data.max_length) for part in parts), report
 
 
@@ -71,7 +71,7 @@ def load_validation(config: Config) -> tuple[RealWords, str]:
     left_out.pop("", 0)
     if not kept:
         raise DatasetError(f"{', '.join(config.data.validation)}: no words are left to validate on")
-    return _stack(kept, config.data.max_length), f"{len(kept)} words to validate on{_reasons(left_out)}"
+    return _stack(kept, config.data.max_length), f"{len(kept)} words to validate on{reasons(left_out)}"
 
 
 def real_batch(key, words: RealWords, *, batch_size: int, style: Style, first_index=0) -> Batch:
@@ -84,10 +84,6 @@ def real_batch(key, words: RealWords, *, batch_size: int, style: Style, first_in
         return Batch(image, words.label[index], words.label_length[index])
 
     return jax.vmap(draw)(example_keys(key, first_index, batch_size))
-
-
-def _reasons(left_out: Counter) -> str:
-    return "".join(f"; {count} left out: {reason}" for reason, count in sorted(left_out.items()))
 
 
 def _stack(samples: list[tuple[np.ndarray, list[int]]], slots: int) -> RealWords:

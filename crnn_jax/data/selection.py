@@ -4,7 +4,9 @@ import hashlib
 import io
 import json
 import multiprocessing
+import uuid
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ from crnn_jax.charset import Charset
 from crnn_jax.config import Config
 from crnn_jax.data.dataset import open_dataset
 from crnn_jax.data.sample import Dataset, DatasetError
-from crnn_jax.data.target import class_ids, unfit
+from crnn_jax.data.target import class_ids, reasons, unfit
 
 CHUNK = 10_000  # records that are looked at together
 IN_PARALLEL = 100_000  # records from which on other processes are worth their start
@@ -35,8 +37,7 @@ class Selection(NamedTuple):
 
     def report(self, path: str) -> str:
         """A line: what is kept and why the rest is not."""
-        reasons = "".join(f"; {count} left out: {reason}" for reason, count in sorted(self.left_out.items()))
-        return f"{path}: {len(self.indices)} words{reasons}"
+        return f"{path}: {len(self.indices)} words{reasons(self.left_out)}"
 
 
 def select(path: str, config: Config, *, cache: Path | None = None, processes: int = 1) -> tuple[Dataset, Selection]:
@@ -60,14 +61,13 @@ def select(path: str, config: Config, *, cache: Path | None = None, processes: i
             left_out = json.loads(str(saved["left_out"]))
             return dataset, Selection(saved["indices"], left_out, tuple(saved["damage"].tolist()))
     chunks = [range(start, min(start + CHUNK, len(dataset))) for start in range(0, len(dataset), CHUNK)]
-    look = partial(_look, dataset, config)
     indices, left_out, damage = [], Counter(), list(dataset.damage)
     with tqdm(total=len(dataset), desc=f"looking at {path}", unit="word", disable=None, leave=False) as bar:
-        for kept, reasons, places in _mapped(look, chunks, processes if len(dataset) >= IN_PARALLEL else 1):
+        for kept, others, places in _looks(dataset, config, chunks, processes if len(dataset) >= IN_PARALLEL else 1):
             indices.append(kept)
-            left_out.update(reasons)
+            left_out.update(others)
             damage += places
-            bar.update(len(kept) + sum(reasons.values()))
+            bar.update(len(kept) + others.total())
     left_out.update({"the rest of a damaged shard": len(dataset.damage)} if dataset.damage else {})
     selection = Selection(np.concatenate(indices), dict(left_out), tuple(damage[:PLACES]))
     if not len(selection.indices):
@@ -75,7 +75,7 @@ def select(path: str, config: Config, *, cache: Path | None = None, processes: i
         raise DatasetError(f"{selection.report(path)}: nothing is left to train on{first}")
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial_file = file.with_suffix(".incomplete")
+        partial_file = file.with_suffix(f".{uuid.uuid4().hex}")  # several hosts may write it at a time
         with partial_file.open("wb") as stream:
             left_out = json.dumps(selection.left_out)
             np.savez(stream, indices=selection.indices, left_out=left_out, damage=np.array(selection.damage, str))
@@ -113,13 +113,27 @@ def _height(image: bytes | np.ndarray) -> int:
         return opened.height
 
 
-def _mapped(look, chunks, processes: int):
+def _looks(dataset: Dataset, config: Config, chunks: list[range], processes: int) -> Iterator[tuple]:
     if processes <= 1:
-        yield from map(look, chunks)
+        yield from map(partial(_look, dataset, config), chunks)
         return
-    # Spawned: a fork of a process that runs JAX's threads may hang.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(look, chunks)
+    # Spawned: a fork of a process that runs JAX's threads may hang. What all chunks share is sent once a process: the
+    # places of nine million records are 100 MB.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=_share, initargs=(dataset, config)) as pool:
+        yield from pool.map(_look_at_shared, chunks)
+
+
+_shared: tuple[Dataset, Config] | None = None  # of a worker
+
+
+def _share(dataset: Dataset, config: Config) -> None:
+    global _shared
+    _shared = dataset, config
+
+
+def _look_at_shared(chunk: range) -> tuple[np.ndarray, Counter, list[str]]:
+    return _look(*_shared, chunk)
 
 
 def _fingerprint(path: str, dataset: Dataset, config: Config) -> str:

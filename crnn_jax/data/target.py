@@ -1,5 +1,6 @@
 """What training makes of a labelled image: class ids within its slots and frames, pixels at the size of the model."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -36,6 +37,11 @@ def unfit(ids: list[int] | None, config: Config) -> str:
     if len(ids) + sum(a == b for a, b in pairwise(ids)) > frames:  # see `ctc.feasible`
         return f"too long for {frames} frames"
     return ""
+
+
+def reasons(left_out: Mapping[str, int]) -> str:
+    """How many words were left out for which reason, to go behind how many were kept; empty where none was."""
+    return "".join(f"; {count} left out: {reason}" for reason, count in sorted(left_out.items()))
 
 
 def fit(image: UInt8[np.ndarray, "H W"], config: Config) -> UInt8[np.ndarray, "h w"]:
