@@ -10,8 +10,10 @@ from toy import toy_config, toy_source, toy_words
 
 from crnn_jax.data import rendered
 from crnn_jax.data.dataset import open_dataset, take_part, tenth_start
+from crnn_jax.data.example import parse_features
 from crnn_jax.data.folder import FolderDataset
 from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.tfrecord import TFRecordFile
 from crnn_jax.metrics import normalise
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -95,6 +97,18 @@ def test_real_data_where_it_is_at_hand(path, count):
     samples = [sample for sample, _ in zip(dataset, range(20), strict=False)]
     assert all(sample.image.ndim == 2 and np.ptp(sample.image) > 20 for sample in samples)
     assert all(normalise(sample.label) for sample in samples)
+
+
+def test_all_original_words_have_the_label_that_their_files_name_has():
+    path = SHARED / "mjsynth_sample" / "words-000.tfrecord"
+    if not path.exists():
+        pytest.skip("the data is not here")
+    pytest.importorskip("tensorflow_datasets")
+    dataset, file = open_dataset(path), TFRecordFile(path)
+    names = [parse_features(file[i], "")["image/filename"].bytes_list.value[0].decode() for i in range(len(file))]
+    samples = list(dataset)  # every image is decoded
+    assert [sample.label for sample in samples] == [name.split("_")[1] for name in names]
+    assert len(samples) == 803 and all(sample.image.shape[1] > 20 for sample in samples)
 
 
 def many_words(kind: str, folder: Path, count: int) -> Path:
