@@ -3,20 +3,23 @@
     python experiments/bench.py render [--styles mjsynth photo ...]      (on one core: taskset -c 0 python ...)
     python experiments/bench.py step [--config NAME] [--set a.b=VALUE ...]
     python experiments/bench.py data --data PATH [--words N]                (the peer: pip install tensorflow-cpu)
+    python experiments/bench.py memory --data PATH [--words N] [--set run.read_processes=2]
 
 render: words a second of rendering alone, a row a style. step: images a second of training steps that render their own
 words, and of the same steps on words that are there already, which shows what rendering costs. data: words a second
 that training reads from disk, shuffled, decoded, at the model's size and in batches, from N words of PATH in every kind
 of dataset, with a thread a core and with a process a core; and by a tf.data pipeline that does the same work from the
-same TFRecords.
+same TFRecords. memory: that of the reading processes while N words of PATH go by, ten times on the way.
 """
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,17 +50,21 @@ SECONDS = 0.5  # about, of one round of one row
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("render", "step", "data"))
+    parser.add_argument("what", choices=("render", "step", "data", "memory"))
     parser.add_argument("--data", metavar="PATH", help="a dataset to take the words from")
     parser.add_argument("--words", type=int, default=50_000, metavar="N", help="as many of it")
     parser.add_argument("--styles", nargs="+", default=["plain", "mjsynth", "photo"], metavar="NAME")
     parser.add_argument("--config", default="tiny", metavar="NAME", help="a file of experiments/configs/")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
     args = parser.parse_args(argv)
-    if (args.what == "data") != bool(args.data):
-        parser.error("--data goes with `data`")
+    if (args.what in ("data", "memory")) != bool(args.data):
+        parser.error("--data goes with `data` and `memory`")
     try:
         config = override(load_config(args.config), args.set)
+        if args.what == "memory":
+            for read, sizes in memory(config, args.data, words=args.words):
+                print(f"{read:>12,} words  " + " + ".join(f"{size / 1e6:,.0f}" for size in sizes) + " MB", flush=True)
+            return 0
         if args.what == "data":
             rates = data_rates(config, args.data, words=args.words)
         elif args.what == "render":
@@ -123,6 +130,23 @@ def data_rates(config: Config, path: str, *, words: int) -> dict[str, float]:
         for opened in streams:
             opened.close()
         return rates
+
+
+def memory(config: Config, path: str, *, words: int) -> Iterator[tuple[int, list[int]]]:
+    """The words read so far and the resident bytes of this process and of each that reads for it, eleven times."""
+    import psutil  # of the extra `bench`
+
+    rows = config.run.batch_size
+    dataset, selection = select(path, config)
+    opened = stream([WordSource(dataset, selection, config, name=path)], [1], config, rows=rows)
+    batches = -(-words // rows)
+    told = {batches * tenth // 10 for tenth in range(11)}
+    for count in range(batches + 1):
+        if count in told:
+            readers = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+            yield count * rows, [psutil.Process(pid).memory_info().rss for pid in readers]
+        next(opened)
+    opened.close()
 
 
 def call_rates(calls: dict) -> dict[str, float]:

@@ -51,3 +51,18 @@ def test_a_rate_for_every_kind_of_dataset(bench, tmp_path, monkeypatch, capsys):
 def test_an_unknown_style_is_told_in_one_line(bench, capsys):
     assert bench.main(["render", "--styles", "none"]) == 1
     assert re.fullmatch(r"bench.py: data.style = none: expected one of [^\n]*\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_memory_of_every_process_that_reads(bench, processes, tmp_path, capsys):
+    pytest.importorskip("grain")
+    for i, image in enumerate(noise_images(20)):
+        Image.fromarray(image).save(tmp_path / f"{i}.jpg")
+    (tmp_path / "labels.tsv").write_text("".join(f"{i}.jpg\tword{i}\n" for i in range(20)))
+    settings = ["run.batch_size=8", f"run.read_processes={processes}"]
+    assert bench.main(["memory", "--data", str(tmp_path), "--words", "800", "--set", *settings]) == 0
+    rows = [re.findall(r"[\d,]+", line) for line in capsys.readouterr().out.splitlines()]
+    assert [int(row[0]) for row in rows] == [80 * tenth for tenth in range(11)]
+    sizes = [int(size.replace(",", "")) for size in rows[-1][1:]]
+    assert len(sizes) == 1 + processes and min(sizes) > 50
+    assert bench.main(["memory", "--data", str(tmp_path / "none")]) == 1

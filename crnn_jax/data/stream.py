@@ -117,6 +117,9 @@ def stream(
     read = batches.to_iter_dataset(options)
     if run.read_processes:
         _flags_are_parsed()
+        # Batches come through a pipe, 0.2 MB each: Grain's shared memory is left behind where a reader stops early.
+        piped = grain.experimental.DatasetOptions(min_shm_size=2**62)
+        read = grain.experimental.WithOptionsIterDataset(read, piped)
         read = read.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=run.read_processes))
     return _batches(iter(read))
 
