@@ -4,9 +4,12 @@ Grain shuffles, mixes and reads in parallel. Since all of it is by index, a run 
 and nothing of the order is saved; hosts and devices take rows of the same global batch, whatever their number.
 """
 
+import itertools
 import logging
 import threading
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -25,7 +28,7 @@ log = logging.getLogger("crnn_jax.data")
 
 
 class WordSource:
-    """The selected words of a dataset, decoded and at the model's size: a random access source of Grain.
+    """The selected words of a dataset, decoded and at the model's size, by their positions.
 
     In the place of a word that proves damaged comes the next one that is not; it is counted and logged. Above
     `data.max_damaged` of the readings a DatasetError ends the run. May be read from several threads; with several
@@ -106,12 +109,16 @@ def stream(
     """
     grain = _grain()
     run = config.run
+    # Grain shuffles, mixes and batches numbers, which takes a quarter of what it takes of words; they are read last.
+    stops = list(itertools.accumulate(len(source) for source in sources))
     shuffled = [
-        grain.MapDataset.source(source).seed(run.seed + i).shuffle().repeat() for i, source in enumerate(sources)
+        grain.MapDataset.range(stop - len(source), stop).seed(run.seed + i).shuffle().repeat()
+        for i, (source, stop) in enumerate(zip(sources, stops, strict=True))
     ]
     mixed = grain.MapDataset.mix(shuffled, weights) if len(shuffled) > 1 else shuffled[0]
     # Runs of `rows` words in turn for each process: together they are the batches of one process.
-    batches = mixed.batch(rows)[process::processes][start:]
+    numbers = mixed.batch(rows)[process::processes][start:]
+    batches = numbers.map(partial(_read, sources=sources, stops=stops))
     ahead = max(2 * run.steps_per_dispatch, run.read_threads)  # batches, of each process
     options = grain.ReadOptions(num_threads=run.read_threads, prefetch_buffer_size=ahead)
     read = batches.to_iter_dataset(options)
@@ -122,6 +129,15 @@ def stream(
         read = grain.experimental.WithOptionsIterDataset(read, piped)
         read = read.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=run.read_processes))
     return _batches(iter(read))
+
+
+def _read(numbers: np.ndarray, *, sources: Sequence[WordSource], stops: Sequence[int]) -> dict[str, np.ndarray]:
+    """The batch of the words of these numbers, which count through all sources; source i's end before stops[i]."""
+    words = []
+    for number in numbers.tolist():
+        source = bisect_right(stops, number)
+        words.append(sources[source][number - stops[source] + len(sources[source])])
+    return {name: np.stack([word[name] for word in words]) for name in words[0]}
 
 
 def _batches(read) -> Iterator[Batch]:
