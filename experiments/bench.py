@@ -3,13 +3,14 @@
     python experiments/bench.py render [--styles mjsynth photo ...]      (on one core: taskset -c 0 python ...)
     python experiments/bench.py step [--config NAME] [--set a.b=VALUE ...]
     python experiments/bench.py data --data PATH [--words N]                (the peer: pip install tensorflow-cpu)
-    python experiments/bench.py memory --data PATH [--words N] [--set run.read_processes=2]
+    python experiments/bench.py memory --data PATH [--words N] [--set run.read_processes=2]     (needs psutil)
 
 render: words a second of rendering alone, a row a style. step: images a second of training steps that render their own
 words, and of the same steps on words that are there already, which shows what rendering costs. data: words a second
 that training reads from disk, shuffled, decoded, at the model's size and in batches, from N words of PATH in every kind
 of dataset, with a thread a core and with a process a core; and by a tf.data pipeline that does the same work from the
-same TFRecords. memory: that of the reading processes while N words of PATH go by, ten times on the way.
+same TFRecords. memory: that of this process and of those that read for it, at the start and after each tenth of N words
+of PATH, which is gone through as often as that takes.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
             rates = render_rates({name: override(config, [f"data.style={name}"]) for name in args.styles})
         else:
             rates = step_rates(config)
-    except (ConfigError, DatasetError, OSError) as error:
+    except (ConfigError, DatasetError, ImportError, OSError) as error:
         print(f"bench.py: {error}", file=sys.stderr)
         return 1
     print(f"{jax.devices()[0].device_kind}, {cpus()} CPU cores, batch {config.run.batch_size}")
@@ -135,20 +137,23 @@ def data_rates(config: Config, path: str, *, words: int) -> dict[str, float]:
 
 
 def memory(config: Config, path: str, *, words: int) -> Iterator[tuple[int, list[int]]]:
-    """The words read so far and the resident bytes of this process and of each that reads for it, eleven times."""
-    import psutil  # of the extra `bench`
+    """The words read so far and the resident bytes of this process and of each that reads for it, eleven times.
+
+    Raises ImportError where psutil, of the extra `bench`, is not installed.
+    """
+    import psutil
 
     rows = config.run.batch_size
     dataset, selection = select(path, config)
-    opened = stream([WordSource(dataset, selection, config, name=path)], [1], config, rows=rows)
     batches = -(-words // rows)
-    told = {batches * tenth // 10 for tenth in range(11)}
-    for count in range(batches + 1):
-        if count in told:
+    read = 0
+    with closing(stream([WordSource(dataset, selection, config, name=path)], [1], config, rows=rows)) as opened:
+        for tenth in range(11):
+            while read < batches * tenth // 10:
+                next(opened)
+                read += 1
             readers = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
-            yield count * rows, [psutil.Process(pid).memory_info().rss for pid in readers]
-        next(opened)
-    opened.close()
+            yield read * rows, [psutil.Process(pid).memory_info().rss for pid in readers]
 
 
 def call_rates(calls: dict) -> dict[str, float]:

@@ -1,13 +1,13 @@
-"""Ranks variants of the renderer, or of the recipe, by what a small model trained with them reads.
+"""Ranks variants of the renderer, of the learning or of the model by what a small model so trained reads.
 
     python experiments/study.py style --data FOLDER ... [--variants NAME ...] [--seeds 0 1 2] [--init MODEL]
-    python experiments/study.py recipe --data FOLDER ...
+    python experiments/study.py learning|model --data FOLDER ... [--config NAME]
 
-Every variant changes one thing of the config `tiny`, whose style is `photo`, and trains it on as many images, from
-every seed, in DIR/runs; the seeds draw other weights and other words, but the same ones for every variant. With
---init all start from the weights of one model instead: what a variant teaches shows sooner where most words are read
-already. What every run reads of the datasets goes to DIR/results.jsonl, a line a run, and a run that is there is not
-done again: the same command goes on where it was stopped. Steps and seeds of a table must be the same for all.
+Every variant changes one thing of a config, `tiny` unless given, whose style is `photo`, and trains it on as many
+images, from every seed, in DIR/runs; the seeds draw other weights and other words, but the same ones for every variant.
+With --init all start from the weights of one model instead: what a variant teaches shows sooner where most words are
+read already. What every run reads of the datasets goes to DIR/results.jsonl, a line a run, and a run that is there is
+not done again: the same command goes on where it was stopped. Steps and seeds of a table must be the same for all.
 """
 
 import argparse
@@ -64,30 +64,34 @@ STYLE = {
     "shorter words": ["data.length_bias=3"],
 }
 
-RECIPE = {
-    "tiny": [],
-    "half the learning rate": ["optimizer.learning_rate=1.25e-3"],
-    "twice the learning rate": ["optimizer.learning_rate=5e-3"],
+LEARNING = {
+    "unchanged": [],
+    "learning rate 0.00125": ["optimizer.learning_rate=1.25e-3"],
+    "learning rate 0.005": ["optimizer.learning_rate=5e-3"],
     "batches of 32": ["run.batch_size=32"],
     "batches of 128": ["run.batch_size=128"],
-    "batches of 128, twice the learning rate": ["run.batch_size=128", "optimizer.learning_rate=5e-3"],
+    "batches of 128, learning rate 0.005": ["run.batch_size=128", "optimizer.learning_rate=5e-3"],
     "constant learning rate": ["optimizer.final_factor=1"],
     "no warm-up": ["optimizer.warmup_steps=0"],
     "no average of the weights": ["optimizer.ema_decay=0"],
     "no weight decay": ["optimizer.weight_decay=0"],
     "weight decay 0.03": ["optimizer.weight_decay=0.03"],
     "no clipping": ["optimizer.clip_norm=0"],
-    "dropout 0.1": ["model.dropout=0.1"],
     "AdaDelta at 1": ["optimizer.name=adadelta", "optimizer.learning_rate=1"],  # that of the CRNN paper
     "SGD at 0.03": ["optimizer.name=sgd", "optimizer.learning_rate=0.03"],
+}
+
+MODEL = {
+    "unchanged": [],
     "both cases": ["model.charset=62"],
     "contrast normalised": ["model.normalise=contrast"],
     "padded, not stretched": ["model.fit=pad"],
     "128 pixels wide": ["model.width=128"],
     "160 pixels wide": ["model.width=160"],
+    "dropout 0.1": ["model.dropout=0.1"],
 }
 
-STUDIES = {"style": STYLE, "recipe": RECIPE}
+STUDIES = {"style": STYLE, "learning": LEARNING, "model": MODEL}
 
 
 def main(argv: list[str] | None = None) -> int:

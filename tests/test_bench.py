@@ -1,6 +1,7 @@
 """experiments/bench.py runs, and tells a rate for everything that it names."""
 
 import re
+import sys
 
 import pytest
 from PIL import Image
@@ -12,6 +13,15 @@ def bench(monkeypatch):
     """The script, which imports others that lie beside it."""
     monkeypatch.syspath_prepend(EXPERIMENTS)
     return load_script("bench")
+
+
+@pytest.fixture
+def words(tmp_path):
+    """A folder of twenty labelled images."""
+    for i, image in enumerate(noise_images(20)):
+        Image.fromarray(image).save(tmp_path / f"{i}.jpg")
+    (tmp_path / "labels.tsv").write_text("".join(f"{i}.jpg\tword{i}\n" for i in range(20)))
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -32,20 +42,17 @@ def test_a_rate_for_every_row(bench, arguments, names, monkeypatch, capsys, quic
     assert list(rates) == names and min(rates.values()) > 0
 
 
-def test_a_rate_for_every_kind_of_dataset(bench, tmp_path, monkeypatch, capsys):
+def test_a_rate_for_every_kind_of_dataset(bench, words, monkeypatch, capsys):
     pytest.importorskip("grain")
     monkeypatch.setattr(bench, "ROUNDS", 1)
     monkeypatch.setattr(bench, "SECONDS", 0.0)
-    for i, image in enumerate(noise_images(20)):
-        Image.fromarray(image).save(tmp_path / f"{i}.jpg")
-    (tmp_path / "labels.tsv").write_text("".join(f"{i}.jpg\tword{i}\n" for i in range(20)))
     monkeypatch.setattr(bench, "WAYS", {"threads": bench.WAYS["threads"]})  # processes take seconds to start
-    assert bench.main(["data", "--data", str(tmp_path), "--words", "16", "--set", "run.batch_size=8"]) == 0
+    assert bench.main(["data", "--data", str(words), "--words", "16", "--set", "run.batch_size=8"]) == 0
     _, *rows = capsys.readouterr().out.splitlines()
     rates = {row[:24].split(",")[0]: int(row[24:].split()[0].replace(",", "")) for row in rows}
     assert list(rates)[:4] == ["tfrecord", "array_record", "lmdb", "folder"] and min(rates.values()) > 0
-    assert bench.main(["data", "--data", str(tmp_path / "none")]) == 1
-    assert capsys.readouterr().err == f"bench.py: {tmp_path}/none: no such file or folder\n"
+    assert bench.main(["data", "--data", str(words / "none")]) == 1
+    assert capsys.readouterr().err == f"bench.py: {words}/none: no such file or folder\n"
 
 
 def test_an_unknown_style_is_told_in_one_line(bench, capsys):
@@ -54,15 +61,16 @@ def test_an_unknown_style_is_told_in_one_line(bench, capsys):
 
 
 @pytest.mark.parametrize("processes", [0, 1])
-def test_memory_of_every_process_that_reads(bench, processes, tmp_path, capsys):
+def test_memory_of_every_process_that_reads(bench, processes, words, monkeypatch, capsys):
     pytest.importorskip("grain")
-    for i, image in enumerate(noise_images(20)):
-        Image.fromarray(image).save(tmp_path / f"{i}.jpg")
-    (tmp_path / "labels.tsv").write_text("".join(f"{i}.jpg\tword{i}\n" for i in range(20)))
     settings = ["run.batch_size=8", f"run.read_processes={processes}"]
-    assert bench.main(["memory", "--data", str(tmp_path), "--words", "800", "--set", *settings]) == 0
+    assert bench.main(["memory", "--data", str(words), "--words", "800", "--set", *settings]) == 0
     rows = [re.findall(r"[\d,]+", line) for line in capsys.readouterr().out.splitlines()]
     assert [int(row[0]) for row in rows] == [80 * tenth for tenth in range(11)]
     sizes = [int(size.replace(",", "")) for size in rows[-1][1:]]
     assert len(sizes) == 1 + processes and min(sizes) > 50
-    assert bench.main(["memory", "--data", str(tmp_path / "none")]) == 1
+    assert bench.main(["memory", "--data", str(words / "none")]) == 1
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    capsys.readouterr()
+    assert bench.main(["memory", "--data", str(words)]) == 1
+    assert re.fullmatch(r"bench.py: [^\n]*psutil[^\n]*\n", capsys.readouterr().err)

@@ -76,6 +76,9 @@ def test_a_resumed_stream_and_other_processes_see_the_same_batches(tmp_path):
     assert [left + right for left, right in zip(*halves, strict=True)] == whole
     apart = override(config, ["run.read_processes=1", "run.read_threads=2"])
     assert numbers(stream(sources, weights, apart, rows=8, start=2), 3) == whole[2:5]
+    batches = stream(sources, weights, apart, rows=8)
+    assert type(next(batches).image) is np.ndarray, "none in shared memory, which would be left behind"
+    batches.close()
     # One to three, of every batch.
     assert all(sum(number < 200 for number in batch) == 2 for batch in whole)
 
