@@ -1,25 +1,21 @@
 """tf.train.Example messages of labelled images, in the schemas that are in circulation; without TensorFlow."""
 
+import threading
 from collections.abc import Mapping
 
 from crnn_jax.data.sample import DatasetError, Record
 
 IMAGE = "image/encoded"
 LABELS = ("text/string", "image/transcript")  # the first is ours, too; the second is ASTER's and its relatives'
+_IMPORT = threading.Lock()
 
 
 def parse_features(message: bytes, where: str) -> Mapping:
     """The features of a message by their names. Raises DatasetError, which names `where`."""
+    example, decode_error = _protobuf()
     try:
-        # The message as a ready module: importing it takes in no TensorFlow.
-        from google.protobuf.message import DecodeError
-        from tensorflow_datasets.proto import tf_example_pb2
-    except ImportError as error:
-        package = "tensorflow-datasets"
-        raise DatasetError(f"{where}: Examples need the package {package}: pip install {package} ({error})") from None
-    try:
-        return tf_example_pb2.Example.FromString(message).features.feature
-    except DecodeError:
+        return example.FromString(message).features.feature
+    except decode_error:
         raise DatasetError(f"{where}: not a tf.train.Example") from None
 
 
@@ -44,12 +40,25 @@ def to_record(message: bytes, label: str, where: str) -> Record:
 
 def serialise(image: bytes, label: str) -> bytes:
     """A message with `image/encoded` and `text/string`; equal arguments give equal bytes."""
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    message = tf_example_pb2.Example()
+    message = _protobuf()[0]()
     message.features.feature[IMAGE].bytes_list.value.append(image)
     message.features.feature[LABELS[0]].bytes_list.value.append(label.encode())
     return message.SerializeToString(deterministic=True)
+
+
+def _protobuf():
+    """The class of tf.train.Example, and the error of bytes that are none. Raises DatasetError without the package."""
+    # One thread at a time, up to the class itself: the package loads its modules lazily, under a lock of its own. Two
+    # threads that import it at once, each with one of that lock and Python's lock on a module, wait for ever.
+    with _IMPORT:
+        try:
+            from google.protobuf.message import DecodeError
+            from tensorflow_datasets.proto import tf_example_pb2  # a ready module: it takes in no TensorFlow
+
+            return tf_example_pb2.Example, DecodeError
+        except ImportError as error:
+            package = "tensorflow-datasets"
+            raise DatasetError(f"Examples need the package {package}: pip install {package} ({error})") from None
 
 
 def _one_value(features: Mapping, key: str, where: str) -> bytes:
