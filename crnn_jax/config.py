@@ -40,6 +40,8 @@ class StnConfig(Section):
     disturbance: float = 0.1  # size of a disturbed start, in normalised coordinates (the image is 2 wide)
     feature_gain: float = 0.1  # factor on the features in front of the last layer
     bound: float = 0.0  # the largest deviation from the identity, by tanh, in normalised coordinates; 0: unbounded
+    outside: str = "border"  # border | zeros: what lies beyond the edges of what is resampled
+    bypass: float = 0.0  # in training: the probability that an example passes by the identity (MORAN v2: 0.5)
     oversample: float = 1.3  # placement=image: the STN reads an image this much larger than the one it returns
     features: tuple[int, ...] = (16, 32, 64, 64)  # channels of the localisation net's convolutions
 
@@ -49,6 +51,8 @@ class StnConfig(Section):
         self._require(is_placement, "placement", "image, or block1, block2, ...")
         self._require(self.fiducials >= 4 and self.fiducials % 2 == 0, "fiducials", "an even number of at least 4")
         self._one_of("start", "identity", "disturbed")
+        self._one_of("outside", "border", "zeros")
+        self._fraction("bypass")
         self._at_least(0, "disturbance", "bound")
         self._require(self.feature_gain > 0, "feature_gain", "a number above 0")
         self._at_least(1, "oversample")

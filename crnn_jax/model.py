@@ -39,6 +39,8 @@ class CRNN(nn.Module):
                 disturbance=stn.disturbance,
                 feature_gain=stn.feature_gain,
                 bound=stn.bound,
+                outside=stn.outside,
+                bypass=stn.bypass,
                 features=stn.features,
                 dtype=dtype,
                 axis_name=self.axis_name,

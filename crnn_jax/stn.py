@@ -79,7 +79,8 @@ class Localisation(nn.Module):
         features: channels of the convolutions, with a pool between two of them.
         size: (height, width) in pixels of the copy.
         hidden: features of the hidden layer.
-        gain: a factor on the hidden features, which slows the last layer down (ASTER).
+        gain: a factor on the hidden features, which slows the last layer down (ASTER). A sweep may map over it as the
+            variable `gain` of the collection `settings`.
         bound: the largest deviation of a parameter from `centre`, through tanh; 0: unbounded.
     """
 
@@ -106,7 +107,7 @@ class Localisation(nn.Module):
         if self.bound:
             start = centre + self.bound * np.arctanh((start - centre) / self.bound)
         # Coordinates in bfloat16 would be a fifth of a pixel apart at a width of 100: from here on, float32.
-        x = self.gain * x.astype(jnp.float32)
+        x = self.get_variable("settings", "gain", self.gain) * x.astype(jnp.float32)
         bias_init = nn.initializers.constant(start)
         x = nn.Dense(len(start), kernel_init=nn.initializers.zeros, bias_init=bias_init, name="last")(x)
         if self.bound:
@@ -125,6 +126,10 @@ class SpatialTransformer(nn.Module):
         fiducials: points of a tps, an even number of at least 4.
         start, disturbance: see `start_parameters`.
         feature_gain, bound, features: see `Localisation`. A disturbance has to lie within the bound.
+        outside: border | zeros, see `bilinear_sample`.
+        bypass: the probability, 0..1, that an example passes by the identity in training, which then takes an rng
+            `dropout` (MORAN v2, the authors' code: 0.5). A sweep may map over it as the variable `bypass` of the
+            collection `settings`.
         localisation_size: (height, width) of the copy that the localisation net sees.
         localisation_hidden: features of its hidden layer.
     """
@@ -135,6 +140,8 @@ class SpatialTransformer(nn.Module):
     disturbance: float = 0.1
     feature_gain: float = 0.1
     bound: float = 0.0
+    outside: str = "border"
+    bypass: float = 0.0
     features: tuple[int, ...] = (16, 32, 64, 64)
     localisation_size: Pair = (16, 32)
     localisation_hidden: int = 128
@@ -166,17 +173,21 @@ class SpatialTransformer(nn.Module):
     def __call__(
         self, x: Float[Array, "B H W C"], *, out_size: Pair, train: bool
     ) -> tuple[Float[Array, "B h w C"], Float[Array, "B P"]]:
-        """The input resampled to `out_size` (h, w), the border repeated beyond it; and the parameters, float32."""
+        """The input resampled to `out_size` (h, w), and the parameters that it was resampled by, float32."""
         parameters = self.localisation(x, train=train)
+        bypass = self.get_variable("settings", "bypass", self.bypass)
+        if train and not (isinstance(bypass, float) and bypass == 0):
+            passes = jax.random.bernoulli(self.make_rng("dropout"), bypass, (x.shape[0], 1))
+            parameters = jnp.where(passes, jnp.array(self.localisation.centre)[None], parameters)
 
         def transform(image, parameters):
             grid = parameter_grid(parameters, kind=self.kind, out_size=out_size, in_size=image.shape[:2])
-            outside = outside_share(grid, size=image.shape[:2])
-            return bilinear_sample(image, grid), deviation(parameters, kind=self.kind), outside
+            beyond = outside_share(grid, size=image.shape[:2])
+            return bilinear_sample(image, grid, outside=self.outside), deviation(parameters, kind=self.kind), beyond
 
-        y, moved, outside = jax.vmap(transform)(x, parameters)
+        y, moved, beyond = jax.vmap(transform)(x, parameters)
         # For logs, means over the batch, where the caller asks for this collection.
-        for name, values in (("stn_deviation", moved), ("stn_outside", outside)):
+        for name, values in (("stn_deviation", moved), ("stn_outside", beyond)):
             if not self.is_initializing():
                 self.sow("diagnostics", name, values.mean(), init_fn=lambda: 0.0, reduce_fn=lambda _, new: new)
         return y, parameters

@@ -135,6 +135,53 @@ def test_gain_scales_what_the_features_do():
     np.testing.assert_allclose(tenth, 0.1 * one, atol=1e-5)
 
 
+def in_training(stn, variables, x, *, seed=0):
+    """Output and parameters in training, where a bypass draws."""
+    options = {"out_size": SIZE, "train": True, "mutable": ["batch_stats"], "rngs": {"dropout": jax.random.key(seed)}}
+    return stn.apply(variables, x, **options)[0]
+
+
+def test_bypassed_examples_are_not_transformed():
+    variables, x = with_last_kernel(initialised("affine")[0], 1.0), jnp.tile(inputs("affine"), (8, 1, 1, 1))
+    identity = start_parameters(kind="affine")
+    moved = in_training(small("affine"), variables, x)[1]
+    assert np.abs(moved - identity[None]).max(axis=1).min() > 0.01
+    y, parameters = in_training(small("affine", bypass=0.5), variables, x)
+    passed = np.all(parameters == identity[None], axis=1)
+    assert 4 < passed.sum() < len(x) - 4
+    np.testing.assert_allclose(parameters[~passed], moved[~passed], atol=1e-6)
+    plain = in_training(small("affine", bypass=1.0), variables, x)[0]
+    np.testing.assert_allclose(y[passed], plain[passed], atol=1e-6)
+    assert np.abs(y[~passed] - plain[~passed]).max() > 0.1
+    # Only in training.
+    read = [applied(small("affine", bypass=bypass), variables, x)[1] for bypass in (0.0, 1.0)]
+    np.testing.assert_array_equal(*read)
+
+
+def test_settings_stand_for_the_attributes_and_can_be_mapped_over():
+    variables, x = with_last_kernel(initialised("tps")[0], 1.0), inputs("tps")
+    gains, bypasses = jnp.array([0.1, 0.5, 1.0]), jnp.array([0.5, 0.0, 1.0])
+
+    def of(gain, bypass):
+        settings = {"bypass": bypass, "localisation": {"gain": gain}}
+        return in_training(small("tps"), variables | {"settings": settings}, x)
+
+    mapped = jax.vmap(of)(gains, bypasses)
+    for i, (gain, bypass) in enumerate(zip(gains.tolist(), bypasses.tolist(), strict=True)):
+        expected = in_training(small("tps", feature_gain=gain, bypass=bypass), variables, x)
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-5), mapped, expected)
+    assert np.abs(mapped[1][1] - mapped[1][2]).max() > 0.05
+
+
+def test_outside_the_input_lies_its_border_or_nothing():
+    variables, x = with_last_kernel(initialised("affine")[0], 0.0), 1 + inputs("affine") ** 2
+    shift = jnp.array([1.0, 0, 5, 0, 1, 0])  # far to the right
+    variables["params"]["localisation"]["last"]["bias"] = shift
+    border, _ = applied(small("affine"), variables, x)
+    zeros, _ = applied(small("affine", outside="zeros"), variables, x)
+    assert float(border.min()) >= 1 and float(jnp.abs(zeros).max()) == 0
+
+
 def test_a_bounded_net_starts_from_a_disturbed_start():
     _, _, parameters = initialised("tps", start="disturbed", disturbance=0.1)
     start = start_parameters(kind="tps", start="disturbed", disturbance=0.1, fiducials=6)

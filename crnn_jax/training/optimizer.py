@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from crnn_jax.config import OptimizerConfig
@@ -24,13 +25,17 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return schedule
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+    config: OptimizerConfig, steps: int, *, localisation_factor: ArrayLike | None = None
+) -> optax.GradientTransformation:
     """Clip, precondition, decay, slow down the localisation net, and scale by the schedule, in this order.
 
     Args:
         config: `name` is adamw | sgd | adadelta. The decay of AdamW falls on kernels alone.
         steps: length of the run, where the cosine ends.
+        localisation_factor: in place of the config's; a sweep may map over it.
     """
+    factor = config.localisation_factor if localisation_factor is None else localisation_factor
     rules = {
         "adamw": [
             optax.scale_by_adam(),
@@ -43,7 +48,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     return optax.chain(
         *clip,
         *rules[config.name],
-        optax.masked(optax.scale(config.localisation_factor), localisation),
+        optax.masked(optax.scale(factor), localisation),
         optax.scale_by_learning_rate(learning_rate(config, steps)),
     )
 

@@ -21,6 +21,7 @@ def train_step(
     tx: optax.GradientTransformation,
     ema_decay: float,
     axis_name: str | None = None,
+    settings: PyTree | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """Takes one step on one batch; with `axis_name`, on this device's slice of the batch.
 
@@ -34,6 +35,7 @@ def train_step(
         model: its BatchNorm layers reduce over the same `axis_name`.
         ema_decay: 0..1, the limit of the average's decay; it starts lower, (1 + step) / (10 + step).
         axis_name: of the pmap; None on one device.
+        settings: the model's collection of that name: numbers of its config that a sweep maps over, in their place.
 
     Returns:
         The next state, and scalar metrics, equal on all devices: step (this one counted), loss, accuracy (0..1: labels
@@ -49,7 +51,7 @@ def train_step(
 
     def loss_fn(params):
         logits, updated = model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": params, "batch_stats": state.batch_stats, "settings": settings or {}},
             batch.image,
             train=True,
             mutable=["batch_stats", "diagnostics"],
