@@ -52,6 +52,8 @@ def _view_matrix(draws: Draws, style: Style) -> tuple[Float[Array, "2 2"], Float
     """A rotation, then a small random affine map and a perspective."""
     wide = jnp.where(draws.chance(style.wide_share), style.wide_factor, 1.0)
     angle = jnp.deg2rad(style.rotation_std * wide * draws.normal())
+    if style.turn > 0:  # no draw of its own where it is not asked for: the words of other styles stay as they are
+        angle = angle + jnp.deg2rad(draws.uniform(-style.turn, style.turn))
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     scale = 1 + style.scale_std * wide * draws.normal(size=2)
     shear = style.shear_std * wide * draws.normal(size=2)

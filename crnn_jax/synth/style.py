@@ -41,6 +41,7 @@ class Style(Section):
     border_width: tuple[float, float] = (4.0, 4.0)  # mean and standard deviation
     # View
     rotation_std: float = 5.0  # degrees
+    turn: float = 0.0  # degrees: turned by up to so many besides, all as likely
     wide_share: float = 0.0  # share with the view's deviations multiplied by wide_factor
     wide_factor: float = 3.0
     scale_std: float = 0.01

@@ -66,7 +66,7 @@ class Checkpoints:
         self._manager.save(step, args=args, metrics=metrics, force=True)
         self._manager.wait_until_finished()
 
-    def restore(self, like: TrainState) -> TrainState:
+    def restore(self, like: PyTree) -> PyTree:
         """The last checkpoint as NumPy arrays, in the shape of `like`.
 
         Raises CheckpointError where it is cut short, of another configuration or charset, or of a step from which this
