@@ -1,0 +1,25 @@
+"""The network of the STN study: `tiny` behind a spatial transformer, on clean print seen from every side.
+
+    python experiments/stn_study.py train
+
+trains variations of it. Its words are the same in four kinds: straight, rotated by up to 45 degrees, in perspective,
+curved; `experiments/stn_study.py` has their styles. By itself, `train.py --config stn_study` trains on curved ones.
+"""
+
+from dataclasses import replace
+
+from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig, StnConfig
+from crnn_jax.synth.style import PLAIN
+
+STRAIGHT = replace(PLAIN, rotation_std=0.0, jpeg_quality=(80.0, 0.0), soft_edges=0.5)
+CURVED = replace(STRAIGHT, curve_share=1.0, curve_std=3.0)
+
+
+def get_config() -> Config:
+    return Config(
+        name="stn_study",
+        model=ModelConfig(charset="36", cnn="tiny", stn=StnConfig(kind="tps", start="disturbed")),
+        data=DataConfig(style=CURVED, fonts=12, max_length=10, share_digits=0.05, share_random=0.05),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, ema_decay=0.99),
+        run=RunConfig(steps=1500, batch_size=32, steps_per_dispatch=50, log_every=50, checkpoint_every=250),
+    )
