@@ -26,7 +26,6 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError, from_json, to_json
 from crnn_jax.section import differences
-from crnn_jax.training.state import TrainState
 
 # Fields that a resumed run may change: none of them touches what is learnt.
 FREE_FIELDS = {

@@ -39,7 +39,7 @@ def same_program(one: Config, other: Config) -> bool:
 
 
 def init_population(configs: Sequence[Config], seeds: Sequence[int]) -> TrainState:
-    """The networks at step 0, a row for each config. Raises ConfigError for configs that differ in more than NUMBERS."""
+    """The networks at step 0, a row a config. Raises ConfigError for configs that differ in more than NUMBERS."""
     others = [name for config in configs for name in differences(configs[0], config) if name not in NUMBERS]
     if others:
         raise ConfigError(f"one program cannot train configs that differ in {others[0]}: only in {', '.join(NUMBERS)}")

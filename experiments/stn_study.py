@@ -1,0 +1,245 @@
+"""Which spatial transformer converges in front of a CRNN, where it helps, and by how much: a study with seeds.
+
+    python experiments/stn_study.py train [--studies NAME ...] [--seeds 0 1 2 3 4] [--at-once 10] [--out DIR]
+    python experiments/stn_study.py table [--results FILE]
+    python experiments/stn_study.py time [--seeds 0 1 2 3 4]
+
+train: small networks (configs/stn_study.py), each setting a change of that config, from every seed, on words of four
+kinds: straight, rotated by up to 45 degrees, in perspective, curved; a quarter of every batch each. One program trains
+--at-once at most, seeds and settings that differ in numbers alone. A line a network goes to DIR/results.jsonl, and what
+is there is not done again: the same command goes on where it was stopped.
+table: what they read of held-out words, the same ones in every kind, as Markdown, with 95 % intervals over the seeds.
+time: one program for some seeds against one network after another.
+experiments/stn_figures.py draws the results.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from configs.stn_study import CURVED, STRAIGHT, get_config
+from stn_table import read_rows, table
+
+from crnn_jax.config import Config, ConfigError, override
+from crnn_jax.synth.batch import Batch, Source, load_source, synth_batch
+from crnn_jax.training.checkpoint import CheckpointError, Checkpoints
+from crnn_jax.training.population import init_population, make_eval, make_train, same_program
+
+KINDS = {
+    "straight": STRAIGHT,
+    "rotated": replace(STRAIGHT, turn=45.0),
+    "perspective": replace(STRAIGHT, tilt_std=0.003),
+    "curved": CURVED,
+}
+
+# Changes of the config, as `--set` spells them. A study ranks the settings of one thing.
+WITHOUT = "model.stn.kind=none"
+STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
+    "place": {
+        "on the image": (),
+        "after the first block": ("model.stn.placement=block1",),
+        "on the last features": ("model.stn.placement=block4",),
+        "no transformer, as many parameters": (WITHOUT, "model.lstm_features=156"),
+        "no transformer": (WITHOUT,),
+    },
+    "kind": {
+        "TPS, 20 points": (),
+        "TPS, 8 points": ("model.stn.fiducials=8",),
+        "affine": ("model.stn.kind=affine",),
+    },
+    "rate": {f"x {x}": (f"optimizer.localisation_factor={x}",) for x in ("0.01", "0.1", "0.3", "1", "3")},
+    "start": {
+        "identity": ("model.stn.disturbance=0",),
+        **{f"a slope of {x}": (f"model.stn.disturbance={x}",) for x in ("0.05", "0.1", "0.2", "0.5")},
+    },
+    "gain": {f"x {x}": (f"model.stn.feature_gain={x}",) for x in ("0.01", "0.1", "1")},
+    "bypass": {f"{x} of the words": (f"model.stn.bypass={x}",) for x in ("0", "0.25", "0.5")},
+    "bound": {"none": (), "0.5": ("model.stn.bound=0.5",), "1": ("model.stn.bound=1",)},
+    "edges": {"the border": (), "zeros": ("model.stn.outside=zeros",)},
+    "sampled": {"1.3 times as large": (), "as large": ("model.stn.oversample=1",)},
+}
+
+HELD_OUT_SEED = 1_000_003
+HELD_OUT_BATCH = 128  # words of each kind
+CURVES = ("loss", "accuracy", "gradient_norm", "stn_deviation", "stn_outside")  # means over each dispatch
+
+MakeBatch = Callable[[jax.Array, Source], Batch]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("train", "table", "time"))
+    parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES), metavar="NAME")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="of every network")
+    parser.add_argument("--at-once", type=int, default=10, metavar="N", help="networks in one program, at most")
+    parser.add_argument("--held-out", type=int, default=1024, metavar="N", help="words of each kind")
+    parser.add_argument("--out", type=Path, default=Path("runs/stn_study"), metavar="DIR")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="DIR/results.jsonl unless given")
+    args = parser.parse_args(argv)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    results = args.results or args.out / "results.jsonl"
+    try:
+        base = override(get_config(), args.set)
+        if args.at_once < 1 or args.held_out < 1 or args.held_out % HELD_OUT_BATCH:
+            raise ConfigError(f"--at-once is at least 1, --held-out a multiple of {HELD_OUT_BATCH}")
+        if args.command == "time":
+            timing(base, args.seeds)
+            return 0
+        if args.command == "train":
+            changes = dict.fromkeys(key for name in args.studies for key in keys(name).values())
+            train_all(base, list(changes), args.seeds, args.at_once, args.held_out, args.out)
+        rows = [row for row in read_rows(results) if row["steps"] == base.run.steps]
+        if not rows:
+            raise ConfigError(f"{results} has no networks of {base.run.steps} steps: stn_study.py train")
+        tables = [table(name, keys(name), rows, list(KINDS)) for name in args.studies]
+        print("\n\n".join(text for text in tables if text))
+    except (CheckpointError, ConfigError, OSError) as error:
+        print(f"stn_study.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def keys(study: str) -> dict[str, str]:
+    """A study's settings as the results call them: the changes that do change the config, "" for the config itself."""
+    base = get_config()
+    return {
+        name: " ".join(sorted(change for change in changes if override(base, [change]) != base))
+        for name, changes in STUDIES[study].items()
+    }
+
+
+def train_all(base: Config, changes: list[str], seeds: list[int], at_once: int, held_out: int, out: Path) -> None:
+    """Trains what is missing in OUT/results.jsonl, in programs of at most `at_once` networks, and adds it there."""
+    out.mkdir(parents=True, exist_ok=True)
+    results, source = out / "results.jsonl", load_source(base)
+    draw, draw_held_out = make_words(base, base.run.batch_size), make_words(base, HELD_OUT_BATCH * len(KINDS), True)
+    configs = {change: override(base, change.split()) for change in changes}
+    for group in chunks(seeds, at_once):
+        done = {(row["change"], row["seed"]) for row in read_rows(results) if row["steps"] == base.run.steps}
+        missing = [change for change in changes if any((change, seed) not in done for seed in group)]
+        while missing:
+            alike = [change for change in missing if same_program(configs[missing[0]], configs[change])]
+            missing = [change for change in missing if change not in alike]
+            for part in chunks(alike, max(1, at_once // len(group))):
+                print(f"{len(part)} x {len(group)} networks: {', '.join(change or 'as it is' for change in part)}")
+                workdir = out / "programs" / f"{part[0] or 'base'} {len(part)} x {group[0]}-{group[-1]}"
+                rows = [configs[change] for change in part]
+                population, curves, seconds = train_population(rows, group, source, draw, workdir)
+                right = read_held_out(rows[0], population, source, draw_held_out, held_out)
+                every, share = base.run.steps_per_dispatch, seconds / len(part) / len(group)
+                with results.open("a") as file:
+                    for (i, change), (j, seed) in ((a, b) for a in enumerate(part) for b in enumerate(group)):
+                        row = {"change": change, "seed": seed, "steps": base.run.steps}
+                        row |= {kind: round(float(values[i, j]), 2) for kind, values in right.items()}
+                        row |= {"seconds": round(share, 1), "every": every}
+                        row |= {name: [float(f"{x:.4g}") for x in values[:, i, j]] for name, values in curves.items()}
+                        file.write(json.dumps(row) + "\n")
+                shutil.rmtree(workdir)
+
+
+def train_population(configs: list[Config], seeds: list[int], source: Source, draw: MakeBatch, workdir: Path):
+    """Trains a population to its end, or goes on with it from `workdir`.
+
+    Returns:
+        The population; its CURVES, `float32[dispatches, settings, seeds]` each; the seconds that this call trained.
+    """
+    run = configs[0].run
+    every, size = run.steps_per_dispatch, run.batch_size * len(configs) * len(seeds)
+    names = CURVES if configs[0].model.stn.kind != "none" else CURVES[:3]
+    shape = (run.steps // every, len(configs), len(seeds))
+    state = {
+        "population": init_population(configs, seeds),
+        "curves": {name: np.full(shape, np.nan, np.float32) for name in names},
+    }
+    checkpoints = Checkpoints(workdir, configs[0])
+    if checkpoints.latest is not None:
+        state = checkpoints.restore(state)
+    population, curves = state["population"], state["curves"]
+    train = make_train(configs, seeds, draw, length=every)
+    began, start = time.perf_counter(), int(population.step[0, 0])
+    for step in range(start + every, run.steps + 1, every):
+        population, metrics = train(population, source)
+        for name, values in curves.items():
+            values[step // every - 1] = np.mean(metrics[name], axis=0)
+        if step % run.checkpoint_every == 0:
+            rate = (step - start) * size / (time.perf_counter() - began)
+            means = ", ".join(
+                f"{k} {np.array2string(v[step // every - 1].mean(-1), precision=3)}" for k, v in curves.items()
+            )
+            print(f"step {step}/{run.steps}: {rate:.0f} images/s, {means}", flush=True)
+            if step < run.steps:
+                checkpoints.save(step, jax.device_get({"population": population, "curves": curves}), None)
+    checkpoints.close()
+    return population, curves, time.perf_counter() - began
+
+
+def read_held_out(config: Config, population, source: Source, draw: MakeBatch, count: int) -> dict[str, np.ndarray]:
+    """Word accuracy in per cent on `count` held-out words of each kind, `[settings, seeds]`."""
+    evaluate = make_eval(config, draw)
+    keys = [jax.random.fold_in(jax.random.key(HELD_OUT_SEED), i) for i in range(count // HELD_OUT_BATCH)]
+    right = np.stack([np.asarray(evaluate(population, source, key)) for key in keys])
+    right = right.reshape(*right.shape[:3], len(KINDS), HELD_OUT_BATCH)
+    return {kind: 100 * right[:, :, :, i].mean(axis=(0, 3)) for i, kind in enumerate(KINDS)}
+
+
+def make_words(config: Config, size: int, held_out: bool = False) -> MakeBatch:
+    """Draws batches of `size` words, as many of each kind, one kind after the other.
+
+    Held-out words are the same in all kinds, in the same fonts.
+    """
+    if size % (4 * len(KINDS)):
+        raise ConfigError(f"run.batch_size = {size}: expected a multiple of {4 * len(KINDS)}, fours of each kind")
+    styled = [replace(config, data=replace(config.data, style=style)) for style in KINDS.values()]
+
+    def draw(key, source):
+        batch_keys = [key if held_out else jax.random.fold_in(key, i) for i in range(len(KINDS))]
+        parts = [
+            synth_batch(key, source, batch_size=size // len(KINDS), config=of_kind, held_out=held_out)
+            for key, of_kind in zip(batch_keys, styled, strict=True)
+        ]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+    return draw
+
+
+def timing(base: Config, seeds: list[int], dispatches: int = 2) -> None:
+    """Prints how long one program takes for all seeds, and one network after another, in turn, compilation apart."""
+    source, draw, every = load_source(base), make_words(base, base.run.batch_size), base.run.steps_per_dispatch
+    compiled, seconds = {}, {len(seeds): [], 1: []}
+    for size in seconds:
+        began = time.perf_counter()
+        population, train = init_population([base], seeds[:size]), make_train([base], seeds[:size], draw, length=every)
+        jax.block_until_ready(train(population, source))
+        compiled[size] = time.perf_counter() - began
+    for _ in range(dispatches):
+        for size, times in seconds.items():
+            began = time.perf_counter()
+            for group in chunks(seeds, size):
+                population = init_population([base], group)
+                jax.block_until_ready(make_train([base], group, draw, length=every)(population, source))
+            times.append(time.perf_counter() - began)
+    names = {len(seeds): "one program", 1: "one after another"}
+    print(f"{len(seeds)} networks, {every} steps of {base.run.batch_size} words each")
+    for size, times in seconds.items():
+        rate = len(seeds) * every * base.run.batch_size / min(times)
+        print(f"{names[size]}: {min(times):.1f} s, {rate:.0f} images/s; {compiled[size]:.1f} s the first, compiled")
+
+
+def chunks(items: Sequence, size: int) -> Iterator[list]:
+    """Runs of `size` items; the last may be shorter."""
+    return (list(items[i : i + size]) for i in range(0, len(items), size))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""The results of stn_study.py as tables: means over the seeds with 95 % intervals."""
+
+import json
+import math
+import statistics
+from pathlib import Path
+
+from scipy.stats import t as student
+
+CONVERGED = 50.0  # per cent of the straight words
+OUTSIDE = 0.5  # share of the samples: a transformer that looks beyond the image has collapsed
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The networks of a results file, none where there is no file; a line that a kill cut short is left out."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """The mean and half its 95 % interval, by Student's t; nan for one value."""
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return mean, math.nan
+    return mean, float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def has_converged(row: dict) -> bool:
+    """It reads half of the straight words, and its transformer, if it has one, looks at the image."""
+    return row["straight"] >= CONVERGED and row.get("stn_outside", [0])[-1] < OUTSIDE
+
+
+def average(row: dict, kinds: list[str]) -> float:
+    """Accuracy over all kinds, which have as many words."""
+    return statistics.mean(row[kind] for kind in kinds)
+
+
+def differences(rows: dict[int, dict], base: dict[int, dict], kinds: list[str]) -> list[float]:
+    """Of the accuracies over `kinds`, seed by seed; both by their seeds."""
+    return [average(rows[seed], kinds) - average(base[seed], kinds) for seed in sorted(rows.keys() & base.keys())]
+
+
+def table(study: str, settings: dict[str, str], rows: list[dict], kinds: list[str]) -> str:
+    """Markdown, the best setting first; "" where none was trained. The last column: the difference from the config."""
+    by_change = {key: {row["seed"]: row for row in rows if row["change"] == key} for key in {"", *settings.values()}}
+    base = by_change[""]
+    there = {name: by_change[key] for name, key in settings.items() if by_change[key]}
+    order = sorted(there, key=lambda name: -statistics.mean(average(row, kinds) for row in there[name].values()))
+    header = [study, "converged", "all", *kinds, "against the config"]
+    lines = [" | ".join(header), "|".join("---" for _ in header)]
+    for name in order:
+        runs = list(there[name].values())
+        columns = [
+            shown([average(row, kinds) for row in runs]),
+            *(shown([row[kind] for row in runs]) for kind in kinds),
+        ]
+        apart = differences(there[name], base, kinds) if settings[name] else []
+        converged = f"{sum(map(has_converged, runs))} of {len(runs)}"
+        lines.append(" | ".join([name, converged, *columns, shown(apart, sign="+") if apart else ""]))
+    return "\n".join(f"| {line} |" for line in lines) if order else ""
+
+
+def shown(values: list[float], sign: str = "") -> str:
+    """Mean ± half the 95 % interval; the mean alone of one value."""
+    mean, half = interval(values)
+    return f"{mean:{sign}.1f}" if math.isnan(half) else f"{mean:{sign}.1f} ± {half:.1f}"
