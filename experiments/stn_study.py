@@ -31,8 +31,8 @@ from stn_table import read_rows, table
 
 from crnn_jax.config import Config, ConfigError, override
 from crnn_jax.synth.batch import Batch, Source, load_source, synth_batch
-from crnn_jax.training.checkpoint import CheckpointError, Checkpoints
-from crnn_jax.training.population import init_population, make_eval, make_train, same_program
+from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, find_model, load_variables
+from crnn_jax.training.population import init_population, make_eval, make_train, same_program, with_weights
 
 KINDS = {
     "straight": STRAIGHT,
@@ -82,6 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES), metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="of every network")
+    parser.add_argument("--init", metavar="MODEL", help="start every network from the weights of this model")
     parser.add_argument("--at-once", type=int, default=10, metavar="N", help="networks in one program, at most")
     parser.add_argument("--held-out", type=int, default=1024, metavar="N", help="words of each kind")
     parser.add_argument("--out", type=Path, default=Path("runs/stn_study"), metavar="DIR")
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if args.command == "train":
             changes = dict.fromkeys(key for name in args.studies for key in keys(name).values())
-            train_all(base, list(changes), args.seeds, args.at_once, args.held_out, args.out)
+            train_all(base, list(changes), args.seeds, args.at_once, args.held_out, args.out, init=args.init)
         rows = [row for row in read_rows(results) if row["steps"] == base.run.steps]
         if not rows:
             raise ConfigError(f"{results} has no networks of {base.run.steps} steps: stn_study.py train")
@@ -119,7 +120,16 @@ def keys(study: str) -> dict[str, str]:
     }
 
 
-def train_all(base: Config, changes: list[str], seeds: list[int], at_once: int, held_out: int, out: Path) -> None:
+def train_all(
+    base: Config,
+    changes: list[str],
+    seeds: list[int],
+    at_once: int,
+    held_out: int,
+    out: Path,
+    *,
+    init: str | None = None,
+) -> None:
     """Trains what is missing in OUT/results.jsonl, in programs of at most `at_once` networks, and adds it there."""
     out.mkdir(parents=True, exist_ok=True)
     results, source = out / "results.jsonl", load_source(base)
@@ -135,7 +145,7 @@ def train_all(base: Config, changes: list[str], seeds: list[int], at_once: int, 
                 print(f"{len(part)} x {len(group)} networks: {', '.join(change or 'as it is' for change in part)}")
                 workdir = out / "programs" / f"{part[0] or 'base'} {len(part)} x {group[0]}-{group[-1]}"
                 rows = [configs[change] for change in part]
-                population, curves, seconds = train_population(rows, group, source, draw, workdir)
+                population, curves, seconds = train_population(rows, group, source, draw, workdir, init=init)
                 right = read_held_out(rows[0], population, source, draw_held_out, held_out)
                 every, share = base.run.steps_per_dispatch, seconds / len(part) / len(group)
                 with results.open("a") as file:
@@ -148,7 +158,9 @@ def train_all(base: Config, changes: list[str], seeds: list[int], at_once: int, 
                 shutil.rmtree(workdir)
 
 
-def train_population(configs: list[Config], seeds: list[int], source: Source, draw: MakeBatch, workdir: Path):
+def train_population(
+    configs: list[Config], seeds: list[int], source: Source, draw: MakeBatch, workdir: Path, *, init: str | None
+):
     """Trains a population to its end, or goes on with it from `workdir`.
 
     Returns:
@@ -158,8 +170,12 @@ def train_population(configs: list[Config], seeds: list[int], source: Source, dr
     every, size = run.steps_per_dispatch, run.batch_size * len(configs) * len(seeds)
     names = CURVES if configs[0].model.stn.kind != "none" else CURVES[:3]
     shape = (run.steps // every, len(configs), len(seeds))
+    population = init_population(configs, seeds)
+    if init:
+        loaded_config, loaded = load_variables(find_model(init))
+        population = with_weights(population, configs[0], loaded, loaded_config)
     state = {
-        "population": init_population(configs, seeds),
+        "population": population,
         "curves": {name: np.full(shape, np.nan, np.float32) for name in names},
     }
     checkpoints = Checkpoints(workdir, configs[0])

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
+from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError
 from crnn_jax.model import build
 from crnn_jax.section import differences
@@ -21,6 +22,7 @@ from crnn_jax.synth.batch import Batch
 from crnn_jax.training.optimizer import make_optimizer
 from crnn_jax.training.state import TrainState, create_state, variables
 from crnn_jax.training.step import eval_step, same_text, train_step
+from crnn_jax.training.transfer import transfer
 
 # What the configs of one population may differ in.
 NUMBERS = (
@@ -50,6 +52,31 @@ def init_population(configs: Sequence[Config], seeds: Sequence[int]) -> TrainSta
         return jax.jit(jax.vmap(lambda key: create_state(key, model, tx, config.model)))(keys)
 
     return jax.tree.map(lambda *rows: jnp.stack(rows), *[row(config) for config in configs])
+
+
+def with_weights(population: TrainState, config: Config, loaded: PyTree, loaded_config: Config) -> TrainState:
+    """All networks with the weights of one model (`training.transfer`); what that lacks stays as it was drawn.
+
+    Args:
+        population: at step 0.
+        config: of any of its networks.
+        loaded, loaded_config: as `load_variables` gives them.
+
+    Raises ConfigError where layers of that model have no place in these networks.
+    """
+    charsets = {"charset": Charset.of(config.model.charset), "loaded_charset": Charset.of(loaded_config.model.charset)}
+    settings, seeds = population.step.shape
+
+    def one(i: int, j: int) -> TrainState:
+        state = jax.tree.map(lambda leaf: leaf[i, j], population)
+        taken, _, lost = transfer(variables(state), loaded, **charsets)
+        if lost:
+            raise ConfigError(f"these networks have no place for layers of that model: {', '.join(lost[:4])}")
+        return state.replace(params=taken["params"], ema_params=taken["params"], batch_stats=taken["batch_stats"])
+
+    rows = [[one(i, j) for j in range(seeds)] for i in range(settings)]
+    columns = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *row) for row in rows]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *columns)
 
 
 def make_train(

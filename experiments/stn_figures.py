@@ -1,0 +1,159 @@
+"""Draws the results of stn_study.py.
+
+    python experiments/stn_figures.py [--results FILE] [--out DIR]
+
+stn_gain.svg: what a transformer gains on every kind of words over none, with as many parameters; stn_curves.svg: how
+the loss, the distance from the identity and the share of the samples outside went; stn_settings.svg: every study's
+settings side by side. Whiskers are 95 % intervals over the seeds. Needs matplotlib (the extra `notebook`).
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+from stn_study import KINDS, STUDIES, keys
+from stn_table import average, differences, interval, read_rows
+
+INK, MUTED, GRID = "#22262b", "#6f747b", "#e4e1da"
+COLOURS = ("#2f6690", "#b4472e", "#3a7d44", "#8e6c8a", "#c08a2b")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("experiments/studies/stn.jsonl"), metavar="FILE")
+    parser.add_argument("--out", type=Path, default=Path("experiments/studies"), metavar="DIR")
+    args = parser.parse_args(argv)
+    try:
+        import matplotlib
+    except ImportError as error:
+        print(f"stn_figures.py: needs the package matplotlib: pip install matplotlib ({error})", file=sys.stderr)
+        return 1
+    matplotlib.use("Agg")
+    matplotlib.rcParams |= {
+        "svg.hashsalt": "stn",  # the same results give the same files
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "text.color": INK,
+        "axes.labelcolor": MUTED,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "axes.edgecolor": GRID,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    try:
+        rows = read_rows(args.results)
+        if not rows:
+            raise OSError(f"{args.results}: no networks")
+        args.out.mkdir(parents=True, exist_ok=True)
+        for name, draw in {"gain": draw_gain, "curves": draw_curves, "settings": draw_settings}.items():
+            figure = draw(rows)
+            path = args.out / f"stn_{name}.svg"
+            figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+            print(path)
+    except OSError as error:
+        print(f"stn_figures.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def by_seed(rows: list[dict], key: str) -> dict[int, dict]:
+    """The networks of one setting by their seeds."""
+    return {row["seed"]: row for row in rows if row["change"] == key}
+
+
+def draw_gain(rows: list[dict]):
+    """Points with whiskers: a group a kind of words, a colour a transformer."""
+    from matplotlib.figure import Figure
+
+    places, kinds = keys("place"), keys("kind")
+    base = by_seed(rows, places["no transformer, as many parameters"])
+    shown = {
+        "TPS, 20 points, on the image": "",
+        "affine, on the image": kinds["affine"],
+        "TPS, after the first block": places["after the first block"],
+        "TPS, on the last features": places["on the last features"],
+    }
+    shown = {name: by_seed(rows, key) for name, key in shown.items() if by_seed(rows, key)}
+    figure = Figure(figsize=(7.2, 3.2))
+    axes = figure.subplots()
+    for i, (name, runs) in enumerate(shown.items()):
+        ends = [interval(differences(runs, base, [kind])) for kind in KINDS] if runs.keys() & base.keys() else []
+        x = np.arange(len(ends)) + 0.14 * (i - (len(shown) - 1) / 2)
+        means, halves = [mean for mean, _ in ends], [np.nan_to_num(half) for _, half in ends]
+        axes.errorbar(x, means, halves, fmt="o", color=COLOURS[i], markersize=5, capsize=0, elinewidth=1.5, label=name)
+    axes.axhline(0, color=MUTED, linewidth=1)
+    axes.set_xticks(range(len(KINDS)), KINDS)
+    axes.set_ylabel("words read, points more than\nwithout, as many parameters")
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def draw_curves(rows: list[dict]):
+    """Three panels over the steps, a thin line a network: loss, distance from the identity, share outside."""
+    from matplotlib.figure import Figure
+
+    places = {name: key for name, key in keys("place").items() if by_seed(rows, key)}
+    panels = {
+        "loss": "CTC loss",
+        "stn_deviation": "distance of the grid from the identity",
+        "stn_outside": "share of the samples outside",
+    }
+    figure = Figure(figsize=(10, 2.9))
+    for axes, (curve, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for colour, (name, key) in zip(COLOURS, places.items(), strict=False):
+            for i, row in enumerate(by_seed(rows, key).values()):
+                if curve in row:
+                    steps = row["every"] * (1 + np.arange(len(row[curve])))
+                    label = name if i == 0 else None
+                    axes.plot(steps, row[curve], color=colour, linewidth=0.9, alpha=0.8, label=label)
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_xlabel("steps")
+        axes.grid(color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        if curve == "loss":
+            axes.set_yscale("log")
+            axes.legend(frameon=False, fontsize=7)
+    figure.tight_layout()
+    return figure
+
+
+def draw_settings(rows: list[dict]):
+    """A panel a study: accuracy over all kinds of every setting."""
+    from matplotlib.figure import Figure
+
+    studies = {name: {s: by_seed(rows, key) for s, key in keys(name).items()} for name in STUDIES}
+    studies = {name: {s: runs for s, runs in settings.items() if runs} for name, settings in studies.items()}
+    studies = {name: settings for name, settings in studies.items() if len(settings) > 1}
+    if not studies:
+        return Figure(figsize=(4, 1))
+    figure = Figure(figsize=(10, 2.1 * -(-len(studies) // 3)))
+    panels = figure.subplots(-(-len(studies) // 3), 3, squeeze=False, sharex=True).ravel()
+    for axes, (name, settings) in zip(panels, studies.items(), strict=False):
+        order = sorted(
+            settings, key=lambda s, of=settings: statistics.mean(average(r, [*KINDS]) for r in of[s].values())
+        )
+        for y, setting in enumerate(order):
+            values = [average(row, [*KINDS]) for row in settings[setting].values()]
+            mean, half = interval(values)
+            axes.plot(values, [y] * len(values), "|", color=COLOURS[0], alpha=0.4)
+            axes.errorbar(mean, y, xerr=np.nan_to_num(half), fmt="o", color=COLOURS[0], markersize=5, elinewidth=1.5)
+        axes.set_yticks(range(len(order)), order)
+        axes.set_ylim(-0.6, len(order) - 0.4)
+        axes.set_title(name, fontsize=9, loc="left")
+        axes.grid(axis="x", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+    for axes in panels[len(studies) :]:
+        axes.set_visible(False)
+    figure.supxlabel("words of all kinds read, per cent", fontsize=9, color=MUTED)
+    figure.tight_layout()
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main())
