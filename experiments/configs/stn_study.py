@@ -1,9 +1,9 @@
 """The network of the STN study: `tiny` behind a spatial transformer, on clean print seen from every side.
 
-    python experiments/stn_study.py train
+    python experiments/train.py --config stn_study
 
-trains variations of it. Its words are the same in four kinds: straight, rotated by up to 45 degrees, in perspective,
-curved; `experiments/stn_study.py` has their styles. By itself, `train.py --config stn_study` trains on curved ones.
+`experiments/stn_study.py train` trains variations of it, on the same words in four kinds: straight, rotated by up to 45
+degrees, in perspective, curved. The command above trains one network, on curved words.
 """
 
 from dataclasses import replace
