@@ -43,8 +43,8 @@ def aligned(word: Word) -> str:
     return "<br>".join(f"<code>{line or '·'}</code>" for line in lines)
 
 
-def picture(image: UInt8[np.ndarray, "H W *rgb"], *, width: float | None = None) -> str:
-    """An image, grey or RGB, inlined as PNG; `width` as it is shown, in CSS pixels, where the style sheet has none."""
+def picture(image: UInt8[np.ndarray, "H W *channels"], *, width: float | None = None) -> str:
+    """An image, grey, RGB or RGBA, inlined as PNG; `width`: as it is shown, in CSS pixels, None: by the style sheet."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()

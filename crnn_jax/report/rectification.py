@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crnn_jax.stn import edge_points, parameter_grid
 
-GRID, POINTS, PAPER, INK = (0, 150, 230), (255, 98, 20), (250, 249, 246), (34, 38, 43)
+GRID, POINTS, PAPER, INK, HAIRLINE = (0, 150, 230), (255, 98, 20), (252, 251, 249), (34, 38, 43), (190, 188, 182)
 CELL = 8  # pixels of the image between two lines of the grid, about
 ROOM = (3, 16)  # pixels of the image around it, at least and at most
 FINE = 4  # drawn so many times larger and then reduced: smooth lines
@@ -27,7 +27,8 @@ def draw_grid(
     kind: str,
     room: int | None = None,
     scale: int = 3,
-) -> UInt8[np.ndarray, "h w 3"]:
+    clear: bool = False,
+) -> UInt8[np.ndarray, "rows columns channels"]:
     """The image enlarged, over it the grid that the parameters of its transform describe, and the points.
 
     Args:
@@ -35,17 +36,18 @@ def draw_grid(
         parameters: of its transform, see `crnn_jax.stn`.
         kind: affine | tps.
         room: pixels of the image left free on every side, in which what lies outside is seen; None: what it takes,
-            within ROOM (`room_of`).
+            within ROOM.
         scale: pixels drawn for each pixel of the image.
+        clear: the room around the image is transparent, for a page that is light or dark.
 
     Returns:
-        RGB of `scale` (H + 2 room) times `scale` (W + 2 room) pixels.
+        RGB, or RGBA where it is `clear`, of `scale` (H + 2 room) times `scale` (W + 2 room) pixels.
     """
     grid, points = _placed(parameters, kind=kind, size=image.shape)
     room = _room(grid, points, image.shape) if room is None else room
     height, width = ((n + 2 * room) * scale for n in image.shape)
-    page = Image.new("RGB", (width, height), PAPER)
-    page.paste(enlarged(image, scale=scale), (room * scale, room * scale))
+    page = Image.new("RGBA", (width, height), (*PAPER, 0 if clear else 255))
+    _place_image(page, image, (room * scale, room * scale), scale)
 
     # Pixel centres are at the integers: the first pixel of the image covers room * scale .. (room + 1) * scale.
     unit = scale * FINE
@@ -55,11 +57,11 @@ def draw_grid(
     lower = points[len(points) // 2 :]
     # Each point on a white disc, which sets it apart from the frame that it lies on.
     for colour, lines, line_width, dots, radius in (
-        (GRID, inner, 0.3, [], 0),
+        (GRID, inner, 0.25, [], 0),
         (GRID, [frame], 0.6, [], 0),
-        ("white", [], 0, points, 1.35),
+        (PAPER, [], 0, points, 1.35),
         (POINTS, [], 0, points, 1.0),
-        ("white", [], 0, lower, 0.5),
+        (PAPER, [], 0, lower, 0.5),
     ):
         mask = Image.new("L", (width * FINE, height * FINE))
         draw = ImageDraw.Draw(mask)
@@ -67,8 +69,8 @@ def draw_grid(
             draw.line([tuple(xy) for xy in line], fill=255, width=round(line_width * unit), joint="curve")
         for x, y in dots:
             draw.ellipse((x - radius * unit, y - radius * unit, x + radius * unit, y + radius * unit), fill=255)
-        page.paste(colour, mask=mask.reduce(FINE))
-    return np.asarray(page)
+        page.paste((*colour, 255), mask=mask.reduce(FINE))
+    return np.asarray(page if clear else page.convert("RGB"))
 
 
 def draw_example(
@@ -80,7 +82,7 @@ def draw_example(
     caption: str = "",
     room: int | None = None,
     scale: int = 3,
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "rows columns 3"]:
     """`draw_grid`, under it the rectified image at the same scale where there is one, and a caption (of ASCII)."""
     above = draw_grid(image, parameters, kind=kind, room=room, scale=scale)
     margin = (above.shape[1] - scale * image.shape[1]) // 2
@@ -88,7 +90,7 @@ def draw_example(
     page = Image.new("RGB", (above.shape[1], len(above) + below + 12 * scale), PAPER)
     page.paste(Image.fromarray(above))
     if rectified is not None:
-        page.paste(enlarged(rectified, scale=scale), (margin, len(above)))
+        _place_image(page, rectified, (margin, len(above)), scale)
     text = caption.encode("ascii", "replace").decode()
     font = ImageFont.load_default(4.5 * scale)
     ImageDraw.Draw(page).text((margin, len(above) + below), text, fill=INK, font=font)
@@ -104,7 +106,7 @@ def draw_sheet(
     rectified: UInt8[np.ndarray, "B h w"] | None = None,
     columns: int = 3,
     scale: int = 3,
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "rows columns 3"]:
     """Examples in rows of `columns`, all with the room that the one with the farthest points takes."""
     room = max(_room(*_placed(p, kind=kind, size=images.shape[1:]), images.shape[1:]) for p in parameters)
     drawn = [
@@ -134,6 +136,14 @@ def enlarged(grey: UInt8[np.ndarray, "h w"], *, scale: int = 3) -> Image.Image:
     return Image.fromarray(grey).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
 
 
+def _place_image(page: Image.Image, grey: np.ndarray, corner: tuple[int, int], scale: int) -> None:
+    """Enlarges an image onto the page, in a hairline of its own: bright ones end where the paper begins."""
+    image = enlarged(grey, scale=scale)
+    frame = (corner[0] - 1, corner[1] - 1, corner[0] + image.width, corner[1] + image.height)
+    ImageDraw.Draw(page).rectangle(frame, outline=HAIRLINE)
+    page.paste(image, corner)
+
+
 def _lines(grid: Float[np.ndarray, "n m 2"]) -> list[Float[np.ndarray, "m 2"]]:
     """Rows of the grid about CELL apart, the first and the last among them."""
     count = max(round(len(grid) / CELL), 1) + 1
@@ -151,11 +161,10 @@ def _room(grid, points, size) -> int:
 def _placed(parameters, *, kind, size) -> tuple[np.ndarray, np.ndarray]:
     """The grid (`H W 2`) and the edge points (`F 2`) in pixels of an image of `size`."""
     grid, points = jax.device_get(_grid_and_points(parameters, kind=kind, size=tuple(size)))
-    return grid, points
+    return grid, (points + 1) * (np.array(size[::-1]) - 1) / 2
 
 
 @partial(jax.jit, static_argnames=("kind", "size"))
 def _grid_and_points(parameters, *, kind, size):
-    points = edge_points(parameters, kind=kind, corners=4)
-    half = (np.array(size[::-1], np.float32) - 1) / 2
-    return parameter_grid(parameters, kind=kind, out_size=size, in_size=size), (points + 1) * half
+    grid = parameter_grid(parameters, kind=kind, out_size=size, in_size=size)
+    return grid, edge_points(parameters, kind=kind, corners=4)

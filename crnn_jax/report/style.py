@@ -56,7 +56,8 @@ tbody tr:last-child td { border-bottom: 0; }
   font: 16px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; white-space: pre;
 }
 .mistakes mark { background: var(--wrong-soft); color: var(--wrong); border-radius: 2px; }
-.transforms { width: 100%; min-width: 66rem; }
+.quantiles { margin: 1.6rem 0 2.6rem; }
+.transforms { width: 100%; min-width: 70rem; }
 .transforms th, .transforms td { vertical-align: middle; }
 .transforms td { padding-top: 0.55rem; padding-bottom: 0.55rem; }
 .transforms tbody th { padding-top: 1.5rem; color: var(--ink); font-size: 0.95rem; }
@@ -64,6 +65,7 @@ tbody tr:last-child td { border-bottom: 0; }
 .transforms th.picture { text-align: center; }
 .transforms .number { text-align: right; }
 .transforms img { display: block; margin: 0 auto; border-radius: 2px; }
+.transforms td + td img { outline: 1px solid var(--hairline); }
 .transforms mark { background: var(--wrong-soft); color: var(--wrong); border-radius: 2px; }
 .transforms code {
   font: 16px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; white-space: pre;

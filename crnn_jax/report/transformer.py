@@ -18,7 +18,7 @@ from crnn_jax.stn import collapse
 EACH = 3  # words read right, and as many read wrong, of every kind that is shown
 BINS = 8  # of the deviation, about
 OUTSIDE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # the lower ends of the groups but the first
-DRAWN, SHOWN = 4, 2  # pixels drawn, and CSS pixels shown, for a pixel of an image
+DRAWN, SHOWN = 5, 2.5  # pixels drawn, and CSS pixels shown, for a pixel of an image
 
 
 class Place(NamedTuple):
@@ -37,13 +37,11 @@ def transformer_section(reader: Reader, datasets: dict[str, Dataset], evaluation
         for index, word in enumerate(evaluation.words)
     ]
     words, stn = [place.word for place in places], reader.config.model.stn
-    on = (
-        "the image, before the network reads it" if stn.placement == "image" else f"the features behind {stn.placement}"
-    )
+    on = "the image, before it is read" if stn.placement == "image" else f"the features behind {stn.placement}"
     note = (
-        f"A spatial transformer ({stn.kind}) resamples {on}. Deviation: how far it moves the points along the upper and "
-        "the lower edge, root mean square, where the image is 2 wide and 2 high; 0 is the identity. Outside: the share "
-        "of its samples that lie beyond the edges. Contrast: what is left of it behind the transformer."
+        f"A spatial transformer ({stn.kind}) resamples {on}. Deviation: how far it moves the points along the upper "
+        "and the lower edge, root mean square, the image being 2 wide and 2 high; 0 is the identity. Outside: the "
+        "share of its samples beyond the edges. Contrast: what of it is left behind the transformer."
     )
     reason = collapse(mean_diagnosis(words)) if words else None
     warning = f'<p class="warning">It has collapsed: {escape(reason)}.</p>' if reason else ""
@@ -53,7 +51,8 @@ def transformer_section(reader: Reader, datasets: dict[str, Dataset], evaluation
         + figure(accuracy_chart(by_outside(words), axis="samples outside, per cent"))
         + "</div>"
     )
-    body = f'{warning}{charts}<div class="scroll">{_quantiles(words)}</div>{_examples(reader, datasets, places)}'
+    quantiles = f'<div class="scroll quantiles">{_quantiles(words)}</div>'
+    body = f"{warning}{charts}{quantiles}{_examples(reader, datasets, places)}"
     return section("What the transformer does", note, body)
 
 
@@ -80,10 +79,8 @@ def choose(places: Sequence[Place]) -> dict[str, list[Place]]:
     """Words that show the range: the most deviating, those in the middle, the least; of each some right, some wrong."""
     chosen: dict[str, list[Place]] = {"farthest from the identity": [], "in the middle": [], "nearest to it": []}
     for right in (True, False):
-        rest = sorted(
-            (place for place in places if place.word.correct == right),
-            key=lambda place: -place.word.diagnosis.deviation,
-        )
+        rest = [place for place in places if place.word.correct == right]
+        rest.sort(key=lambda place: -place.word.diagnosis.deviation)
         far, rest = rest[:EACH], rest[EACH:]
         rest, near = (rest[:-EACH], rest[-EACH:]) if rest else ([], [])
         begin = max(len(rest) - EACH, 0) // 2
@@ -131,7 +128,7 @@ def _examples(reader: Reader, datasets: dict[str, Dataset], places: Sequence[Pla
 
 
 def _row(place: Place, sample: Sample, image: np.ndarray, transform: Transform, *, kind: str) -> str:
-    drawn = [draw_grid(image, transform.parameters, kind=kind, scale=DRAWN)]
+    drawn = [draw_grid(image, transform.parameters, kind=kind, scale=DRAWN, clear=True)]
     if transform.image is not None:
         drawn.append(np.asarray(enlarged(transform.image, scale=DRAWN)))
     pictures = "".join(f"<td>{picture(x, width=SHOWN / DRAWN * x.shape[1])}</td>" for x in drawn)
