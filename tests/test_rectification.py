@@ -92,7 +92,7 @@ def test_an_example_has_the_rectified_image_beneath_and_a_caption():
         np.testing.assert_array_equal(page[: len(above) - 1, :], above[:-1])
     inside = (slice(ROOM * SCALE, (ROOM + WIDTH) * SCALE),)
     assert np.all(whole[len(above) : len(above) + HEIGHT * SCALE, *inside] == 40)
-    assert len(whole) == len(alone) + (HEIGHT + 2) * SCALE
+    assert len(whole) == len(alone) + (HEIGHT + 2 + 10) * SCALE  # the image, a gap, and the line of the caption
     assert np.all(alone[len(above) + 2 :] == PAPER) and whole[len(above) + (HEIGHT + 1) * SCALE :].min() < 80
 
 

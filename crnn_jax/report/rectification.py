@@ -87,7 +87,7 @@ def draw_example(
     above = draw_grid(image, parameters, kind=kind, room=room, scale=scale)
     margin = (above.shape[1] - scale * image.shape[1]) // 2
     below = 0 if rectified is None else scale * (len(rectified) + 2)
-    page = Image.new("RGB", (above.shape[1], len(above) + below + 12 * scale), PAPER)
+    page = Image.new("RGB", (above.shape[1], len(above) + below + (12 if caption else 2) * scale), PAPER)
     page.paste(Image.fromarray(above))
     if rectified is not None:
         _place_image(page, rectified, (margin, len(above)), scale)

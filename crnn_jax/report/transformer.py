@@ -18,6 +18,7 @@ from crnn_jax.stn import collapse
 EACH = 3  # words read right, and as many read wrong, of every kind that is shown
 BINS = 8  # of the deviation, about
 OUTSIDE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # the lower ends of the groups but the first
+SAME = 1e-3  # deviations that differ by less are those of one transform, a twentieth of a pixel of 100
 DRAWN, SHOWN = 5, 2.5  # pixels drawn, and CSS pixels shown, for a pixel of an image
 
 
@@ -43,8 +44,7 @@ def transformer_section(reader: Reader, datasets: dict[str, Dataset], evaluation
         "and the lower edge, root mean square, the image being 2 wide and 2 high; 0 is the identity. Outside: the "
         "share of its samples beyond the edges. Contrast: what of it is left behind the transformer."
     )
-    reason = collapse(mean_diagnosis(words)) if words else None
-    warning = f'<p class="warning">It has collapsed: {escape(reason)}.</p>' if reason else ""
+    warning = "".join(f'<p class="warning">{escape(line)}</p>' for line in _warnings(words))
     charts = (
         '<div class="pair">'
         + figure(accuracy_chart(by_deviation(words), axis="deviation from the identity"))
@@ -87,6 +87,18 @@ def choose(places: Sequence[Place]) -> dict[str, list[Place]]:
         for kind, found in zip(chosen, (far, rest[begin : begin + EACH], near), strict=True):
             chosen[kind] += found
     return {kind: found for kind, found in chosen.items() if found}
+
+
+def _warnings(words: Sequence[Word]) -> list[str]:
+    """What is wrong with the transformer itself, in sentences."""
+    if not words:
+        return []
+    reason = collapse(mean_diagnosis(words))
+    lines = [f"It has collapsed: {reason}."] if reason else []
+    low, high = np.quantile([word.diagnosis.deviation for word in words], (0.02, 0.98))
+    if len(words) > 1 and high - low < SAME:
+        lines.append("It does the same to every word, or nearly: its localisation net has not learnt to look.")
+    return lines
 
 
 def _round_step(least: float) -> float:
