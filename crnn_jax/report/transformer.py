@@ -38,7 +38,9 @@ def transformer_section(reader: Reader, datasets: dict[str, Dataset], evaluation
         for index, word in enumerate(evaluation.words)
     ]
     words, stn = [place.word for place in places], reader.config.model.stn
-    on = "the image, before it is read" if stn.placement == "image" else f"the features behind {stn.placement}"
+    on = "the image, before it is read"
+    if stn.placement != "image":
+        on = f"the features behind {stn.placement}; drawn is the image that they were made of"
     note = (
         f"A spatial transformer ({stn.kind}) resamples {on}. Deviation: how far it moves the points along the upper "
         "and the lower edge, root mean square, the image being 2 wide and 2 high; 0 is the identity. Outside: the "
