@@ -17,6 +17,7 @@ from crnn_jax.data.rendered import RenderedWords
 from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.metrics import normalise, score_words
 from crnn_jax.reader import Reader
+from crnn_jax.stn import Diagnosis
 
 RENDERED = "rendered"
 CHUNK = 512  # images in memory
@@ -42,6 +43,7 @@ class Word(NamedTuple):
     prediction: str  # the text as the protocol compares it
     confidence: float  # 0..1
     height: int  # pixels, of the image as it was given
+    diagnosis: Diagnosis | None = None  # what the model's STN did with it, where it has one and this was asked for
 
     @property
     def correct(self) -> bool:
@@ -123,11 +125,11 @@ def dataset_words(reader: Reader, dataset: Dataset, name: str) -> Iterator[Chunk
 
 
 def read_words(
-    reader: Reader, chunks: Iterable[Chunk], *, cased: bool = False, punctuation: bool = False
+    reader: Reader, chunks: Iterable[Chunk], *, cased: bool = False, punctuation: bool = False, diagnose: bool = False
 ) -> Evaluation:
-    """Reads chunks, and compares as `metrics.normalise` has it.
+    """Reads chunks, and compares as `metrics.normalise` has it; with `diagnose` an STN is looked at as well.
 
-    The first chunk is read twice, since its first reading is mostly compilation.
+    The first chunk is read twice, since its first reading is mostly compilation. The diagnosis costs no measured time.
     """
     words, seconds = [], 0.0
     for chunk in chunks:
@@ -136,10 +138,19 @@ def read_words(
         begin = time.perf_counter()
         readings = reader.read_fitted(chunk.images)
         seconds += chunk.seconds + time.perf_counter() - begin
-        for reading, label, height in zip(readings, chunk.labels, chunk.heights, strict=True):
+        diagnoses = [None] * len(readings)
+        if diagnose and reader.has_stn:
+            diagnoses = [transform.diagnosis for transform in reader.transform(chunk.images)]
+        for reading, label, height, diagnosis in zip(readings, chunk.labels, chunk.heights, diagnoses, strict=True):
             truth, prediction = (normalise(x, cased=cased, punctuation=punctuation) for x in (label, reading.text))
-            words.append(Word(label, reading.text, truth, prediction, reading.confidence, height))
+            words.append(Word(label, reading.text, truth, prediction, reading.confidence, height, diagnosis))
     return Evaluation(words, seconds)
+
+
+def mean_diagnosis(words: Iterable[Word]) -> Diagnosis | None:
+    """The mean over the words that were diagnosed; None where there are none."""
+    diagnoses = [word.diagnosis for word in words if word.diagnosis is not None]
+    return Diagnosis(*np.mean(diagnoses, axis=0).tolist()) if diagnoses else None
 
 
 def format_table(rows: dict[str, Row]) -> str:

@@ -76,6 +76,22 @@ class CRNN(nn.Module):
             raise ValueError("this model has no spatial transformer in front of its CNN")
         return self._rectify(images, train=train)
 
+    def transform(self, images: UInt8[Array, "B H W"]) -> tuple[UInt8[Array, "B H W"] | None, Float[Array, "B P"]]:
+        """What the STN makes of images, in their grey levels (None of an STN on features), and its parameters.
+
+        With `mutable=["diagnostics"]` the STN's numbers of each image come along (`stn.Diagnosis`). Raises ValueError
+        for a model without an STN.
+        """
+        if self._stn_at("image"):
+            x, parameters = self._rectify(images, train=False)
+            return self._grey(x, images), parameters
+        x = self._normalise(images)
+        for i, block in enumerate(self.blocks, start=1):
+            x = block(x, train=False)
+            if self._stn_at(f"block{i}"):
+                return None, self.stn(x, out_size=x.shape[1:3], train=False)[1]
+        raise ValueError("this model has no spatial transformer")
+
     def _stn_at(self, placement: str) -> bool:
         return self.config.stn.kind != "none" and self.config.stn.placement == placement
 
@@ -85,6 +101,14 @@ class CRNN(nn.Module):
             x = x - x.mean((1, 2), keepdims=True)
             x = x / (x.std((1, 2), keepdims=True) + FLAT)
         return x[..., None]
+
+    def _grey(self, x, images):
+        """The reverse of `_normalise(images)`, of what was made of it."""
+        x = x[..., 0].astype(jnp.float32)
+        if self.config.normalise == "contrast":
+            given = images.astype(jnp.float32) / 127.5 - 1.0
+            x = x * (given.std((1, 2), keepdims=True) + FLAT) + given.mean((1, 2), keepdims=True)
+        return jnp.clip(jnp.round(127.5 * (x + 1)), 0, 255).astype(jnp.uint8)
 
     def _rectify(self, images, *, train: bool):
         # An identity grid of the input's own size samples on its pixels, where the bilinear gradient has its kinks:

@@ -16,6 +16,7 @@ from crnn_jax.config import Config
 from crnn_jax.ctc import greedy_decode
 from crnn_jax.images import ImageSource, fit_image, load_image
 from crnn_jax.model import CRNN, build
+from crnn_jax.stn import Diagnosis
 from crnn_jax.training.checkpoint import CheckpointError, find_model, load_variables
 
 DEFAULT_MODEL = "small"  # the best of the bundled ones that has seen rendered words alone
@@ -27,6 +28,14 @@ class Reading(NamedTuple):
 
     text: str
     confidence: float  # 0..1: the product over frames of the likeliest class's probability at the Reader's temperature
+
+
+class Transform(NamedTuple):
+    """What a model's STN does with one image."""
+
+    image: UInt8[np.ndarray, "h w"] | None  # what it makes of it; None of an STN on features
+    parameters: Float[np.ndarray, " P"]  # see `crnn_jax.stn`
+    diagnosis: Diagnosis
 
 
 class Reader:
@@ -46,6 +55,11 @@ class Reader:
         self.variables = jax.device_put(variables)
         self.charset = Charset.of(config.model.charset)
         self.temperature = temperature
+
+    @property
+    def has_stn(self) -> bool:
+        """Whether the model has a spatial transformer, anywhere."""
+        return self.config.model.stn.kind != "none"
 
     def fit(self, image: ImageSource) -> UInt8[np.ndarray, "h w"]:
         """An image as the model sees it: grey, at the model's height, stretched or padded. Raises ImageError."""
@@ -82,6 +96,17 @@ class Reader:
                 logits[i] = frames
         return logits
 
+    def transform(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Transform]:
+        """What the STN does with images that `fit` has brought to a size of the model. ValueError where it has none."""
+        transforms: list[Transform | None] = [None] * len(images)
+        for rows, batch in _batches(images):
+            (made, parameters), updated = jax.device_get(_transform_batch(self.variables, batch, model=self.model))
+            numbers = [updated["diagnostics"]["stn"][f"stn_{name}"].tolist() for name in Diagnosis._fields]
+            for row, i in enumerate(rows):
+                diagnosis = Diagnosis(*(values[row] for values in numbers))
+                transforms[i] = Transform(None if made is None else made[row], parameters[row], diagnosis)
+        return transforms
+
 
 def _batches(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> Iterator[tuple[list[int], UInt8[np.ndarray, "_ _ _"]]]:
     """Batches of one width, each with the indices of its images; behind those it is filled up with its first."""
@@ -98,6 +123,11 @@ def _batches(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> Iterator[tuple[list[
 @partial(jax.jit, static_argnames="model")
 def _apply(variables, images, *, model: CRNN):
     return model.apply(variables, images)
+
+
+@partial(jax.jit, static_argnames="model")
+def _transform_batch(variables, images, *, model: CRNN):
+    return model.apply(variables, images, method="transform", mutable=["diagnostics"])
 
 
 @partial(jax.jit, static_argnames="model")

@@ -4,6 +4,8 @@ Its parameters are normalised coordinates (see `crnn_jax.sampler`), one row an e
 affine, P = 6: theta, two rows of three; tps, P = 2 F: the fiducial points (x, y), upper edge first, in the input.
 """
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,9 @@ from jaxtyping import Array, Float
 
 from crnn_jax.cnn import CnnBlock, ConvLayer, PoolLayer
 from crnn_jax.sampler import Pair, affine_grid, bilinear_sample, identity_fiducials, tps_grid
+
+STILL = 1e-3  # added to a standard deviation, a tenth of a grey level: an even image keeps all of its contrast
+LEAST_CONTRAST, MOST_OUTSIDE = 0.2, 0.5  # beyond them a transformer has collapsed
 
 
 def parameter_grid(
@@ -44,19 +49,53 @@ def start_parameters(
     return (identity_fiducials(fiducials) @ theta[:, :2].T).reshape(-1)
 
 
+class Diagnosis(NamedTuple):
+    """What a transformer does to one example, or to several on average, in numbers for logs."""
+
+    deviation: float | Array  # of its parameters from the identity, see `deviation`
+    outside: float | Array  # 0..1, see `outside_share`
+    contrast: float | Array  # 1 where all of it is kept, see `kept_contrast`
+
+
+def collapse(diagnosis: Diagnosis, *, bypass: float = 0.0) -> str | None:
+    """Why a transformer that does this on average has collapsed, in words; None where it has not.
+
+    A collapsed one shows the network next to nothing: an even image, or mostly what lies beyond the edges.
+
+    Args:
+        diagnosis: the mean over many examples.
+        bypass: the share, 0..1, of these examples that passed by the identity, which is taken out of the mean.
+    """
+    transformed = 1 - bypass
+    if transformed <= 0:
+        return None
+    outside, contrast = diagnosis.outside / transformed, (diagnosis.contrast - bypass) / transformed
+    reasons = []
+    if contrast < LEAST_CONTRAST:
+        reasons.append(f"{100 * max(contrast, 0):.0f} % of the contrast is left of what it looks at")
+    if outside > MOST_OUTSIDE:
+        reasons.append(f"{100 * min(outside, 1):.0f} % of what it samples lies outside")
+    return ", and ".join(reasons) or None
+
+
+def edge_points(parameters: Float[Array, " P"], *, kind: str, corners: int = 20) -> Float[Array, "F 2"]:
+    """Where the output's upper and lower edges lie in the input, by ONE example's parameters, normalised.
+
+    The fiducial points themselves (tps), or `corners` of such points sent through theta (affine): upper edge first.
+    """
+    if kind == "affine":
+        theta = parameters.reshape(2, 3)
+        return identity_fiducials(corners) @ theta[:, :2].T + theta[None, :, 2]
+    return parameters.reshape(-1, 2)
+
+
 def deviation(parameters: Float[Array, " P"], *, kind: str) -> Float[Array, ""]:
     """How far from the identity ONE example's parameters are, for logs: 0 at the identity, the image being 2 wide.
 
-    The root mean square, in normalised coordinates, of how far the points along the upper and lower edges are moved:
-    the fiducial points themselves (tps), or 20 of them sent through theta (affine).
+    The root mean square, in normalised coordinates, of how far the points along the upper and lower edges are moved.
     """
-    if kind == "affine":
-        theta, points = parameters.reshape(2, 3), identity_fiducials(20)
-        moved = points @ theta[:, :2].T + theta[None, :, 2]
-    else:
-        moved = parameters.reshape(-1, 2)
-        points = identity_fiducials(len(moved))
-    return jnp.sqrt(jnp.mean(jnp.sum((moved - points) ** 2, axis=-1)))
+    moved = edge_points(parameters, kind=kind)
+    return jnp.sqrt(jnp.mean(jnp.sum((moved - identity_fiducials(len(moved))) ** 2, axis=-1)))
 
 
 def outside_share(xy: Float[Array, "*grid 2"], *, size: Pair) -> Float[Array, ""]:
@@ -64,6 +103,15 @@ def outside_share(xy: Float[Array, "*grid 2"], *, size: Pair) -> Float[Array, ""
     height, width = size
     x, y = xy[..., 0], xy[..., 1]
     return jnp.mean((x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5))
+
+
+def kept_contrast(x: Float[Array, "H W C"], y: Float[Array, "h w C"]) -> Float[Array, ""]:
+    """How much of the contrast of ONE input `x` is left in the output `y`, for logs: about 0 where it is even.
+
+    The ratio of their standard deviations over the pixels, the root mean square of which is taken over channels.
+    """
+    before, after = (jnp.sqrt(jnp.var(z.astype(jnp.float32), axis=(0, 1)).mean()) for z in (x, y))
+    return (after + STILL) / (before + STILL)
 
 
 class Localisation(nn.Module):
@@ -182,12 +230,13 @@ class SpatialTransformer(nn.Module):
 
         def transform(image, parameters):
             grid = parameter_grid(parameters, kind=self.kind, out_size=out_size, in_size=image.shape[:2])
-            beyond = outside_share(grid, size=image.shape[:2])
-            return bilinear_sample(image, grid, outside=self.outside), deviation(parameters, kind=self.kind), beyond
+            y = bilinear_sample(image, grid, outside=self.outside)
+            moved, beyond = deviation(parameters, kind=self.kind), outside_share(grid, size=image.shape[:2])
+            return y, Diagnosis(moved, beyond, kept_contrast(image, y))
 
-        y, moved, beyond = jax.vmap(transform)(x, parameters)
-        # For logs, means over the batch, where the caller asks for this collection.
-        for name, values in (("stn_deviation", moved), ("stn_outside", beyond)):
+        y, diagnoses = jax.vmap(transform)(x, parameters)
+        # For logs: a number an example, where the caller asks for this collection.
+        for name, values in diagnoses._asdict().items():
             if not self.is_initializing():
-                self.sow("diagnostics", name, values.mean(), init_fn=lambda: 0.0, reduce_fn=lambda _, new: new)
+                self.sow("diagnostics", f"stn_{name}", values, init_fn=lambda: 0.0, reduce_fn=lambda _, new: new)
         return y, parameters

@@ -5,7 +5,8 @@
 
 A PATH is a folder with labels.tsv or gt.txt, an LMDB, TFRecord shards, or `rendered`: held-out words, rendered in the
 style that the model was trained on. Compared are lower-case letters and digits; --cased and --punctuation widen that.
---html writes one page that shows what is wrong: by length and height, by character, by confidence, and the worst words.
+--html writes one page that shows what is wrong: by length and height, by character, by confidence, and the worst words,
+and what the spatial transformer does, where the model has one. One that shows it next to nothing is said on stderr.
 """
 
 import argparse
@@ -17,10 +18,11 @@ from pathlib import Path
 import crnn_jax
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.evaluation import all_words, dataset_words, format_table, open_datasets, read_words
+from crnn_jax.evaluation import all_words, dataset_words, format_table, mean_diagnosis, open_datasets, read_words
 from crnn_jax.images import ImageError
 from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.report.page import report
+from crnn_jax.stn import collapse
 from crnn_jax.training.checkpoint import CheckpointError
 
 
@@ -41,13 +43,21 @@ def main(argv: list[str] | None = None) -> int:
         datasets = open_datasets(args.data, reader.config, part=args.part)  # all, before the hours
         evaluations = {
             name: read_words(
-                reader, dataset_words(reader, dataset, name), cased=args.cased, punctuation=args.punctuation
+                reader,
+                dataset_words(reader, dataset, name),
+                cased=args.cased,
+                punctuation=args.punctuation,
+                diagnose=True,
             )
             for name, dataset in datasets.items()
         }
         table = {name: evaluation.row() for name, evaluation in evaluations.items()}
-        total = {"all words": all_words(list(evaluations.values())).row()} if len(table) > 1 else {}
+        together = all_words(list(evaluations.values()))
+        total = {"all words": together.row()} if len(table) > 1 else {}
         print(format_table(table | total))
+        diagnosis = mean_diagnosis(together.words)
+        if diagnosis and (reason := collapse(diagnosis)):
+            print(f"evaluate.py: the spatial transformer of {args.model} has collapsed: {reason}", file=sys.stderr)
         if args.json:
             args.json.write_text(json.dumps(table, indent=2) + "\n")
         if args.html:

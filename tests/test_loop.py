@@ -14,6 +14,7 @@ import pytest
 from toy import toy_config, toy_model, toy_source, toy_words
 
 from crnn_jax.config import override
+from crnn_jax.model import build
 from crnn_jax.training import loop, words
 from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables, save_inference
 from crnn_jax.training.optimizer import make_optimizer
@@ -77,6 +78,21 @@ def test_a_run_learns_and_leaves_what_it_says(tmp_path, capsys):
     assert list((tmp_path / "tensorboard").glob("events*"))[0].stat().st_size > 2000
     out = capsys.readouterr().out
     assert "read right" in out and "read wrong" in out and f"read.py IMAGE_OR_FOLDER --model {tmp_path}" in out
+
+
+@pytest.mark.parametrize("placement", ["image", "block1"])
+def test_a_run_with_an_stn_shows_what_it_does(tmp_path, monkeypatch, capsys, placement):
+    """The real network, wherever its transformer is: numbers, pictures, and no word of a collapse."""
+    monkeypatch.setattr(loop, "build", build)
+    changes = ["model.stn.kind=tps", f"model.stn.placement={placement}", "model.stn.features=4,4"]
+    loop.train(override(toy_config(steps=2, eval_every=2, checkpoint_every=2), changes), tmp_path)
+    written = lines(tmp_path)
+    assert [line["split"] for line in written] == ["train", "held_out"]
+    for line in written:
+        assert line["stn_deviation"] < 0.1 and line["stn_outside"] < 0.5 < line["stn_contrast"] < 1.5
+    pictures = {"samples.png", "transformer.png"} | ({"rectified.png"} if placement == "image" else set())
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == pictures
+    assert "collapsed" not in capsys.readouterr().err
 
 
 def test_killed_at_any_time_and_resumed_is_bit_equal(tmp_path):

@@ -28,9 +28,12 @@ def execute(path: Path, folder: Path, monkeypatch) -> tuple[str, int]:
 
 def test_look_inside(tmp_path, monkeypatch):
     printed, figures = execute(ROOT / "experiments" / "notebooks" / "look_inside.ipynb", tmp_path, monkeypatch)
-    assert figures == 5
+    assert figures == 6
     assert int(re.search(r"(\d) of 8 read right", printed)[1]) >= 7
     assert re.search(r"^ station: [-station]+$", printed, re.MULTILINE)  # the classes of the frames
+    bent = re.findall(r"^(\w+) bent: (\w*) .*, straightened: (\w*) ", printed, re.MULTILINE)
+    assert len(bent) == 3 and all(word == straightened for word, _, straightened in bent)
+    assert sum(word == read for word, read, _ in bent) < 3
     before, after = (float(loss) for loss in re.findall(r"(?:before|after): .* loss ([\d.]+)", printed))
     assert after < before / 4  # the points that the gradient found
     assert "after:  station" in printed

@@ -15,9 +15,13 @@ from small import SMALL, labelled_noise, load_script, save_small
 
 from crnn_jax.calibration import reliability
 from crnn_jax.config import StnConfig
+from crnn_jax.evaluation import Word
 from crnn_jax.metrics import edit_distance
 from crnn_jax.report.charts import Group, accuracy_chart, heat_map, reliability_chart, wilson_interval
 from crnn_jax.report.confusion import align, count_confusions
+from crnn_jax.report.transformer import Place, by_deviation, by_outside, choose
+from crnn_jax.stn import Diagnosis
+from crnn_jax.training.checkpoint import load_variables, save_inference
 
 evaluate = load_script("evaluate")
 VOID = {"meta", "img", "br"}
@@ -79,16 +83,73 @@ def test_the_page_shows_what_is_wrong_and_needs_no_other(tmp_path):
     assert page.text.count("rectified") == 0
 
 
-def test_rectified_images_are_shown_where_the_model_has_an_stn(tmp_path):
-    stn = StnConfig(kind="affine", start="disturbed", disturbance=0.2)
+@pytest.mark.parametrize("placement", ["image", "block1"])
+def test_the_page_shows_what_an_stn_does(tmp_path, capsys, quick_compilation, placement):
+    stn = StnConfig(kind="affine", features=(4, 4), bound=0.3, placement=placement)
     model = save_small(tmp_path / "stn", dataclasses.replace(SMALL, stn=stn))
-    labelled_noise(tmp_path / "data", model, 8, wrong=4)
+    labelled_noise(tmp_path / "data", model, 12, wrong=4)
     _, page = page_of(model, tmp_path / "data", tmp_path)
-    images = pictures(page)
-    assert len(images) == 2 * 2 * 3 and page.text.count("rectified") == 2
-    for fitted, rectified in zip(images[1::3], images[2::3], strict=True):
-        assert fitted.shape == rectified.shape and not np.array_equal(fitted, rectified)
-        assert np.abs(fitted.astype(float) - rectified).mean() < 128
+    images, on_image = pictures(page), placement == "image"
+    # Three of twelve words are wrong and nine are right: each is shown, and the wrong ones in two lists of errors.
+    drawn, lists = images[: 12 * (1 + on_image)], images[12 * (1 + on_image) :]
+    assert len(lists) == 3 * 2 * (2 + on_image) and page.text.count("rectified") == (2 if on_image else 0)
+    if on_image:
+        for given, rectified in zip(lists[1::3], lists[2::3], strict=True):
+            assert given.shape == rectified.shape == (32, 100) and not np.array_equal(given, rectified)
+        assert {image.shape for image in drawn[1::2]} == {(5 * 32, 5 * 100)}
+        drawn = drawn[::2]
+    assert all(image.ndim == 3 and min(image.shape[:2]) > 5 * 32 for image in drawn)
+    assert "What the transformer does" in page.text and page.tags["svg"] == 6
+    assert [t for t in page.text if t.endswith("identity") or t in ("in the middle", "nearest to it")][-3:] == [
+        "farthest from the identity",
+        "in the middle",
+        "nearest to it",
+    ]
+    assert ("what it makes of it" in page.text) == on_image
+    assert "collapsed" not in "".join(page.text) + capsys.readouterr().err
+
+
+def test_a_collapsed_stn_is_said_in_the_page_and_on_stderr(tmp_path, capsys):
+    model = save_small(tmp_path / "good", dataclasses.replace(SMALL, stn=StnConfig(kind="affine", features=(4, 4))))
+    labelled_noise(tmp_path / "data", model, 4, wrong=2)
+    config, variables = load_variables(model)
+    last = variables["params"]["stn"]["localisation"]["last"]
+    last["kernel"] = 0 * last["kernel"]
+    last["bias"] = np.float32([0.01, 0, 0.9, 0, 0.01, 0])
+    save_inference(tmp_path / "collapsed", config, variables, {})
+    _, page = page_of(tmp_path / "collapsed", tmp_path / "data", tmp_path)
+    warnings = [text for text in page.text if text.startswith(("It has", "It does"))]
+    assert [warning[:18] for warning in warnings] == ["It has collapsed: ", "It does the same t"]
+    err = capsys.readouterr().err
+    assert err.startswith(f"evaluate.py: the spatial transformer of {tmp_path / 'collapsed'} has collapsed: ")
+    assert err.count("\n") == 1 and warnings[0].removesuffix(".").partition(": ")[2] in err
+
+
+def test_words_that_show_the_range_are_chosen():
+    def place(i, correct):
+        word = Word("a", "a", "a", "a" if correct else "b", 0.5, 32, Diagnosis(i / 20, 0.0, 1.0))
+        return Place("data", i, word)
+
+    places = [place(i, i % 2 == 0) for i in range(19)]
+    chosen = {kind: [p.index for p in found] for kind, found in choose(places).items()}
+    assert list(chosen.values()) == [[18, 16, 14, 17, 15, 13], [12, 10, 8, 11, 9, 7], [4, 2, 0, 5, 3, 1]]
+    assert [len(found) for found in choose(places[:5]).values()] == [5]
+    assert choose([]) == {} and [p.index for p in choose(places[:1])["farthest from the identity"]] == [0]
+
+
+def test_groups_by_what_the_transformer_does():
+    def words(field, values):
+        diagnoses = [Diagnosis(0.0, 0.0, 1.0)._replace(**{field: value}) for value in values]
+        return [Word("a", "a", "a", "a", 0.5, 32, diagnosis) for diagnosis in diagnoses]
+
+    groups = by_deviation(words("deviation", [0.11, 0.19, 0.31, 0.49, *[0.47] * 95, 2.0]))
+    assert [(group.name, group.count) for group in groups][:2] == [("0.1–0.15", 1), ("0.15–0.2", 1)]
+    assert sum(group.count for group in groups) == 100 and groups[-1] == ("0.5+", 1, 1)
+    assert [group.count for group in by_deviation(words("deviation", [0.0] * 3))] == [3, 0]
+    assert sum(group.count for group in by_deviation([])) == 0
+    groups = by_outside(words("outside", [0, 0.005, 0.01, 0.3, 0.5, 1.0]))
+    assert [group.count for group in groups] == [2, 1, 0, 0, 0, 1, 2]
+    assert (groups[0].name, groups[1].name, groups[-1].name) == ("<1", "1–2", "50+")
 
 
 def test_names_and_labels_are_escaped(tmp_path):

@@ -59,6 +59,7 @@ GOLDEN = (
         "update_norm": 0.432836,
         "stn_deviation": 0,
         "stn_outside": 0,
+        "stn_contrast": 0.926821,
         "non_finite": 0,
     },
     {
@@ -71,6 +72,7 @@ GOLDEN = (
         "update_norm": 0.671765,
         "stn_deviation": 0.000585025,
         "stn_outside": 0,
+        "stn_contrast": 0.925639,
         "non_finite": 0,
     },
 )
@@ -171,6 +173,16 @@ def test_sums_of_masked_parts_are_those_of_the_whole():
 def test_mean_metrics():
     sums = {"count": 8.0, "correct": 6.0, "loss": 12.0, "infeasible": 2.0, "confidence": 4.0}
     assert mean_metrics(sums) == {"count": 8.0, "word_accuracy": 75.0, "loss": 2.0, "confidence": 0.5}
+
+
+def test_an_evaluation_has_the_numbers_of_the_transformer():
+    model = build(CRNN_CONFIG)
+    state, _ = make(model, CRNN_CONFIG)
+    mask = jnp.arange(8) < 5
+    sums, _ = jax.jit(partial(eval_step, model=model))(variables(state), words(1, 8), mask=mask)
+    metrics = mean_metrics(sums)
+    assert metrics["count"] == 5 and metrics["stn_deviation"] == metrics["stn_outside"] == 0
+    assert 0.8 < metrics["stn_contrast"] < 1.0
 
 
 def test_same_text_wants_every_character():

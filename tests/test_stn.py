@@ -9,7 +9,17 @@ import optax
 import pytest
 
 from crnn_jax.sampler import identity_fiducials
-from crnn_jax.stn import SpatialTransformer, deviation, outside_share, parameter_grid, start_parameters
+from crnn_jax.stn import (
+    Diagnosis,
+    SpatialTransformer,
+    collapse,
+    deviation,
+    edge_points,
+    kept_contrast,
+    outside_share,
+    parameter_grid,
+    start_parameters,
+)
 
 SIZE = (6, 10)
 CASES = {"affine": (1, 0.0), "tps": (5, 0.5)}  # channels (an image, a feature map) and bound
@@ -237,3 +247,44 @@ def test_deviation_is_the_distance_that_points_move():
 def test_outside_share_counts_points_beyond_the_pixels():
     xy = jnp.array([[0, 0], [-0.4, 3.4], [-0.6, 1], [5.6, 1], [2, 3.6], [5.4, -0.4], [2, -1], [3, 2]])
     assert float(outside_share(xy, size=(4, 6))) == 0.5
+
+
+def test_edge_points_are_the_spline_points_or_what_theta_makes_of_them():
+    slope = {"start": "disturbed", "disturbance": 0.2, "fiducials": 8}
+    spline, affine = (jnp.asarray(start_parameters(kind=kind, **slope)) for kind in ("tps", "affine"))
+    np.testing.assert_array_equal(edge_points(spline, kind="tps"), spline.reshape(4 * 2, 2))
+    np.testing.assert_allclose(edge_points(affine, kind="affine", corners=8), spline.reshape(-1, 2), atol=1e-6)
+
+
+def test_kept_contrast_is_that_of_the_pixels():
+    x = random_images(*SIZE, 3)
+    even = jnp.ones((4, 5, 3)) * jnp.array([0.0, 1.0, 5.0])[None, None]  # each channel is
+    assert float(kept_contrast(x, x)) == 1.0
+    np.testing.assert_allclose(kept_contrast(x, 0.5 * x[::-1] + 7), 0.5, atol=1e-3)
+    np.testing.assert_allclose(kept_contrast(x, even), 0, atol=2e-3)
+    assert float(kept_contrast(even, even)) == 1.0  # there was none to lose
+
+
+def test_every_example_is_diagnosed():
+    """Each for itself, by the parameters that it was resampled by."""
+    variables, x = with_last_kernel(initialised("affine")[0], 1.0), inputs("affine")
+    options = {"out_size": SIZE, "train": False, "mutable": ["diagnostics"]}
+    (y, parameters), updated = small("affine").apply(variables, x, **options)
+    for i in range(len(x)):
+        grid = parameter_grid(parameters[i], kind="affine", out_size=SIZE, in_size=SIZE)
+        expected = Diagnosis(
+            deviation(parameters[i], kind="affine"), outside_share(grid, size=SIZE), kept_contrast(x[i], y[i])
+        )
+        got = [updated["diagnostics"][f"stn_{name}"][i] for name in Diagnosis._fields]
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_a_collapse_is_an_even_image_or_samples_outside():
+    assert collapse(Diagnosis(0.9, 0.1, 0.8)) is None and collapse(Diagnosis(0.0, 0.0, 1.0)) is None
+    assert collapse(Diagnosis(0.9, 0.1, 0.05)) == "5 % of the contrast is left of what it looks at"
+    assert collapse(Diagnosis(9.0, 0.7, 0.8)) == "70 % of what it samples lies outside"
+    assert collapse(Diagnosis(9.0, 0.7, 0.1)).count("and") == 1
+    # Half of the examples passed by, unchanged: what the others show is twice as bad as the mean.
+    assert collapse(Diagnosis(4.0, 0.4, 0.9), bypass=0.5) == "80 % of what it samples lies outside"
+    assert collapse(Diagnosis(4.0, 0.1, 0.55), bypass=0.5) == "10 % of the contrast is left of what it looks at"
+    assert collapse(Diagnosis(0.1, 0.2, 0.9), bypass=0.5) is None and collapse(Diagnosis(0, 0, 1), bypass=1.0) is None

@@ -1,1 +1,1 @@
-"""The page of `evaluate.py --html`: what a model reads wrong, seen."""
+"""What a model does, seen: the page of `evaluate.py --html`, and drawings of a spatial transformer."""

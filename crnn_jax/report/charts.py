@@ -5,11 +5,12 @@ Sizes are in the units of each chart's viewBox, which are pixels where the page 
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
 from crnn_jax.calibration import Bin
+from crnn_jax.evaluation import Word
 
 WIDTH, LEFT, RIGHT = 560, 46, 14
 TOP, BOTTOM = 16, 196  # of the panel of accuracies: 100 and 0 per cent
@@ -24,6 +25,12 @@ class Group(NamedTuple):
     name: str
     count: int
     correct: int
+
+
+def count_groups(words: Sequence[Word], names: Sequence[str], which: Callable[[Word], int]) -> list[Group]:
+    """A group a name; `which` gives the index of a word's name."""
+    counts, correct = Counter(map(which, words)), Counter(which(word) for word in words if word.correct)
+    return [Group(name, counts[i], correct[i]) for i, name in enumerate(names)]
 
 
 def accuracy_chart(groups: Sequence[Group], *, axis: str) -> str:

@@ -13,6 +13,10 @@ from tqdm import tqdm
 
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config
+from crnn_jax.report.rectification import draw_sheet
+from crnn_jax.stn import Diagnosis, collapse
+
+DRAWN = 12  # samples, of which pictures show what the STN does with them
 
 
 class Logs:
@@ -29,11 +33,12 @@ class Logs:
     """
 
     def __init__(self, workdir: Path, *, config: Config, start: int, schedule: optax.Schedule, on: bool = True):
-        self._run, self._schedule, self._on = config.run, schedule, on
+        self._run, self._stn, self._schedule, self._on = config.run, config.model.stn, schedule, on
         self._charset = Charset.of(config.model.charset)
         self._window: list[dict[str, np.ndarray]] = []  # metrics of the dispatches since the last line
         self._clock: tuple[float, int] | None = None  # when the rate's measurement began, and at which step
         self._rate: float | None = None  # images/s, once measured
+        self._collapsed = False  # whether the STN has, by the last line
         self._waited: float | None = None  # seconds since the last line that went by with waiting for words from disk
         if not on:
             return
@@ -84,9 +89,31 @@ class Logs:
         self._bar.update(step - self._bar.n)
         if self._bar.disable:
             self._say(f"step {step}/{self._run.steps}: {shown}{left}")
+        self._watch(step, values)
+
+    def _watch(self, step: int, values: dict) -> None:
+        """Says when the STN collapses, and when it has recovered."""
+        names = [f"stn_{name}" for name in Diagnosis._fields]
+        if names[0] not in values:
+            return
+        reason = collapse(Diagnosis(*(float(values[name]) for name in names)), bypass=self._stn.bypass)
+        if reason and not self._collapsed:
+            self._say(
+                f"step {step}: the spatial transformer has collapsed: {reason}. Start again with a smaller "
+                "optimizer.localisation_factor, with a model.stn.bound, or with a smaller model.stn.disturbance"
+            )
+        elif self._collapsed and not reason:
+            self._say(f"step {step}: the spatial transformer has recovered")
+        self._collapsed = reason is not None
 
     def held_out(self, step: int, values: dict[str, float], samples: dict[str, np.ndarray]) -> None:
-        """Writes the scores of the held-out words, and pictures of samples (image, ids; rectified with an STN)."""
+        """Writes the scores of the held-out words, and pictures of samples.
+
+        Args:
+            step: the steps taken.
+            values: the scores.
+            samples: image, label and ids; with an STN its parameters, and rectified, where it is in front of the CNN.
+        """
         if not self._on:
             return
         self._scalars(step, "held_out", values)
@@ -94,8 +121,20 @@ class Logs:
         captions = [self._charset.decode(ids) for ids in samples["ids"]]
         self._picture(step, "samples", sheet(samples["image"], captions))
         if "rectified" in samples:
-            rectified = np.clip(127.5 * (samples["rectified"][..., 0] + 1), 0, 255).astype(np.uint8)
-            self._picture(step, "rectified", sheet(rectified, captions))
+            self._picture(step, "rectified", sheet(samples["rectified"], captions))
+        if "parameters" in samples:
+            self._picture(step, "transformer", self._drawn(samples, captions))
+
+    def _drawn(self, samples: dict[str, np.ndarray], captions: list[str]) -> np.ndarray:
+        """What the STN does with the first samples, uint8[H,W,3]; the same words every time: it is seen to learn."""
+        truths = [self._charset.decode(ids) for ids in samples["label"][:DRAWN]]
+        captions = [
+            read if read == truth else f"{read or 'nothing'} for {truth}"
+            for read, truth in zip(captions, truths, strict=False)
+        ]
+        rectified = samples["rectified"][:DRAWN] if "rectified" in samples else None
+        images, parameters = samples["image"][:DRAWN], samples["parameters"][:DRAWN]
+        return draw_sheet(images, parameters, captions, kind=self._stn.kind, rectified=rectified)
 
     def restart_clock(self) -> None:
         """Leaves the time since the last metrics out of images/s: an evaluation, a checkpoint."""
@@ -115,9 +154,10 @@ class Logs:
         for name, value in values.items():
             self._events.add_scalar(f"{split}/{name}", value, step)
 
-    def _picture(self, step: int, name: str, grey: np.ndarray) -> None:
-        Image.fromarray(grey).save(self._pictures / f"{name}.png")  # in place of the one before
-        self._events.add_image(name, grey[None], step)
+    def _picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """Saves a picture, grey uint8[H,W] or RGB uint8[H,W,3]."""
+        Image.fromarray(image).save(self._pictures / f"{name}.png")  # in place of the one before
+        self._events.add_image(name, image, step, dataformats="HWC" if image.ndim == 3 else "HW")
 
     def _say(self, line: str) -> None:
         tqdm.write(line, file=sys.stderr)

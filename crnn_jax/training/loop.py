@@ -107,7 +107,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     evaluate = make_eval(partial(rendered_held_out, config=config, size=size), total=config.data.held_out_words)
     if words.held_out is not None:
         evaluate_real = make_eval(partial(real_held_out, size=size), total=len(words.held_out.label))
-    rectify = jax.jit(partial(model.apply, method="rectify"))
+    transform = jax.jit(partial(model.apply, method="transform"))
 
     def score(state):
         sums, samples = evaluate(variables(state), words, held_out_key)
@@ -116,8 +116,9 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
             beside = {f"rendered_{name}": value for name, value in metrics.items()}
             sums, samples = evaluate_real(variables(state), words, held_out_key)
             metrics = mean_metrics(sums) | beside
-        if config.model.stn.kind != "none" and config.model.stn.placement == "image":
-            samples["rectified"], _ = parallel.fetch(rectify(variables(state), samples["image"]))
+        if config.model.stn.kind != "none":
+            made, samples["parameters"] = parallel.fetch(transform(variables(state), samples["image"]))
+            samples |= {} if made is None else {"rectified": made}
         return metrics, samples
 
     held_out_key = jax.random.key(HELD_OUT_SEED)

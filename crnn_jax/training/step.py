@@ -40,7 +40,8 @@ def train_step(
     Returns:
         The next state, and scalar metrics, equal on all devices: step (this one counted), loss, accuracy (0..1: labels
         read wholly right by greedy decoding), infeasible (count), gradient_norm (before the clip), parameter_norm,
-        update_norm, non_finite (bool); with an STN, its mean `stn_deviation` and `stn_outside` (see `crnn_jax.stn`).
+        update_norm, non_finite (bool); with an STN, the means of `stn_deviation`, `stn_outside` and `stn_contrast` (see
+        `stn.Diagnosis`).
     """
 
     def total(tree):
@@ -85,7 +86,7 @@ def train_step(
         "accuracy": total(right.sum()) / size,
         "infeasible": total((~feasible).sum()),
         **norms,
-        **{name: total(value) / devices for name, value in updated.get("diagnostics", {}).get("stn", {}).items()},
+        **{name: total(values.mean()) / devices for name, values in diagnostics(updated).items()},
         "non_finite": ~jnp.all(jnp.isfinite(jnp.stack([loss, *norms.values()]))),
     }
     state = state.replace(
@@ -110,9 +111,10 @@ def eval_step(
 
     Returns:
         Sums of count, correct, loss, infeasible, confidence, which `mean_metrics` divides once all are added up;
+        with an STN also of stn_deviation, stn_outside and stn_contrast (`stn.Diagnosis`);
         and the greedy readings: ids int32[B,T] padded with 0, confidence float32[B].
     """
-    logits = model.apply(variables, batch.image, train=False)
+    logits, updated = model.apply(variables, batch.image, train=False, mutable=["diagnostics"])
     losses, feasible = ctc_loss(logits, batch.label, batch.label_length)
     ids, lengths, confidence = jax.vmap(greedy_decode)(logits)
     right = same_text(ids, lengths, batch.label, batch.label_length)
@@ -123,8 +125,14 @@ def eval_step(
         "loss": losses * mask,
         "infeasible": ~feasible & mask,
         "confidence": confidence * mask,
+        **{name: values * mask for name, values in diagnostics(updated).items()},
     }
     return jax.tree.map(lambda value: value.sum(dtype=jnp.float32), sums), {"ids": ids, "confidence": confidence}
+
+
+def diagnostics(updated: dict) -> dict[str, Float[Array, " B"]]:
+    """The numbers of each example (`stn.Diagnosis`) that an STN has left in the collection of that name; none: {}."""
+    return updated.get("diagnostics", {}).get("stn", {})
 
 
 def norm(tree: PyTree) -> Float[Array, ""]:
@@ -133,13 +141,17 @@ def norm(tree: PyTree) -> Float[Array, ""]:
 
 
 def mean_metrics(sums: dict) -> dict[str, float]:
-    """Metrics of an evaluation from the sums of its batches: count, word_accuracy in per cent, loss, confidence."""
+    """Metrics of an evaluation from the sums of its batches: count, word_accuracy in per cent, loss, confidence.
+
+    With an STN also stn_deviation, stn_outside and stn_contrast.
+    """
     sums = {name: float(value) for name, value in sums.items()}
+    means = [name for name in sums if name == "confidence" or name.startswith("stn_")]
     return {
         "count": sums["count"],
         "word_accuracy": 100 * sums["correct"] / max(sums["count"], 1),
         "loss": sums["loss"] / max(sums["count"] - sums["infeasible"], 1),
-        "confidence": sums["confidence"] / max(sums["count"], 1),
+        **{name: sums[name] / max(sums["count"], 1) for name in means},
     }
 
 
