@@ -3,8 +3,9 @@
     python experiments/train.py --config small --init tiny
 
 Result: in README.md and `crnn_jax/pretrained/small`. The bundled weights come from 4,000 of these steps (75 minutes
-on two busy CPU cores) and, with `--init small` and `run.steps=7000 optimizer.warmup_steps=200`, 7,000 more with `run.seed=3`
-(110 minutes on one) and 7,000 with `run.seed=4` (65). Accuracy was still rising at the end: README.md has a curve.
+on two busy CPU cores) and, with `--init small` and `run.steps=7000 optimizer.warmup_steps=200`, 7,000 more with
+`run.seed=3` (110 minutes on one) and 7,000 with `run.seed=4` (65). Accuracy was still rising at the end: README.md has
+a curve.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
