@@ -39,6 +39,7 @@ from crnn_jax.stn import deviation, outside_share
 FAULTS = ("sampler", "backward", "padding", "range", "norm", "discard")
 IDENTITY = np.array([1, 0, 0, 0, 1, 0], np.float32)  # theta, row by row
 DISCARDED = 2  # frames
+SLOTS = 16  # characters of a padded label
 
 
 class KerasCRNN(CRNN):
@@ -165,7 +166,7 @@ def keras_sample(image: Float[Array, "H W C"], theta: Float[Array, "2 3"]) -> Fl
 
 
 def pad_labels(
-    labels: Int[Array, "B N"], lengths: Int[Array, " B"], *, padding: int, slots: int = 16
+    labels: Int[Array, "B N"], lengths: Int[Array, " B"], *, padding: int, slots: int = SLOTS
 ) -> tuple[Int[Array, "B {slots}"], Int[Array, " B"]]:
     """Labels filled up to `slots` with the class `padding`, and their lengths, which are all `slots` then.
 
