@@ -1,7 +1,8 @@
-"""The convolution stacks, as tables: `vgg` (the CRNN paper), `resnet`, and `small` and `tiny` for CPUs.
+"""The convolution stacks, as tables: `vgg` (the CRNN paper), `resnet`, `small` and `tiny` for CPUs, and `keras`.
 
-A stack turns an image of 32 rows into one row of features: `B 32 W C -> B T D`, T about W / 4. Each table is a tuple of
-blocks, each block a tuple of layers, so that a spatial transformer can be placed after a block by its number.
+A stack turns an image of 32 rows into one row of features, `keras` into 8: `B 32 W C -> B h T D`, T about W / 4. Each
+table is a tuple of blocks, each block a tuple of layers, so that a spatial transformer can be placed after a block by
+its number.
 """
 
 from typing import NamedTuple
@@ -33,6 +34,13 @@ class ResidualLayer(NamedTuple):
     features: int
 
 
+class KerasLayer(NamedTuple):
+    """3x3 convolution with a bias, ReLU and, if `norm`, BatchNorm behind it: an activation inside of Keras' layer."""
+
+    features: int
+    norm: bool = False
+
+
 class PoolLayer(NamedTuple):
     """Max pooling."""
 
@@ -45,7 +53,7 @@ class PatchLayer(NamedTuple):
     """Each 2x2 square of pixels becomes one pixel of four times the channels: a CPU's way to leave full resolution."""
 
 
-Block = tuple[ConvLayer | ResidualLayer | PoolLayer | PatchLayer, ...]
+Block = tuple[ConvLayer | ResidualLayer | KerasLayer | PoolLayer | PatchLayer, ...]
 
 # Shi et al. 2015, table 1, read from the bottom. The pools of 1x2 windows there are 2x2 with stride (2, 1) and one
 # column of padding in the authors' code, which gives 26 frames at 32x100; BatchNorm where their code has it.
@@ -81,7 +89,24 @@ SMALL: tuple[Block, ...] = (
     (ConvLayer(192, (2, 3), padding=(0, 1)),),
 )
 
-STACKS = {"vgg": VGG, "resnet": RESNET, "small": SMALL, "tiny": TINY}
+# CRNN-with-STN, a project in Keras (`crnn_jax.ancestor`): a block for each of its convolutions, conv_1 to conv_7, and
+# seven rows of features from its images of 31.
+KERAS: tuple[Block, ...] = (
+    (KerasLayer(64, norm=True),),
+    (KerasLayer(128),),
+    (KerasLayer(256, norm=True), PoolLayer()),
+    (KerasLayer(256),),
+    (KerasLayer(512, norm=True), PoolLayer()),
+    (KerasLayer(512),),
+    (KerasLayer(512, norm=True),),
+)
+
+# An eighth of its channels, for studies on a CPU: a 64th of its 13 G multiplications an image.
+KERAS_NARROW: tuple[Block, ...] = tuple(
+    (block[0]._replace(features=block[0].features // 8), *block[1:]) for block in KERAS
+)
+
+STACKS = {"vgg": VGG, "resnet": RESNET, "small": SMALL, "tiny": TINY, "keras": KERAS, "keras_narrow": KERAS_NARROW}
 
 
 def layer_size(layer, size: Pair) -> Pair:
@@ -91,7 +116,7 @@ def layer_size(layer, size: Pair) -> Pair:
             window, padding = kernel, padding or (kernel[0] // 2, kernel[1] // 2)
         case PoolLayer(window, strides, padding):
             pass
-        case ResidualLayer():
+        case ResidualLayer() | KerasLayer():
             return size
         case PatchLayer():
             window, strides, padding = (2, 2), (2, 2), (0, 0)
@@ -120,10 +145,10 @@ class CnnBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
-        def norm(x, scale=nn.initializers.ones):
+        def norm(x, scale=nn.initializers.ones, epsilon=1e-5):
             # Over bfloat16 activations too the statistics are float32: flax computes them so.
             options = {"momentum": 0.99, "dtype": self.dtype, "axis_name": self.axis_name, "scale_init": scale}
-            return nn.BatchNorm(not train, **options)(x)
+            return nn.BatchNorm(not train, epsilon=epsilon, **options)(x)
 
         for layer in self.layers:
             match layer:
@@ -136,6 +161,9 @@ class CnnBlock(nn.Module):
                     if x.shape[-1] != features:
                         x = norm(Conv(features, (1, 1), dtype=self.dtype)(x))
                     x = nn.relu(x + y)
+                case KerasLayer(features, has_norm):
+                    x = nn.relu(Conv(features, use_bias=True, dtype=self.dtype)(x))
+                    x = norm(x, epsilon=1e-3) if has_norm else x
                 case PoolLayer(window, strides, padding):
                     x = max_pool(x, window, strides, padding=padding)
                 case PatchLayer():

@@ -26,25 +26,9 @@ class CRNN(nn.Module):
     def setup(self):
         """The parts: `stn` (where there is one), `block1`, `block2`, ..., `lstm1`, ..., `head`."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        self.blocks = [
-            CnnBlock(layers, dtype, self.axis_name, name=f"block{i}")
-            for i, layers in enumerate(STACKS[config.cnn], start=1)
-        ]
+        self.blocks = self._blocks(STACKS[config.cnn])
         if config.stn.kind != "none":
-            stn = config.stn
-            self.stn = SpatialTransformer(
-                kind=stn.kind,
-                fiducials=stn.fiducials,
-                start=stn.start,
-                disturbance=stn.disturbance,
-                feature_gain=stn.feature_gain,
-                bound=stn.bound,
-                outside=stn.outside,
-                bypass=stn.bypass,
-                features=stn.features,
-                dtype=dtype,
-                axis_name=self.axis_name,
-            )
+            self.stn = self._transformer()
         self.lstms = [BiLSTM(config.lstm_features, dtype, name=f"lstm{i + 1}") for i in range(config.lstm_layers)]
         # Between two layers both directions are projected to one layer's features, as in the authors' code.
         self.bridges = [
@@ -55,14 +39,7 @@ class CRNN(nn.Module):
 
     def __call__(self, images: UInt8[Array, "B H W"], *, train: bool = False) -> Float[Array, "B T K"]:
         """Logits of every frame; T is `num_frames(config, W)`. With `train` batch statistics are updated."""
-        x = self._rectify(images, train=train)[0] if self._stn_at("image") else self._normalise(images)
-        for i, block in enumerate(self.blocks, start=1):
-            x = block(x, train=train)
-            if self._stn_at(f"block{i}"):
-                x, _ = self.stn(x, out_size=x.shape[1:3], train=train)
-        batch, rows, frames, features = x.shape
-        assert frames == num_frames(self.config, images.shape[2]), "the table's arithmetic and the stack disagree"
-        x = x.transpose(0, 2, 1, 3).reshape(batch, frames, rows * features)
+        x = self._features(images, train=train)
         for i, lstm in enumerate(self.lstms):
             x = lstm(self.bridges[i - 1](x) if i else x)
         return self.head(self.dropout(x, deterministic=not train).astype(jnp.float32))
@@ -91,6 +68,37 @@ class CRNN(nn.Module):
             if self._stn_at(f"block{i}"):
                 return None, self.stn(x, out_size=x.shape[1:3], train=False)[1]
         raise ValueError("this model has no spatial transformer")
+
+    def _blocks(self, table):
+        dtype = jnp.dtype(self.config.dtype)
+        return [CnnBlock(layers, dtype, self.axis_name, name=f"block{i}") for i, layers in enumerate(table, start=1)]
+
+    def _transformer(self):
+        stn = self.config.stn
+        return SpatialTransformer(
+            kind=stn.kind,
+            fiducials=stn.fiducials,
+            start=stn.start,
+            disturbance=stn.disturbance,
+            feature_gain=stn.feature_gain,
+            bound=stn.bound,
+            outside=stn.outside,
+            bypass=stn.bypass,
+            features=stn.features,
+            dtype=jnp.dtype(self.config.dtype),
+            axis_name=self.axis_name,
+        )
+
+    def _features(self, images, *, train: bool):
+        """What the recurrent layers see, `B T D`: the rows of a frame side by side."""
+        x = self._rectify(images, train=train)[0] if self._stn_at("image") else self._normalise(images)
+        for i, block in enumerate(self.blocks, start=1):
+            x = block(x, train=train)
+            if self._stn_at(f"block{i}"):
+                x, _ = self.stn(x, out_size=x.shape[1:3], train=train)
+        batch, rows, frames, features = x.shape
+        assert frames == num_frames(self.config, images.shape[2]), "the table's arithmetic and the stack disagree"
+        return x.transpose(0, 2, 1, 3).reshape(batch, frames, rows * features)
 
     def _stn_at(self, placement: str) -> bool:
         return self.config.stn.kind != "none" and self.config.stn.placement == placement
@@ -122,13 +130,20 @@ class CRNN(nn.Module):
 
 
 def build(config: ModelConfig, *, axis_name: str | None = None) -> CRNN:
-    """The network of a config; `axis_name` under pmap only. Raises ConfigError for what its stack cannot take."""
+    """The network of a config, for a keras stack that of `crnn_jax.ancestor`; `axis_name` under pmap only.
+
+    Raises ConfigError for what its stack cannot take.
+    """
     blocks, placement = STACKS[config.cnn], config.stn.placement
     if min(stack_size(blocks, (config.height, config.width))) < 1:
         size = f"model.height = {config.height} and model.width = {config.width}"
         raise ConfigError(f"{size} leave no features behind the {config.cnn} stack: expected 32 x 100 or about that")
     if config.stn.kind != "none" and placement not in ("image", *(f"block{i + 1}" for i in range(len(blocks)))):
         raise ConfigError(f"model.stn.placement = {placement!r}: the {config.cnn} stack has {len(blocks)} blocks")
+    if config.cnn.startswith("keras"):
+        from crnn_jax.ancestor import build_keras  # not above: that module is made of this one
+
+        return build_keras(config, axis_name=axis_name)
     return CRNN(config, axis_name)
 
 

@@ -1,0 +1,193 @@
+"""What each fault of CRNN-with-STN, the project in Keras that this one starts from, is worth in word accuracy.
+
+    python experiments/ancestor_study.py [--variants NAME ...] [--seeds 0 1 2] [--steps N] [--batch N] [--out DIR]
+
+Trains that project's network (`crnn_jax/ancestor.py`, narrow unless `--config keras_stn`) as it was, with each of its
+faults mended alone, with all of them mended, with each alone in the mended network, and with its STN elsewhere or left
+out; all by this project's optimiser but for two rows. The words are rendered, and read are held-out ones of the same
+style. Every variant sees as many of them, from every seed; the seeds draw other weights and other words to train on,
+but the same ones for every variant.
+
+What every run reads goes to DIR/results.jsonl, a line a run, and a run that is there is not done again: the same
+command goes on where it was stopped, with the run that it was in from its start. The end is a table in Markdown, of the
+runs of these steps and this batch, and how far the STNs have gone: `stn_deviation` and `stn_outside` of `crnn_jax.stn`.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from study import spread, table
+from train import load_config
+
+from crnn_jax.ancestor import FAULTS, SLOTS, pad_labels
+from crnn_jax.charset import Charset
+from crnn_jax.config import Config, ConfigError, override
+from crnn_jax.model import build
+from crnn_jax.training import parallel
+from crnn_jax.training.loop import HELD_OUT_SEED
+from crnn_jax.training.optimizer import make_optimizer
+from crnn_jax.training.state import create_state, variables
+from crnn_jax.training.step import eval_step, mean_metrics, train_step
+from crnn_jax.training.words import load_words, rendered_held_out, train_batch
+
+# Its clipping is this project's too; its decay of the learning rate, 1e-6 a step, is nothing in so few of them.
+SGD = [
+    "optimizer.name=sgd",
+    "optimizer.warmup_steps=0",
+    "optimizer.final_factor=1",
+    "optimizer.localisation_factor=1",
+    "optimizer.ema_decay=0",
+]
+
+
+class Variant(NamedTuple):
+    """A network with these faults, trained by a config so changed, as `--set` spells it."""
+
+    faults: tuple[str, ...]
+    changes: list[str] = []
+
+
+BASE = "as it was"  # what the others are compared with
+VARIANTS = {
+    BASE: Variant(FAULTS),
+    "all mended": Variant(()),
+    **{f"{fault} mended": Variant(tuple(other for other in FAULTS if other != fault)) for fault in FAULTS},
+    **{f"{fault} alone": Variant((fault,)) for fault in FAULTS},
+    "as it was, no STN": Variant(FAULTS, ["model.stn.kind=none"]),
+    "as it was, STN after conv_1": Variant(FAULTS, ["model.stn.placement=block1"]),
+    "as it was, SGD at 0.0001": Variant(FAULTS, [*SGD, "optimizer.learning_rate=1e-4"]),
+    "as it was, SGD at 0.002": Variant(FAULTS, [*SGD, "optimizer.learning_rate=2e-3"]),  # of an earlier version
+    "all mended, no STN": Variant((), ["model.stn.kind=none"]),
+    "all mended, STN after conv_1": Variant((), ["model.stn.placement=block1"]),
+    "all mended, STN on the image": Variant((), ["model.stn.placement=image"]),  # this project's STN
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="all unless given")
+    parser.add_argument("--config", default="keras_stn_narrow", metavar="NAME", help="a file of experiments/configs/")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="of every run")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/ancestor_study"), metavar="DIR")
+    args = parser.parse_args(argv)
+    chosen = args.variants or list(VARIANTS)
+    if unknown := [name for name in chosen if name not in VARIANTS]:
+        parser.error(f"no variant {unknown[0]!r}: there are {', '.join(VARIANTS)}")
+    results = args.out / "results.jsonl"
+    try:
+        base = override(load_config(args.config), args.set)
+        args.out.mkdir(parents=True, exist_ok=True)
+        rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+        for seed in args.seeds:  # a whole round of variants before the next seed
+            for name in chosen:
+                run = {"variant": name, "seed": seed, "steps": args.steps, "batch": args.batch}
+                if any(run.items() <= row.items() for row in rows):
+                    continue
+                config = variant_config(base, VARIANTS[name], steps=args.steps, batch=args.batch, seed=seed)
+                print(f"{name}, seed {seed}", flush=True)
+                rows.append(run | train_variant(config, VARIANTS[name].faults))
+                with results.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+    except (ConfigError, OSError) as error:
+        print(f"ancestor_study.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ancestor_study.py: stopped; the same command starts this run again", file=sys.stderr)
+        return 130
+    rows = [row for row in rows if (row["steps"], row["batch"]) == (args.steps, args.batch)]
+    print(table(rows, [], base=BASE))
+    print("\n".join(stn_lines(rows)))
+    return 0
+
+
+def variant_config(base: Config, variant: Variant, *, steps: int, batch: int, seed: int) -> Config:
+    """The base config so changed, for a run of `steps` batches. Raises ConfigError for what can have no faults."""
+    config = override(base, variant.changes)
+    if not config.model.cnn.startswith("keras"):
+        raise ConfigError(f"model.cnn = {config.model.cnn!r}: expected a keras stack, which can have faults")
+    if config.data.max_length > SLOTS:
+        raise ConfigError(f"data.max_length = {config.data.max_length}: expected at most {SLOTS}, the padded length")
+    if config.data.real or config.data.sources:
+        raise ConfigError("data.real, data.sources: expected none, the study renders its words")
+    run = replace(config.run, steps=steps, batch_size=batch, seed=seed, eval_every=steps, checkpoint_every=steps)
+    return replace(config, run=run)
+
+
+def train_variant(config: Config, faults: tuple[str, ...]) -> dict[str, float]:
+    """Trains a network with these faults from nothing, then reads held-out words.
+
+    Returns:
+        all, the word accuracy in per cent; loss, stn_deviation and stn_outside, means over the last dispatch of
+        training, the last two where there is an STN; seconds, compilation and all.
+    """
+    run, began = config.run, time.perf_counter()
+    init_key, run_key = jax.random.split(jax.random.key(run.seed))
+    model = build(config.model, axis_name=parallel.axis_name()).clone(faults=faults)
+    tx = make_optimizer(config.optimizer, run.steps)
+    state = create_state(init_key, model, tx, config.model)
+    size = parallel.per_device(run.batch_size)
+    words, _ = load_words(config)
+
+    options = {"model": model, "tx": tx, "ema_decay": config.optimizer.ema_decay, "axis_name": parallel.axis_name()}
+    step_fn = partial(train_step, **options)
+    if "padding" in faults:
+        step_fn = partial(padded_step, padding=Charset.of(config.model.charset).num_classes, **options)
+    dispatch = parallel.make_train(
+        step_fn,
+        partial(train_batch, config=config, size=size),
+        batch_size=run.batch_size,
+        length=run.steps_per_dispatch,
+    )
+    evaluate = parallel.make_eval(
+        partial(eval_step, model=model),
+        partial(rendered_held_out, config=config, size=size),
+        batch_size=run.batch_size,
+        total=config.data.held_out_words,
+    )
+    held_out_key = jax.random.key(HELD_OUT_SEED)
+    state, words, run_key, held_out_key = parallel.replicate((state, words, run_key, held_out_key))
+
+    for step in range(run.steps_per_dispatch, run.steps + 1, run.steps_per_dispatch):
+        state, metrics = dispatch(state, words, run_key)
+        if step % run.log_every == 0 or step == run.steps:
+            last = {name: float(np.mean(values)) for name, values in parallel.fetch(metrics).items()}
+            seconds = time.perf_counter() - began
+            print(f"  step {step} of {run.steps}, loss {last['loss']:.3f}, {seconds:.0f} s", flush=True)
+    accuracy = mean_metrics(evaluate(variables(state), words, held_out_key)[0])["word_accuracy"]
+    print(f"  {accuracy:.1f} % of the held-out words read right", flush=True)
+    kept = {name: last[name] for name in ("loss", "stn_deviation", "stn_outside") if name in last}
+    return {"all": accuracy, **kept, "seconds": round(time.perf_counter() - began)}
+
+
+def padded_step(state, batch, key, *, padding: int, **options):
+    """`train_step` on labels filled up with the class `padding`."""
+    label, length = pad_labels(batch.label, batch.label_length, padding=padding)
+    return train_step(state, batch._replace(label=label, label_length=length), key, **options)
+
+
+def stn_lines(rows: list[dict]) -> list[str]:
+    """How far the STN of each variant that has one has gone, over its seeds: a line each."""
+    lines = []
+    for variant in dict.fromkeys(row["variant"] for row in rows if "stn_deviation" in row):
+        runs = [row for row in rows if row["variant"] == variant]
+        moved = spread([run["stn_deviation"] for run in runs])
+        beyond = statistics.mean(100 * run["stn_outside"] for run in runs)
+        lines.append(f"{variant}: the STN deviates by {moved} from the identity, {beyond:.1f} % of its grid is outside")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
