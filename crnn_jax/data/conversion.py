@@ -59,6 +59,7 @@ def convert(datasets: Sequence[Dataset], out: Path, *, format: str, shards: int 
         raise DatasetError(f"{total} words do not fill {shards} shards")
     if not name or Path(name).name != name:
         raise DatasetError(f"{name!r} is no name for shards: it has to be a file's")
+    WRITERS[format].load()
     try:
         with (
             whole_folder(out) as folder,

@@ -65,6 +65,11 @@ class Writer:
             with suppress(Exception):  # the first error is the one to tell
                 self.abandon()
 
+    @classmethod
+    def load(cls) -> None:
+        """Imports what it needs, before there is anything that an interrupt has to clean up: one in the middle of an
+        import can get lost in Python's own callbacks. Raises DatasetError where a package is missing."""
+
     def open(self) -> None:
         """Begins. Raises DatasetError where a package is missing."""
 
@@ -87,10 +92,14 @@ class TFRecordShards(Writer):
 
     suffix = "tfrecord"
 
-    def open(self) -> None:
+    @classmethod
+    def load(cls) -> None:
         """Needs the packages of the extra `data`."""
+        serialise(b"", "")
+
+    def open(self) -> None:
+        """See `Writer`."""
         self._shard, self._file = -1, None
-        serialise(b"", "")  # says which package is missing before anything is written
 
     def write(self, index: int, image: bytes, label: str) -> None:
         """Into the shard of its index: damaged records, which never come, leave the others where they were."""
