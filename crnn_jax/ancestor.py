@@ -22,7 +22,6 @@ from dataclasses import replace
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
@@ -34,10 +33,9 @@ from crnn_jax.lstm import BiLSTM
 from crnn_jax.model import CRNN
 from crnn_jax.sampler import Pair, affine_grid, bilinear_sample
 from crnn_jax.section import differences
-from crnn_jax.stn import Diagnosis, deviation, kept_contrast, outside_share
+from crnn_jax.stn import diagnose, sow, start_parameters
 
 FAULTS = ("sampler", "backward", "padding", "range", "norm", "discard")
-IDENTITY = np.array([1, 0, 0, 0, 1, 0], np.float32)  # theta, row by row
 DISCARDED = 2  # frames
 SLOTS = 16  # characters of a padded label
 
@@ -118,13 +116,10 @@ class KerasTransformer(nn.Module):
         def transform(image, theta):
             grid = affine_grid(theta, out_size=size, in_size=size)
             y = keras_sample(image, theta) if self.faulty else bilinear_sample(image, grid)
-            moved, beyond = deviation(theta.reshape(-1), kind="affine"), outside_share(grid, size=size)
-            return y, Diagnosis(moved, beyond, kept_contrast(image, y))
+            return y, diagnose(image, y, grid, theta.reshape(-1), kind="affine")
 
-        y, diagnosis = jax.vmap(transform)(x, theta.reshape(-1, 2, 3))
-        for name, values in diagnosis._asdict().items():  # for logs, one number an example
-            if not self.is_initializing():
-                self.sow("diagnostics", f"stn_{name}", values, init_fn=lambda: 0.0, reduce_fn=lambda _, new: new)
+        y, diagnoses = jax.vmap(transform)(x, theta.reshape(-1, 2, 3))
+        sow(self, diagnoses)
         return y, theta
 
 
@@ -138,7 +133,7 @@ class KerasLocalisation(nn.Module):
         for i, features in enumerate((16, 32), start=1):
             x = nn.relu(Conv(features, (5, 5), use_bias=True, dtype=self.dtype, name=f"conv{i}")(x))
         x = nn.relu(nn.Dense(64, dtype=self.dtype, name="hidden_layer")(x.reshape(x.shape[0], -1)))
-        bias_init = nn.initializers.constant(IDENTITY)
+        bias_init = nn.initializers.constant(start_parameters(kind="affine"))
         return nn.Dense(6, kernel_init=nn.initializers.zeros, bias_init=bias_init, name="last")(x.astype(jnp.float32))
 
 

@@ -74,20 +74,7 @@ class CRNN(nn.Module):
         return [CnnBlock(layers, dtype, self.axis_name, name=f"block{i}") for i, layers in enumerate(table, start=1)]
 
     def _transformer(self):
-        stn = self.config.stn
-        return SpatialTransformer(
-            kind=stn.kind,
-            fiducials=stn.fiducials,
-            start=stn.start,
-            disturbance=stn.disturbance,
-            feature_gain=stn.feature_gain,
-            bound=stn.bound,
-            outside=stn.outside,
-            bypass=stn.bypass,
-            features=stn.features,
-            dtype=jnp.dtype(self.config.dtype),
-            axis_name=self.axis_name,
-        )
+        return SpatialTransformer(self.config.stn, dtype=jnp.dtype(self.config.dtype), axis_name=self.axis_name)
 
     def _features(self, images, *, train: bool):
         """What the recurrent layers see, `B T D`: the rows of a frame side by side."""

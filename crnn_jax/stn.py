@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from crnn_jax.cnn import CnnBlock, ConvLayer, PoolLayer
+from crnn_jax.config import StnConfig
 from crnn_jax.sampler import Pair, affine_grid, bilinear_sample, identity_fiducials, tps_grid
 
 STILL = 1e-3  # added to a standard deviation, a tenth of a grey level: an even image keeps all of its contrast
@@ -114,6 +115,26 @@ def kept_contrast(x: Float[Array, "H W C"], y: Float[Array, "h w C"]) -> Float[A
     return (after + STILL) / (before + STILL)
 
 
+def diagnose(
+    x: Float[Array, "H W C"],
+    y: Float[Array, "h w C"],
+    xy: Float[Array, "h w 2"],
+    parameters: Float[Array, " P"],
+    *,
+    kind: str,
+) -> Diagnosis:
+    """The numbers of ONE example: `y` was sampled from `x` at the points `xy`, in pixels, that the parameters gave."""
+    moved, beyond = deviation(parameters, kind=kind), outside_share(xy, size=x.shape[:2])
+    return Diagnosis(moved, beyond, kept_contrast(x, y))
+
+
+def sow(module: nn.Module, diagnoses: Diagnosis) -> None:
+    """Leaves a number an example in the collection `diagnostics`, where the module's caller asks for that."""
+    if not module.is_initializing():
+        for name, values in diagnoses._asdict().items():
+            module.sow("diagnostics", f"stn_{name}", values, init_fn=lambda: 0.0, reduce_fn=lambda _, new: new)
+
+
 class Localisation(nn.Module):
     """The localisation net: `B H W C` to `B P` parameters, through a small copy of its input.
 
@@ -170,50 +191,34 @@ class SpatialTransformer(nn.Module):
     give it an input larger than `out_size` where there is a choice.
 
     Attributes:
-        kind: affine | tps.
-        fiducials: points of a tps, an even number of at least 4.
-        start, disturbance: see `start_parameters`.
-        feature_gain, bound, features: see `Localisation`. A disturbance has to lie within the bound.
-        outside: border | zeros, see `bilinear_sample`.
-        bypass: the probability, 0..1, that an example passes by the identity in training, which then takes an rng
-            `dropout` (MORAN v2, the authors' code: 0.5). A sweep may map over it as the variable `bypass` of the
-            collection `settings`.
+        config: of the transform and of its localisation net. A sweep may map over `bypass`, which draws from an rng
+            `dropout` in training, as the variable of that name in the collection `settings`.
         localisation_size: (height, width) of the copy that the localisation net sees.
         localisation_hidden: features of its hidden layer.
     """
 
-    kind: str
-    fiducials: int = 20
-    start: str = "identity"
-    disturbance: float = 0.1
-    feature_gain: float = 0.1
-    bound: float = 0.0
-    outside: str = "border"
-    bypass: float = 0.0
-    features: tuple[int, ...] = (16, 32, 64, 64)
+    config: StnConfig
     localisation_size: Pair = (16, 32)
     localisation_hidden: int = 128
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     def setup(self):
-        """The submodule `localisation`. Raises ValueError for a start beyond the bound, or more pools than pixels."""
-        if min(self.localisation_size) >> (len(self.features) - 1) < 1:
-            raise ValueError(f"{len(self.features)} layers are too many for a copy of {self.localisation_size} pixels")
-        of = {"kind": self.kind, "fiducials": self.fiducials}
-        start = start_parameters(start=self.start, disturbance=self.disturbance, **of)
-        centre = start_parameters(**of)
-        if self.bound and np.abs(start - centre).max() >= self.bound:
-            most = np.abs(start - centre).max()
-            raise ValueError(f"the start deviates by {most:.3g} from the identity, the bound is {self.bound:.3g}")
+        """The submodule `localisation`. Raises ValueError for more pools than pixels."""
+        config = self.config
+        if min(self.localisation_size) >> (len(config.features) - 1) < 1:
+            layers = len(config.features)
+            raise ValueError(f"{layers} layers are too many for a copy of {self.localisation_size} pixels")
+        of = {"kind": config.kind, "fiducials": config.fiducials}
+        start = start_parameters(start=config.start, disturbance=config.disturbance, **of)
         self.localisation = Localisation(
             start=tuple(start.tolist()),
-            centre=tuple(centre.tolist()),
-            features=self.features,
+            centre=tuple(start_parameters(**of).tolist()),
+            features=config.features,
             size=self.localisation_size,
             hidden=self.localisation_hidden,
-            gain=self.feature_gain,
-            bound=self.bound,
+            gain=config.feature_gain,
+            bound=config.bound,
             dtype=self.dtype,
             axis_name=self.axis_name,
         )
@@ -222,21 +227,17 @@ class SpatialTransformer(nn.Module):
         self, x: Float[Array, "B H W C"], *, out_size: Pair, train: bool
     ) -> tuple[Float[Array, "B h w C"], Float[Array, "B P"]]:
         """The input resampled to `out_size` (h, w), and the parameters that it was resampled by, float32."""
-        parameters = self.localisation(x, train=train)
-        bypass = self.get_variable("settings", "bypass", self.bypass)
-        if train and not (isinstance(bypass, float) and bypass == 0):
+        config, parameters = self.config, self.localisation(x, train=train)
+        if train and (config.bypass > 0 or self.has_variable("settings", "bypass")):
+            bypass = self.get_variable("settings", "bypass", config.bypass)
             passes = jax.random.bernoulli(self.make_rng("dropout"), bypass, (x.shape[0], 1))
             parameters = jnp.where(passes, jnp.array(self.localisation.centre)[None], parameters)
 
         def transform(image, parameters):
-            grid = parameter_grid(parameters, kind=self.kind, out_size=out_size, in_size=image.shape[:2])
-            y = bilinear_sample(image, grid, outside=self.outside)
-            moved, beyond = deviation(parameters, kind=self.kind), outside_share(grid, size=image.shape[:2])
-            return y, Diagnosis(moved, beyond, kept_contrast(image, y))
+            grid = parameter_grid(parameters, kind=config.kind, out_size=out_size, in_size=image.shape[:2])
+            y = bilinear_sample(image, grid, outside=config.outside)
+            return y, diagnose(image, y, grid, parameters, kind=config.kind)
 
         y, diagnoses = jax.vmap(transform)(x, parameters)
-        # For logs: a number an example, where the caller asks for this collection.
-        for name, values in diagnoses._asdict().items():
-            if not self.is_initializing():
-                self.sow("diagnostics", f"stn_{name}", values, init_fn=lambda: 0.0, reduce_fn=lambda _, new: new)
+        sow(self, diagnoses)
         return y, parameters

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from crnn_jax.config import StnConfig
 from crnn_jax.sampler import identity_fiducials
 from crnn_jax.stn import (
     Diagnosis,
@@ -27,8 +28,9 @@ both_kinds = pytest.mark.parametrize("kind", CASES)
 
 
 def small(kind, **options):
-    options = {"bound": CASES[kind][1], "features": (4,), "localisation_size": (4, 8)} | options
-    return SpatialTransformer(kind, fiducials=6, localisation_hidden=8, **options)
+    dtype = options.pop("dtype", jnp.float32)
+    config = StnConfig(**{"kind": kind, "fiducials": 6, "bound": CASES[kind][1], "features": (4,)} | options)
+    return SpatialTransformer(config, localisation_size=(4, 8), localisation_hidden=8, dtype=dtype)
 
 
 def random_images(*shape):
@@ -160,17 +162,17 @@ def test_bypassed_examples_are_not_transformed():
     passed = np.all(parameters == identity[None], axis=1)
     assert 4 < passed.sum() < len(x) - 4
     np.testing.assert_allclose(parameters[~passed], moved[~passed], atol=1e-6)
-    plain = in_training(small("affine", bypass=1.0), variables, x)[0]
+    plain = in_training(small("affine"), variables | {"settings": {"bypass": 1.0}}, x)[0]
     np.testing.assert_allclose(y[passed], plain[passed], atol=1e-6)
     assert np.abs(y[~passed] - plain[~passed]).max() > 0.1
     # Only in training.
-    read = [applied(small("affine", bypass=bypass), variables, x)[1] for bypass in (0.0, 1.0)]
+    read = [applied(small("affine", bypass=bypass), variables, x)[1] for bypass in (0.0, 0.9)]
     np.testing.assert_array_equal(*read)
 
 
 def test_settings_stand_for_the_attributes_and_can_be_mapped_over():
     variables, x = with_last_kernel(initialised("tps")[0], 1.0), inputs("tps")
-    gains, bypasses = jnp.array([0.1, 0.5, 1.0]), jnp.array([0.5, 0.0, 1.0])
+    gains, bypasses = jnp.array([0.1, 0.5, 1.0]), jnp.array([0.5, 0.0, 0.9])
 
     def of(gain, bypass):
         settings = {"bypass": bypass, "localisation": {"gain": gain}}
@@ -208,8 +210,6 @@ def test_bfloat16_keeps_float32_coordinates():
 
 
 def test_what_cannot_be_is_said_in_one_line():
-    with pytest.raises(ValueError, match="0.3 from the identity, the bound is 0.25"):
-        initialised("tps", bound=0.25, start="disturbed", disturbance=0.15)
     with pytest.raises(ValueError, match="too many for a copy"):
         initialised("tps", features=(4,) * 4)
     with pytest.raises(ValueError, match="affine or tps"):

@@ -67,11 +67,13 @@ class Writer:
 
     @classmethod
     def load(cls) -> None:
-        """Imports what it needs, before there is anything that an interrupt has to clean up: one in the middle of an
-        import can get lost in Python's own callbacks. Raises DatasetError where a package is missing."""
+        """Imports what it needs, before it opens: an interrupt in the middle of an import can get lost in Python.
+
+        Raises DatasetError where a package is missing.
+        """
 
     def open(self) -> None:
-        """Begins. Raises DatasetError where a package is missing."""
+        """Begins."""
 
     def write(self, index: int, image: bytes, label: str) -> None:
         """Writes the record that was number `index` of `total`, which grows from call to call.
@@ -134,17 +136,24 @@ class ArrayRecordShards(TFRecordShards):
 
     suffix = "array_record"
 
+    @classmethod
+    def load(cls) -> None:
+        """Needs the packages of the extra `data`."""
+        super().load()
+        try:
+            import array_record.python.array_record_module  # noqa: F401
+        except ImportError as error:
+            package = "array-record"
+            raise DatasetError(f"ArrayRecords need the package {package}: pip install {package} ({error})") from None
+
     def _open_shard(self, path: Path):
         return _ArrayRecordWriter(path)
 
 
 class _ArrayRecordWriter:
     def __init__(self, path: Path):
-        try:
-            from array_record.python.array_record_module import ArrayRecordWriter
-        except ImportError as error:
-            package = "array-record"
-            raise DatasetError(f"ArrayRecords need the package {package}: pip install {package} ({error})") from None
+        from array_record.python.array_record_module import ArrayRecordWriter
+
         # One record a group, for reading in any order; encoded images do not get smaller by compression.
         self._writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
 
@@ -173,12 +182,18 @@ class LmdbWriter(Writer):
 
     map_size = MAP_SIZE
 
-    def open(self) -> None:
-        """See `Writer`."""
+    @classmethod
+    def load(cls) -> None:
+        """Needs the package lmdb."""
         try:
-            import lmdb
+            import lmdb  # noqa: F401
         except ImportError as error:
             raise DatasetError(f"an LMDB needs the package lmdb: pip install lmdb ({error})") from None
+
+    def open(self) -> None:
+        """See `Writer`."""
+        import lmdb
+
         self._lmdb, self._count = lmdb, 0
         self._batch: list[tuple[bytes, bytes]] = []
         self._bytes = 0  # in the batch
