@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from stn_study import KINDS, STUDIES, keys
-from stn_table import average, differences, interval, read_rows
+from stn_table import average, by_seed, differences, interval, read_rows
 
 INK, MUTED, GRID = "#22262b", "#6f747b", "#e4e1da"
 COLOURS = ("#2f6690", "#b4472e", "#3a7d44", "#8e6c8a", "#c08a2b")
@@ -58,11 +58,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"stn_figures.py: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def by_seed(rows: list[dict], key: str) -> dict[int, dict]:
-    """The networks of one setting by their seeds."""
-    return {row["seed"]: row for row in rows if row["change"] == key}
 
 
 def draw_gain(rows: list[dict]):

@@ -14,6 +14,7 @@ experiments/stn_figures.py draws the results.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import shutil
@@ -21,18 +22,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from configs.stn_study import CURVED, STRAIGHT, get_config
-from stn_table import read_rows, table
+from stn_table import add_rows, read_rows, table
 
-from crnn_jax.config import Config, ConfigError, override
+from crnn_jax.config import Config, ConfigError, from_json, override, to_json
+from crnn_jax.section import differences
 from crnn_jax.synth.batch import Batch, Source, load_source, synth_batch
 from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, find_model, load_variables
-from crnn_jax.training.population import init_population, make_eval, make_train, same_program, with_weights
+from crnn_jax.training.population import init_population, make_eval, make_train, same_program, start_from
 
 KINDS = {
     "straight": STRAIGHT,
@@ -68,9 +71,16 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
     "sampled": {"1.3 times as large": (), "as large": ("model.stn.oversample=1",)},
 }
 
-HELD_OUT_SEED = 1_000_003
+HELD_OUT_SEED = 1_000_003  # what is in experiments/studies was measured on these words
 HELD_OUT_BATCH = 128  # words of each kind
-CURVES = ("loss", "accuracy", "gradient_norm", "stn_deviation", "stn_outside")  # means over each dispatch
+CURVES = (
+    "loss",
+    "accuracy",
+    "gradient_norm",
+    "stn_deviation",
+    "stn_outside",
+    "stn_contrast",
+)  # means over each dispatch
 
 MakeBatch = Callable[[jax.Array, Source], Batch]
 
@@ -100,14 +110,17 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "train":
             changes = dict.fromkeys(key for name in args.studies for key in keys(name).values())
             train_all(base, list(changes), args.seeds, args.at_once, args.held_out, args.out, init=args.init)
-        rows = [row for row in read_rows(results) if row["steps"] == base.run.steps]
+        rows = read_rows(results)
         if not rows:
-            raise ConfigError(f"{results} has no networks of {base.run.steps} steps: stn_study.py train")
+            raise ConfigError(f"{results} has no networks yet: stn_study.py train")
         tables = [table(name, keys(name), rows, list(KINDS)) for name in args.studies]
         print("\n\n".join(text for text in tables if text))
     except (CheckpointError, ConfigError, OSError) as error:
         print(f"stn_study.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stn_study.py: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -130,32 +143,51 @@ def train_all(
     *,
     init: str | None = None,
 ) -> None:
-    """Trains what is missing in OUT/results.jsonl, in programs of at most `at_once` networks, and adds it there."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Trains what is missing in OUT/results.jsonl, in programs of at most `at_once` networks, and adds it there.
+
+    Raises ConfigError where those are networks of another config, or from another start.
+    """
+    claim(out, base, init)
     results, source = out / "results.jsonl", load_source(base)
     draw, draw_held_out = make_words(base, base.run.batch_size), make_words(base, HELD_OUT_BATCH * len(KINDS), True)
     configs = {change: override(base, change.split()) for change in changes}
+    every = base.run.steps_per_dispatch
     for group in chunks(seeds, at_once):
-        done = {(row["change"], row["seed"]) for row in read_rows(results) if row["steps"] == base.run.steps}
-        missing = [change for change in changes if any((change, seed) not in done for seed in group)]
-        while missing:
-            alike = [change for change in missing if same_program(configs[missing[0]], configs[change])]
-            missing = [change for change in missing if change not in alike]
-            for part in chunks(alike, max(1, at_once // len(group))):
-                print(f"{len(part)} x {len(group)} networks: {', '.join(change or 'as it is' for change in part)}")
-                workdir = out / "programs" / f"{part[0] or 'base'} {len(part)} x {group[0]}-{group[-1]}"
+        done = {(row["change"], row["seed"]) for row in read_rows(results)}
+        missing = {change: [seed for seed in group if (change, seed) not in done] for change in changes}
+        rest = [change for change in changes if missing[change]]
+        while rest:
+            first, its_seeds = configs[rest[0]], missing[rest[0]]
+            alike = [c for c in rest if same_program(first, configs[c]) and missing[c] == its_seeds]
+            rest = [change for change in rest if change not in alike]
+            for part in chunks(alike, max(1, at_once // len(its_seeds))):
+                print(f"{len(part)} x {len(its_seeds)} networks: {', '.join(change or 'as it is' for change in part)}")
+                workdir = out / "programs" / hashlib.sha256(json.dumps([part, its_seeds]).encode()).hexdigest()[:12]
                 rows = [configs[change] for change in part]
-                population, curves, seconds = train_population(rows, group, source, draw, workdir, init=init)
-                right = read_held_out(rows[0], population, source, draw_held_out, held_out)
-                every, share = base.run.steps_per_dispatch, seconds / len(part) / len(group)
-                with results.open("a") as file:
-                    for (i, change), (j, seed) in ((a, b) for a in enumerate(part) for b in enumerate(group)):
-                        row = {"change": change, "seed": seed, "steps": base.run.steps}
-                        row |= {kind: round(float(values[i, j]), 2) for kind, values in right.items()}
-                        row |= {"seconds": round(share, 1), "every": every}
-                        row |= {name: [float(f"{x:.4g}") for x in values[:, i, j]] for name, values in curves.items()}
-                        file.write(json.dumps(row) + "\n")
+                population, curves, seconds = train_population(rows, its_seeds, source, draw, workdir, init=init)
+                right = read_held_out(rows, population, source, draw_held_out, held_out)
+                told = []
+                for (i, change), (j, seed) in product(enumerate(part), enumerate(its_seeds)):
+                    row = {"change": change, "seed": seed, "steps": base.run.steps, "every": every}
+                    row["seconds"] = round(seconds / len(part) / len(its_seeds), 1)
+                    row |= {kind: round(float(values[i, j]), 2) for kind, values in right.items()}
+                    row |= {name: [float(f"{x:.4g}") for x in values[:, i, j]] for name, values in curves.items()}
+                    told.append(row)
+                add_rows(results, told)
                 shutil.rmtree(workdir)
+
+
+def claim(out: Path, base: Config, init: str | None) -> None:
+    """Notes what the networks of a folder have in common. Raises ConfigError where that is something else there."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "base.json"
+    if path.exists():
+        there = json.loads(path.read_text())
+        changed = list(differences(from_json(json.dumps(there["config"])), base))
+        changed += ["--init"] if there["init"] != init else []
+        if changed:
+            raise ConfigError(f"{out} holds networks of another {', '.join(changed[:4])}; take another --out")
+    path.write_text(json.dumps({"config": json.loads(to_json(base)), "init": init}, indent=2) + "\n")
 
 
 def train_population(
@@ -172,8 +204,7 @@ def train_population(
     shape = (run.steps // every, len(configs), len(seeds))
     population = init_population(configs, seeds)
     if init:
-        loaded_config, loaded = load_variables(find_model(init))
-        population = with_weights(population, configs[0], loaded, loaded_config)
+        population = start_from(population, configs[0], load_variables(find_model(init)), name=init)
     state = {
         "population": population,
         "curves": {name: np.full(shape, np.nan, np.float32) for name in names},
@@ -183,16 +214,17 @@ def train_population(
         state = checkpoints.restore(state)
     population, curves = state["population"], state["curves"]
     train = make_train(configs, seeds, draw, length=every)
-    began, start = time.perf_counter(), int(population.step[0, 0])
+    began, start, pending = time.perf_counter(), int(population.step[0, 0]), []
     for step in range(start + every, run.steps + 1, every):
         population, metrics = train(population, source)
-        for name, values in curves.items():
-            values[step // every - 1] = np.mean(metrics[name], axis=0)
-        if step % run.checkpoint_every == 0:
+        pending.append({name: metrics[name].mean(axis=0) for name in names})  # stays on the device
+        if step % run.checkpoint_every == 0 or step == run.steps:
+            for i, point in enumerate(jax.device_get(pending), start=step // every - len(pending)):
+                for name, values in point.items():
+                    curves[name][i] = values
+            pending = []
             rate = (step - start) * size / (time.perf_counter() - began)
-            means = ", ".join(
-                f"{k} {np.array2string(v[step // every - 1].mean(-1), precision=3)}" for k, v in curves.items()
-            )
+            means = ", ".join(f"{k} {np.array2string(v.mean(axis=1), precision=3)}" for k, v in point.items())
             print(f"step {step}/{run.steps}: {rate:.0f} images/s, {means}", flush=True)
             if step < run.steps:
                 checkpoints.save(step, jax.device_get({"population": population, "curves": curves}), None)
@@ -200,9 +232,11 @@ def train_population(
     return population, curves, time.perf_counter() - began
 
 
-def read_held_out(config: Config, population, source: Source, draw: MakeBatch, count: int) -> dict[str, np.ndarray]:
+def read_held_out(
+    configs: list[Config], population, source: Source, draw: MakeBatch, count: int
+) -> dict[str, np.ndarray]:
     """Word accuracy in per cent on `count` held-out words of each kind, `[settings, seeds]`."""
-    evaluate = make_eval(config, draw)
+    evaluate = make_eval(configs, draw)
     keys = [jax.random.fold_in(jax.random.key(HELD_OUT_SEED), i) for i in range(count // HELD_OUT_BATCH)]
     right = np.stack([np.asarray(evaluate(population, source, key)) for key in keys])
     right = right.reshape(*right.shape[:3], len(KINDS), HELD_OUT_BATCH)

@@ -7,14 +7,26 @@ from pathlib import Path
 
 from scipy.stats import t as student
 
+from crnn_jax.stn import Diagnosis, collapse
+
 CONVERGED = 50.0  # per cent of the straight words
-OUTSIDE = 0.5  # share of the samples: a transformer that looks beyond the image has collapsed
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The networks of a results file, none where there is no file; a line that a kill cut short is left out."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The networks of a results file, a line each; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def add_rows(path: Path, rows: list[dict]) -> None:
+    """Adds networks to a results file: all of them or, where it is killed, none."""
+    partial = path.with_name(f".incomplete-{path.name}")
+    partial.write_text("".join(json.dumps(row) + "\n" for row in read_rows(path) + rows))
+    partial.replace(path)
+
+
+def by_seed(rows: list[dict], change: str) -> dict[int, dict]:
+    """The networks of one setting by their seeds."""
+    return {row["seed"]: row for row in rows if row["change"] == change}
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -26,8 +38,9 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 
 def has_converged(row: dict) -> bool:
-    """It reads half of the straight words, and its transformer, if it has one, looks at the image."""
-    return row["straight"] >= CONVERGED and row.get("stn_outside", [0])[-1] < OUTSIDE
+    """It reads half of the straight words, and its transformer, where it has one, has not collapsed."""
+    outside, contrast = row.get("stn_outside", [0])[-1], row.get("stn_contrast", [1])[-1]
+    return row["straight"] >= CONVERGED and collapse(Diagnosis(0, outside, contrast)) is None
 
 
 def average(row: dict, kinds: list[str]) -> float:
@@ -42,9 +55,8 @@ def differences(rows: dict[int, dict], base: dict[int, dict], kinds: list[str]) 
 
 def table(study: str, settings: dict[str, str], rows: list[dict], kinds: list[str]) -> str:
     """Markdown, the best setting first; "" where none was trained. The last column: the difference from the config."""
-    by_change = {key: {row["seed"]: row for row in rows if row["change"] == key} for key in {"", *settings.values()}}
-    base = by_change[""]
-    there = {name: by_change[key] for name, key in settings.items() if by_change[key]}
+    base = by_seed(rows, "")
+    there = {name: runs for name, change in settings.items() if (runs := by_seed(rows, change))}
     order = sorted(there, key=lambda name: -statistics.mean(average(row, kinds) for row in there[name].values()))
     header = [study, "converged", "all", *kinds, "against the config"]
     lines = [" | ".join(header), "|".join("---" for _ in header)]

@@ -10,10 +10,12 @@ import pytest
 from toy import toy_config, toy_source, toy_words
 
 from crnn_jax.config import ConfigError, StnConfig, override
+from crnn_jax.ctc import greedy_decode
+from crnn_jax.synth.batch import Batch
 from crnn_jax.training import population as populations
 from crnn_jax.training.optimizer import make_optimizer
 from crnn_jax.training.population import init_population, make_eval, make_train, same_program
-from crnn_jax.training.state import create_state
+from crnn_jax.training.state import create_state, variables
 from crnn_jax.training.step import train_step
 
 CONFIG = toy_config()
@@ -81,7 +83,7 @@ def test_numbers_and_seeds_reach_their_networks(trained):
 
 def test_what_each_network_reads_of_a_batch(trained):
     configs, population, _ = trained
-    evaluate = make_eval(configs[0], words)
+    evaluate = make_eval(configs, words)
     right = np.asarray(evaluate(population, SOURCE, jax.random.key(0)))
     assert right.shape == (3, 2, 8) and not right.any()
     # A head that says the same at every frame reads one character: right where that is the word.
@@ -92,6 +94,30 @@ def test_what_each_network_reads_of_a_batch(trained):
     batch = words(jax.random.key(0), SOURCE)
     expected = (batch.label_length == 1) & (batch.label[:, 0] == 4)
     np.testing.assert_array_equal(right, np.broadcast_to(expected, right.shape))
+
+
+def test_each_network_reads_with_its_own_gain(trained):
+    """It is no weight, but what a network reads depends on it."""
+    configs, population, _ = trained
+    key, rng = jax.random.key(0), np.random.default_rng(0)
+
+    def noisy(path, leaf):  # reads something else wherever it looks, and looks elsewhere with another gain
+        loud = [entry.key for entry in path][-2:] in (["head", "kernel"], ["last", "kernel"])
+        return jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) if loud else leaf
+
+    population = population.replace(ema_params=jax.tree_util.tree_map_with_path(noisy, population.ema_params))
+    network = jax.tree.map(lambda leaf: leaf[1, 0], population)
+    images = words(key, SOURCE).image
+    logits = populations.build(configs[1].model).apply(variables(network), images)
+    ids, lengths, _ = jax.vmap(greedy_decode)(logits)
+    assert np.all(lengths > 0)
+
+    def read_words(key, source):
+        return Batch(images, ids, lengths)
+
+    assert make_eval(configs, read_words)(population, SOURCE, key)[1, 0].all()
+    others_gain = [configs[1], configs[0], configs[2]]
+    assert not make_eval(others_gain, read_words)(population, SOURCE, key)[1, 0].any()
 
 
 def test_one_program_trains_what_differs_in_numbers_alone():

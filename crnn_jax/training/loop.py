@@ -19,12 +19,12 @@ from crnn_jax.data.stream import stream
 from crnn_jax.model import build
 from crnn_jax.synth.batch import Batch
 from crnn_jax.training import parallel
-from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables, save_start
+from crnn_jax.training.checkpoint import Checkpoints, load_variables, save_start
 from crnn_jax.training.logs import Logs
 from crnn_jax.training.optimizer import learning_rate, make_optimizer
-from crnn_jax.training.state import TrainState, create_state, variables
+from crnn_jax.training.state import create_state, variables
 from crnn_jax.training.step import eval_step, mean_metrics, train_step
-from crnn_jax.training.transfer import transfer
+from crnn_jax.training.transfer import with_weights
 from crnn_jax.training.words import (
     load_words,
     open_sources,
@@ -86,7 +86,9 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     if checkpoints.latest is not None:
         state = checkpoints.restore(state)
     elif init is not None:
-        state = with_weights(state, init, config)
+        state, note = with_weights(state, config, load_variables(init), name=init)
+        if parallel.is_main():
+            print(note, flush=True)
     step = start = int(state.step)
     if parallel.is_main():
         (workdir / "config.json").write_text(to_json(config) + "\n")
@@ -187,28 +189,6 @@ def open_stream(sources, weights, config: Config, *, rows: int, start: int) -> I
 def read_dispatch(feed: Iterator[Batch], steps: int) -> Batch:
     """The batches of `steps` steps from disk, on their way to the devices."""
     return parallel.place([next(feed) for _ in range(steps)])
-
-
-def with_weights(state: TrainState, init: Path | str, config: Config) -> TrainState:
-    """The state at step 0 with the weights of a saved model; it says which layers are new.
-
-    Raises CheckpointError where layers of the saved model have no place in this one.
-    """
-    loaded_config, loaded = load_variables(init)
-    charset, loaded_charset = Charset.of(config.model.charset), Charset.of(loaded_config.model.charset)
-    taken, new, lost = transfer(variables(state), loaded, charset=charset, loaded_charset=loaded_charset)
-    if lost:
-        raise CheckpointError(
-            f"{init} has other layers than this config's model ({', '.join(lost[:4])}): it cannot start this run"
-        )
-    if parallel.is_main():
-        added = set(charset.characters) - set(loaded_charset.characters)
-        notes = [f"new layers: {', '.join(new)}"] if new else []
-        notes += [f"{len(added)} characters new to the head: {''.join(sorted(added))}"] if added else []
-        print(f"starts from the weights of {init}" + "".join(f"; {note}" for note in notes), flush=True)
-    return state.replace(
-        params=taken["params"], ema_params=jax.tree.map(np.copy, taken["params"]), batch_stats=taken["batch_stats"]
-    )
 
 
 def finite(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError
 from crnn_jax.model import build
 from crnn_jax.section import differences
@@ -22,7 +21,7 @@ from crnn_jax.synth.batch import Batch
 from crnn_jax.training.optimizer import make_optimizer
 from crnn_jax.training.state import TrainState, create_state, variables
 from crnn_jax.training.step import eval_step, same_text, train_step
-from crnn_jax.training.transfer import transfer
+from crnn_jax.training.transfer import with_weights
 
 # What the configs of one population may differ in.
 NUMBERS = (
@@ -46,37 +45,24 @@ def init_population(configs: Sequence[Config], seeds: Sequence[int]) -> TrainSta
     if others:
         raise ConfigError(f"one program cannot train configs that differ in {others[0]}: only in {', '.join(NUMBERS)}")
     keys = jnp.stack([_keys(seed)[0] for seed in seeds])
-
-    def row(config: Config) -> TrainState:
-        model, tx = build(config.model), make_optimizer(config.optimizer, config.run.steps)
-        return jax.jit(jax.vmap(lambda key: create_state(key, model, tx, config.model)))(keys)
-
-    return jax.tree.map(lambda *rows: jnp.stack(rows), *[row(config) for config in configs])
+    return _stack([_init_program(config)(keys) for config in configs])
 
 
-def with_weights(population: TrainState, config: Config, loaded: PyTree, loaded_config: Config) -> TrainState:
-    """All networks with the weights of one model (`training.transfer`); what that lacks stays as it was drawn.
+@lru_cache
+def _init_program(config: Config):
+    model, tx = build(config.model), make_optimizer(config.optimizer, config.run.steps)
+    return jax.jit(jax.vmap(lambda key: create_state(key, model, tx, config.model)))
 
-    Args:
-        population: at step 0.
-        config: of any of its networks.
-        loaded, loaded_config: as `load_variables` gives them.
 
-    Raises ConfigError where layers of that model have no place in these networks.
-    """
-    charsets = {"charset": Charset.of(config.model.charset), "loaded_charset": Charset.of(loaded_config.model.charset)}
+def start_from(population: TrainState, config: Config, saved: tuple[Config, PyTree], *, name: str) -> TrainState:
+    """All networks with the weights of one model; what that lacks stays as it was drawn. See `with_weights`."""
     settings, seeds = population.step.shape
 
     def one(i: int, j: int) -> TrainState:
-        state = jax.tree.map(lambda leaf: leaf[i, j], population)
-        taken, _, lost = transfer(variables(state), loaded, **charsets)
-        if lost:
-            raise ConfigError(f"these networks have no place for layers of that model: {', '.join(lost[:4])}")
-        return state.replace(params=taken["params"], ema_params=taken["params"], batch_stats=taken["batch_stats"])
+        return with_weights(jax.tree.map(lambda leaf: leaf[i, j], population), config, saved, name=name)[0]
 
-    rows = [[one(i, j) for j in range(seeds)] for i in range(settings)]
-    columns = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *row) for row in rows]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *columns)
+    rows = [_stack([one(i, j) for j in range(seeds)]) for i in range(settings)]
+    return _stack(rows)
 
 
 def make_train(
@@ -91,59 +77,69 @@ def make_train(
         length: steps a dispatch.
     """
     run_keys = jnp.stack([_keys(seed)[1] for seed in seeds])
-    numbers = {
-        "bypass": jnp.array([config.model.stn.bypass for config in configs]),
-        "gain": jnp.array([config.model.stn.feature_gain for config in configs]),
-        "localisation_factor": jnp.array([config.optimizer.localisation_factor for config in configs]),
-    }
     # Compiled once for all populations of a kind and size: their numbers and keys are arguments.
-    program = _train_program(_without_numbers(configs[0]), make_batch, length)
-    return lambda population, source: program(population, source, run_keys, numbers)
+    program, settings = _train_program(_without_numbers(configs[0]), make_batch, length), _settings(configs)
+    factors = jnp.array([config.optimizer.localisation_factor for config in configs])
+    return lambda population, source: program(population, source, run_keys, settings, factors)
 
 
 @lru_cache
 def _train_program(config: Config, make_batch: MakeBatch, length: int):
     model = build(config.model)
 
-    def one(state: TrainState, batch: Batch, key: Array, numbers: dict[str, Float[Array, ""]]):
-        factor = numbers["localisation_factor"]
+    def one(state: TrainState, batch: Batch, key: Array, settings: PyTree, factor: Float[Array, ""]):
         tx = make_optimizer(config.optimizer, config.run.steps, localisation_factor=factor)
-        stn = {"bypass": numbers["bypass"], "localisation": {"gain": numbers["gain"]}}
         decay = config.optimizer.ema_decay
-        return train_step(state, batch, key, model=model, tx=tx, ema_decay=decay, settings={"stn": stn})
+        return train_step(state, batch, key, model=model, tx=tx, ema_decay=decay, settings=settings)
 
-    all_seeds = jax.vmap(one, in_axes=(0, 0, 0, None))
-    all_settings = jax.vmap(all_seeds, in_axes=(0, None, None, 0))  # a seed's words are rendered once for all of them
+    all_seeds = jax.vmap(one, in_axes=(0, 0, 0, None, None))
+    all_settings = jax.vmap(all_seeds, in_axes=(0, None, None, 0, 0))  # a seed's words are rendered once for all
 
-    def run(population: TrainState, source: PyTree, run_keys: Array, numbers: dict[str, Array]):
+    def run(population: TrainState, source: PyTree, run_keys: Array, settings: PyTree, factors: Array):
         def body(population, _):
             step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(run_keys, population.step[0, 0])
             batch_keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(step_keys), 1, 0)
             # A seed's after another's: rendering maps over a batch in its own way (`synth.render`).
             batches = lax.map(lambda key: make_batch(key, source), batch_keys)
-            return all_settings(population, batches, step_keys, numbers)
+            return all_settings(population, batches, step_keys, settings, factors)
 
         return lax.scan(body, population, length=length)
 
     return jax.jit(run, donate_argnums=0)
 
 
-@lru_cache
 def make_eval(
-    config: Config, make_batch: MakeBatch
+    configs: Sequence[Config], make_batch: MakeBatch
 ) -> Callable[[TrainState, PyTree, Array], Bool[Array, "settings seeds B"]]:
     """The compiled `(population, source, key) -> right`: which words of one batch each network reads right."""
+    program, settings = _eval_program(_without_numbers(configs[0]), make_batch), _settings(configs)
+    return lambda population, source, key: program(population, source, key, settings)
+
+
+@lru_cache
+def _eval_program(config: Config, make_batch: MakeBatch):
     model = build(config.model)
 
-    def one(state: TrainState, batch: Batch):
-        ids = eval_step(variables(state), batch, model=model)[1]["ids"]
+    def one(state: TrainState, batch: Batch, settings: PyTree):
+        ids = eval_step(variables(state) | {"settings": settings}, batch, model=model)[1]["ids"]
         return same_text(ids, jnp.sum(ids > 0, axis=1), batch.label, batch.label_length)
 
-    def run(population: TrainState, source: PyTree, key: Array):
+    def run(population: TrainState, source: PyTree, key: Array, settings: PyTree):
         batch = make_batch(key, source)
-        return jax.vmap(jax.vmap(one, in_axes=(0, None)), in_axes=(0, None))(population, batch)
+        all_seeds = jax.vmap(one, in_axes=(0, None, None))
+        return jax.vmap(all_seeds, in_axes=(0, None, 0))(population, batch, settings)
 
     return jax.jit(run)
+
+
+def _settings(configs: Sequence[Config]) -> PyTree:
+    """The numbers that the model itself takes (`stn.SpatialTransformer`), one a row."""
+    bypass, gain = (jnp.array([getattr(c.model.stn, name) for c in configs]) for name in ("bypass", "feature_gain"))
+    return {"stn": {"bypass": bypass, "localisation": {"gain": gain}}}
+
+
+def _stack(states: Sequence[TrainState]) -> TrainState:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
 def _without_numbers(config: Config) -> Config:

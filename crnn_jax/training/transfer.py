@@ -1,10 +1,45 @@
 """Weights of one model for another: what fits is taken, what is new stays as it was initialised."""
 
+from pathlib import Path
+
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PyTree
 
 from crnn_jax.charset import Charset
+from crnn_jax.config import Config
+from crnn_jax.training.checkpoint import CheckpointError
+from crnn_jax.training.state import TrainState, variables
+
+
+def with_weights(
+    state: TrainState, config: Config, saved: tuple[Config, PyTree], *, name: Path | str
+) -> tuple[TrainState, str]:
+    """A state at step 0 with the weights of a saved model, and a note of what is new.
+
+    Args:
+        state: freshly initialised.
+        config: of the run.
+        saved: the other model's config and variables, as `load_variables` gives them.
+        name: what that model is called.
+
+    Raises CheckpointError where layers of the saved model have no place in this one.
+    """
+    loaded_config, loaded = saved
+    charset, loaded_charset = Charset.of(config.model.charset), Charset.of(loaded_config.model.charset)
+    taken, new, lost = transfer(variables(state), loaded, charset=charset, loaded_charset=loaded_charset)
+    if lost:
+        raise CheckpointError(
+            f"{name} has other layers than this config's model ({', '.join(lost[:4])}): it cannot start this run"
+        )
+    added = set(charset.characters) - set(loaded_charset.characters)
+    notes = [f"starts from the weights of {name}"]
+    notes += [f"new layers: {', '.join(new)}"] if new else []
+    notes += [f"{len(added)} characters new to the head: {''.join(sorted(added))}"] if added else []
+    params, ema_params = taken["params"], jax.tree.map(np.copy, taken["params"])  # each buffer once: they are donated
+    state = state.replace(params=params, ema_params=ema_params, batch_stats=taken["batch_stats"])
+    return state, "; ".join(notes)
 
 
 def transfer(
