@@ -98,8 +98,8 @@ def test_what_each_network_reads_of_a_batch(trained):
 
 def test_each_network_reads_with_its_own_gain(trained):
     """It is no weight, but what a network reads depends on it."""
-    configs, population, _ = trained
-    key, rng = jax.random.key(0), np.random.default_rng(0)
+    configs = trained[0]
+    population, key, rng = init_population(configs, SEEDS), jax.random.key(0), np.random.default_rng(0)
 
     def noisy(path, leaf):  # reads something else wherever it looks, and looks elsewhere with another gain
         loud = [entry.key for entry in path][-2:] in (["head", "kernel"], ["last", "kernel"])
