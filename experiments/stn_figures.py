@@ -113,7 +113,7 @@ def draw_curves(rows: list[dict]):
         axes.set_axisbelow(True)
         if curve == "loss":
             axes.set_yscale("log")
-            axes.legend(frameon=False, fontsize=7)
+            axes.legend(frameon=False, fontsize=7, loc="upper right")
     figure.tight_layout()
     return figure
 

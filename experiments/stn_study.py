@@ -54,6 +54,7 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
         "no transformer, as many parameters": (WITHOUT, "model.lstm_features=156"),
         "no transformer": (WITHOUT,),
     },
+    "transformer": {"with it": (), "without": (WITHOUT,)},
     "kind": {
         "TPS, 20 points": (),
         "TPS, 8 points": ("model.stn.fiducials=8",),
