@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -167,7 +168,9 @@ def test_interrupted_it_leaves_nothing(words, tmp_path):
     (words / "labels.tsv").write_text(labels)
     command = [sys.executable, EXPERIMENTS / "prepare.py", "convert", "--data", words]
     command += ["--out", tmp_path / "out", "--format", "tfrecord"]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    # Where the tests run in the background of a shell, they and what they start ignore SIGINT.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     while not (tmp_path / ".incomplete-out").exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
