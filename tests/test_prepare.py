@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import numpy as np
 import pytest
@@ -166,11 +165,11 @@ def test_interrupted_it_leaves_nothing(words, tmp_path):
     """As a process: it says so in one line and exits as shells expect."""
     labels = "".join(f"{i % 7}.png\t{i}\n" for i in range(200_000))
     (words / "labels.tsv").write_text(labels)
-    command = [sys.executable, EXPERIMENTS / "prepare.py", "convert", "--data", words]
-    command += ["--out", tmp_path / "out", "--format", "tfrecord"]
     # Where the tests run in the background of a shell, they and what they start ignore SIGINT.
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    heed = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, sys.argv)"
+    command = [sys.executable, "-c", heed, EXPERIMENTS / "prepare.py", "convert", "--data", words]
+    command += ["--out", tmp_path / "out", "--format", "tfrecord"]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / ".incomplete-out").exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
