@@ -166,7 +166,8 @@ def test_interrupted_it_leaves_nothing(words, tmp_path):
     labels = "".join(f"{i % 7}.png\t{i}\n" for i in range(200_000))
     (words / "labels.tsv").write_text(labels)
     # Where the tests run in the background of a shell, they and what they start ignore SIGINT.
-    heed = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, sys.argv)"
+    heed = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    heed += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     command = [sys.executable, "-c", heed, EXPERIMENTS / "prepare.py", "convert", "--data", words]
     command += ["--out", tmp_path / "out", "--format", "tfrecord"]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
