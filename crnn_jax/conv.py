@@ -1,8 +1,8 @@
 """Convolution and max pooling, each in the formulation that is fastest on the backend at hand.
 
-XLA's convolution gradient is slow on the CPU: there a convolution is written as shifted slices side by side and one
-matrix product, which gives the same numbers. Elsewhere the library's convolution is right. The choice is made here and
-nowhere else; `tests/test_conv.py` holds the two against each other.
+XLA's convolution gradient is slow on the CPU. There a 3x3 convolution goes by Winograd's way, and others are written as
+shifted slices side by side and one matrix product; both give the same numbers. Elsewhere the library's convolution is
+right. The choice is made here and nowhere else; `tests/test_conv.py` holds them against each other.
 """
 
 from itertools import product
@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+from crnn_jax.winograd import CHUNK, winograd_conv
 
 Pair = tuple[int, int]
 
@@ -51,6 +53,19 @@ def library_conv(
     )
 
 
+def convolve(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "kh kw C F"], *, strides: Pair, padding: Pair
+) -> Float[Array, "B h w F"]:
+    """The convolution by whichever formulation is fastest for these shapes on the backend at hand."""
+    options = {"strides": strides, "padding": padding}
+    if jax.default_backend() != "cpu":
+        return library_conv(x, kernel, **options)
+    is_plain = kernel.shape[:2] == (3, 3) and strides == (1, 1) and padding == (1, 1)
+    if is_plain and min(kernel.shape[2:]) >= 16 and x.shape[0] >= CHUNK and x.dtype != jnp.bfloat16:
+        return winograd_conv(x, kernel)
+    return matmul_conv(x, kernel, **options)
+
+
 def max_pool(x: Float[Array, "B H W C"], window: Pair, strides: Pair, *, padding: Pair = (0, 0)):
     """The maximum over windows, `Float[Array, "B h w C"]`; outside the image nothing is ever the maximum."""
     if jax.default_backend() != "cpu":
@@ -80,7 +95,6 @@ class Conv(nn.Module):
         init = nn.initializers.he_normal()
         kernel = self.param("kernel", init, (*self.kernel, x.shape[-1], self.features), jnp.float32)
         padding = self.padding or (self.kernel[0] // 2, self.kernel[1] // 2)
-        convolve = matmul_conv if jax.default_backend() == "cpu" else library_conv
         y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), strides=self.strides, padding=padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
