@@ -99,6 +99,16 @@ def deviation(parameters: Float[Array, " P"], *, kind: str) -> Float[Array, ""]:
     return jnp.sqrt(jnp.mean(jnp.sum((moved - identity_fiducials(len(moved))) ** 2, axis=-1)))
 
 
+def spread(parameters: Float[Array, "B P"], *, kind: str) -> Float[Array, ""]:
+    """How differently B examples are transformed: 0 where all of them are in the same way, whatever that is.
+
+    The root mean square, in normalised coordinates, of how far the points along the upper and lower edges lie from
+    where they lie on average over the examples. A localisation net that has died has none left.
+    """
+    points = jax.vmap(lambda row: edge_points(row, kind=kind))(parameters)
+    return jnp.sqrt(jnp.mean(jnp.sum((points - points.mean(0, keepdims=True)) ** 2, axis=-1)))
+
+
 def outside_share(xy: Float[Array, "*grid 2"], *, size: Pair) -> Float[Array, ""]:
     """The share, 0..1, of points in pixels that lie beyond the pixels' area of an image of `size` (H, W), for logs."""
     height, width = size
@@ -138,7 +148,7 @@ def sow(module: nn.Module, diagnoses: Diagnosis) -> None:
 class Localisation(nn.Module):
     """The localisation net: `B H W C` to `B P` parameters, through a small copy of its input.
 
-    Convolutions with BatchNorm and pooling, a hidden layer, and a last layer whose weights start at zero and whose bias
+    Convolutions and a hidden layer with BatchNorm, pooling, and a last layer whose weights start at zero and whose bias
     starts at `start`, so that training begins from `start` for every input. The gradient therefore reaches the last
     layer at the first step and the others from the second on.
 
@@ -170,7 +180,11 @@ class Localisation(nn.Module):
         for features in self.features[1:]:
             layers += [PoolLayer(), ConvLayer(features)]
         x = CnnBlock(tuple(layers), jnp.dtype(self.dtype), self.axis_name, name="convolutions")(x, train=train)
-        x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name="hidden_layer")(x.reshape(x.shape[0], -1)))
+        # Its BatchNorm keeps it alive: without one, its ReLUs die when the last layer learns fast, and then every input
+        # is given the same transform.
+        x = nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="hidden_layer")(x.reshape(x.shape[0], -1))
+        norm = nn.BatchNorm(not train, momentum=0.99, dtype=self.dtype, axis_name=self.axis_name, name="hidden_norm")
+        x = nn.relu(norm(x))
 
         start, centre = np.array(self.start, np.float32), np.array(self.centre, np.float32)
         if self.bound:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from stn_study import KINDS, STUDIES, keys
+from stn_settings import KINDS, STUDIES, keys
 from stn_table import average, by_seed, differences, interval, read_rows
 
 INK, MUTED, GRID = "#22262b", "#6f747b", "#e4e1da"

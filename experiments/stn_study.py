@@ -22,55 +22,30 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from configs.stn_study import CURVED, STRAIGHT, get_config
+from configs.stn_study import get_config
+from stn_settings import KINDS, STUDIES, keys
 from stn_table import add_rows, read_rows, table
 
 from crnn_jax.config import Config, ConfigError, from_json, override, to_json
 from crnn_jax.section import differences
+from crnn_jax.stn import spread
 from crnn_jax.synth.batch import Batch, Source, load_source, synth_batch
 from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, find_model, load_variables
-from crnn_jax.training.population import init_population, make_eval, make_train, same_program, start_from
-
-KINDS = {
-    "straight": STRAIGHT,
-    "rotated": replace(STRAIGHT, turn=45.0),
-    "perspective": replace(STRAIGHT, tilt_std=0.003),
-    "curved": CURVED,
-}
-
-# Changes of the config, as `--set` spells them. A study ranks the settings of one thing.
-WITHOUT = "model.stn.kind=none"
-STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
-    "place": {
-        "on the image": (),
-        "after the first block": ("model.stn.placement=block1",),
-        "on the last features": ("model.stn.placement=block4",),
-        "no transformer, as many parameters": (WITHOUT, "model.lstm_features=156"),
-        "no transformer": (WITHOUT,),
-    },
-    "transformer": {"with it": (), "without": (WITHOUT,)},
-    "kind": {
-        "TPS, 20 points": (),
-        "TPS, 8 points": ("model.stn.fiducials=8",),
-        "affine": ("model.stn.kind=affine",),
-    },
-    "rate": {f"x {x}": (f"optimizer.localisation_factor={x}",) for x in ("0.01", "0.1", "0.3", "1", "3")},
-    "start": {
-        "identity": ("model.stn.disturbance=0",),
-        **{f"a slope of {x}": (f"model.stn.disturbance={x}",) for x in ("0.05", "0.1", "0.2", "0.5")},
-    },
-    "gain": {f"x {x}": (f"model.stn.feature_gain={x}",) for x in ("0.01", "0.1", "1")},
-    "bypass": {f"{x} of the words": (f"model.stn.bypass={x}",) for x in ("0", "0.25", "0.5")},
-    "bound": {"none": (), "0.5": ("model.stn.bound=0.5",), "1": ("model.stn.bound=1",)},
-    "edges": {"the border": (), "zeros": ("model.stn.outside=zeros",)},
-    "sampled": {"1.3 times as large": (), "as large": ("model.stn.oversample=1",)},
-}
+from crnn_jax.training.population import (
+    init_population,
+    make_eval,
+    make_train,
+    make_transform,
+    same_program,
+    start_from,
+)
 
 HELD_OUT_SEED = 1_000_003  # what is in experiments/studies was measured on these words
 HELD_OUT_BATCH = 128  # words of each kind
@@ -125,15 +100,6 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def keys(study: str) -> dict[str, str]:
-    """A study's settings as the results call them: the changes that do change the config, "" for the config itself."""
-    base = get_config()
-    return {
-        name: " ".join(sorted(change for change in changes if override(base, [change]) != base))
-        for name, changes in STUDIES[study].items()
-    }
-
-
 def train_all(
     base: Config,
     changes: list[str],
@@ -166,12 +132,13 @@ def train_all(
                 workdir = out / "programs" / hashlib.sha256(json.dumps([part, its_seeds]).encode()).hexdigest()[:12]
                 rows = [configs[change] for change in part]
                 population, curves, seconds = train_population(rows, its_seeds, source, draw, workdir, init=init)
-                right = read_held_out(rows, population, source, draw_held_out, held_out)
+                measured = read_held_out(rows, population, source, draw_held_out, held_out)
+                measured |= look(rows, population, source, draw_held_out)
                 told = []
                 for (i, change), (j, seed) in product(enumerate(part), enumerate(its_seeds)):
                     row = {"change": change, "seed": seed, "steps": base.run.steps, "every": every}
                     row["seconds"] = round(seconds / len(part) / len(its_seeds), 1)
-                    row |= {kind: round(float(values[i, j]), 2) for kind, values in right.items()}
+                    row |= {name: round(float(values[i, j]), 4) for name, values in measured.items()}
                     row |= {name: [float(f"{x:.4g}") for x in values[:, i, j]] for name, values in curves.items()}
                     told.append(row)
                 add_rows(results, told)
@@ -242,6 +209,17 @@ def read_held_out(
     right = np.stack([np.asarray(evaluate(population, source, key)) for key in keys])
     right = right.reshape(*right.shape[:3], len(KINDS), HELD_OUT_BATCH)
     return {kind: 100 * right[:, :, :, i].mean(axis=(0, 3)) for i, kind in enumerate(KINDS)}
+
+
+def look(configs: list[Config], population, source: Source, draw: MakeBatch) -> dict[str, np.ndarray]:
+    """How differently each STN transforms held-out words of one kind (`stn.spread`), the mean over the kinds."""
+    kind = configs[0].model.stn.kind
+    if kind == "none":
+        return {}
+    parameters = make_transform(configs, draw)(population, source, jax.random.key(HELD_OUT_SEED))
+    parameters = parameters.reshape(*parameters.shape[:2], len(KINDS), HELD_OUT_BATCH, -1)
+    of_kind = partial(spread, kind=kind)
+    return {"stn_spread": np.asarray(jax.vmap(jax.vmap(jax.vmap(of_kind)))(parameters).mean(axis=-1))}
 
 
 def make_words(config: Config, size: int, held_out: bool = False) -> MakeBatch:

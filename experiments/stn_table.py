@@ -54,11 +54,15 @@ def differences(rows: dict[int, dict], base: dict[int, dict], kinds: list[str]) 
 
 
 def table(study: str, settings: dict[str, str], rows: list[dict], kinds: list[str]) -> str:
-    """Markdown, the best setting first; "" where none was trained. The last column: the difference from the config."""
+    """Markdown, the best setting first; "" where none was trained.
+
+    The last two columns: the difference from the config; how differently the words are transformed (`stn.spread`), in
+    per cent of half the image.
+    """
     base = by_seed(rows, "")
     there = {name: runs for name, change in settings.items() if (runs := by_seed(rows, change))}
     order = sorted(there, key=lambda name: -statistics.mean(average(row, kinds) for row in there[name].values()))
-    header = [study, "converged", "all", *kinds, "against the config"]
+    header = [study, "converged", "all", *kinds, "against the config", "spread"]
     lines = [" | ".join(header), "|".join("---" for _ in header)]
     for name in order:
         runs = list(there[name].values())
@@ -68,7 +72,9 @@ def table(study: str, settings: dict[str, str], rows: list[dict], kinds: list[st
         ]
         apart = differences(there[name], base, kinds) if settings[name] else []
         converged = f"{sum(map(has_converged, runs))} of {len(runs)}"
-        lines.append(" | ".join([name, converged, *columns, shown(apart, sign="+") if apart else ""]))
+        spreads = [100 * row["stn_spread"] for row in runs if "stn_spread" in row]
+        columns += [shown(apart, sign="+") if apart else "", shown(spreads) if spreads else ""]
+        lines.append(" | ".join([name, converged, *columns]))
     return "\n".join(f"| {line} |" for line in lines) if order else ""
 
 

@@ -59,13 +59,16 @@ def test_weight_decay_falls_on_kernels_alone():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), result, expected)
 
 
-def test_clip_is_of_the_global_norm():
+def test_clip_is_of_the_norm_of_each_part():
     config = OptimizerConfig(
         name="sgd", learning_rate=1.0, momentum=0.0, clip_norm=5.0, warmup_steps=0, localisation_factor=1.0
     )
     gradients = jax.tree.map(lambda x: 100 * jnp.ones_like(x), PARAMS)
     result = updates(config, gradients)
-    assert norm(result) == pytest.approx(5.0, rel=1e-5)
+    assert norm(result["stn"]) == pytest.approx(5.0, rel=1e-5)
+    assert norm(result) == pytest.approx(np.sqrt(50), rel=1e-5)
+    small = gradients | {"stn": jax.tree.map(jnp.ones_like, gradients["stn"])}
+    jax.tree.map(np.testing.assert_allclose, updates(config, small)["stn"], jax.tree.map(jnp.negative, small["stn"]))
     unclipped = updates(OptimizerConfig(**{**vars(config), "clip_norm": 0.0}), gradients)
     assert norm(unclipped) == pytest.approx(100 * np.sqrt(30), rel=1e-5)
 

@@ -14,7 +14,7 @@ from crnn_jax.ctc import greedy_decode
 from crnn_jax.synth.batch import Batch
 from crnn_jax.training import population as populations
 from crnn_jax.training.optimizer import make_optimizer
-from crnn_jax.training.population import init_population, make_eval, make_train, same_program
+from crnn_jax.training.population import init_population, make_eval, make_train, make_transform, same_program
 from crnn_jax.training.state import create_state, variables
 from crnn_jax.training.step import train_step
 
@@ -79,6 +79,17 @@ def test_numbers_and_seeds_reach_their_networks(trained):
     assert np.abs(last["bias"][2] - np.array([1, 0, 0, 0, 1, 0], np.float32)[None]).max() < 0.05
     assert len(np.unique(metrics["loss"][0])) > len(SEEDS)
     assert metrics["stn_deviation"].shape == (4, 3, 2)
+
+
+def test_what_each_network_does_to_a_batch(trained):
+    configs, population, _ = trained
+    parameters = make_transform(configs, words)(population, SOURCE, jax.random.key(0))
+    assert parameters.shape == (3, 2, 8, 6)
+    network = jax.tree.map(lambda leaf: leaf[1, 1], population)
+    images = words(jax.random.key(0), SOURCE).image
+    _, alone = populations.build(configs[1].model).apply(variables(network), images, method="transform")
+    np.testing.assert_allclose(parameters[1, 1], alone, atol=1e-4)
+    assert np.ptp(parameters[0], axis=1).max() == 0  # its localisation net has not learnt
 
 
 def test_what_each_network_reads_of_a_batch(trained):

@@ -38,7 +38,7 @@ def test_held_out_words_are_the_same_in_every_kind(study):
 
 
 def test_networks_are_trained_once_and_go_on_where_they_stopped(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "KINDS", {"straight": study.STRAIGHT})
+    monkeypatch.setattr(study, "KINDS", {"straight": study.KINDS["straight"]})
     run = ["run.steps=4", "run.steps_per_dispatch=1", "run.log_every=1", "run.eval_every=4", "run.checkpoint_every=2"]
     base = override(study.get_config(), ["model.stn.kind=affine", "run.batch_size=4", "data.style=plain", *run])
 
@@ -59,6 +59,7 @@ def test_networks_are_trained_once_and_go_on_where_they_stopped(study, tmp_path,
         train("stopped", "model.stn.bypass=0.25")
     assert train("stopped", "model.stn.bypass=0.25") == (whole, 1)
     assert len(whole["model.stn.bypass=0.25", 0]["stn_contrast"]) == 4
+    assert 0 <= whole["model.stn.bypass=0.25", 0]["stn_spread"] < 0.1
 
     # What is there is not done again, seeds and settings apart; and another config has no place there.
     rows, count = train("stopped", "", "model.stn.bypass=0.25")
@@ -72,7 +73,10 @@ def test_the_table_and_the_figures_of_what_was_measured(study, tmp_path, capsys)
     results = EXPERIMENTS / "studies" / "stn.jsonl"
     assert study.main(["table", "--results", str(results), "--studies", "place"]) == 0
     header, _, *rows = capsys.readouterr().out.splitlines()
-    assert header == "| place | converged | all | straight | rotated | perspective | curved | against the config |"
+    assert (
+        header
+        == "| place | converged | all | straight | rotated | perspective | curved | against the config | spread |"
+    )
     assert len(rows) == len(study.STUDIES["place"])
     figures = load_script("stn_figures")
     assert figures.main(["--results", str(results), "--out", str(tmp_path)]) == 0
@@ -87,11 +91,13 @@ def test_the_table_has_intervals_and_differences_seed_by_seed(study):
     def row(change, seed, straight, **curves):
         return {"change": change, "seed": seed, "straight": straight, "curved": straight - 20.0, **curves}
 
-    rows = [row("", 0, 60.0), row("", 1, 62.0), row("a", 0, 65.0, stn_outside=[0, 0.6]), row("a", 1, 69.0)]
+    rows = [row("", 0, 60.0), row("", 1, 62.0), row("a", 0, 65.0, stn_outside=[0, 0.6])]
+    rows += [row("a", 1, 69.0)]
+    rows[2]["stn_spread"], rows[3]["stn_spread"] = 0.03, 0.05
     *_, best, base = table("x", {"one": "a", "as it is": ""}, rows, ["straight", "curved"]).splitlines()
     # Student's t of one degree of freedom is 12.706 at 97.5 %, the deviation of two values half their distance / 0.707.
-    assert best == "| one | 1 of 2 | 57.0 ± 25.4 | 67.0 ± 25.4 | 47.0 ± 25.4 | +6.0 ± 12.7 |"
-    assert base == "| as it is | 2 of 2 | 51.0 ± 12.7 | 61.0 ± 12.7 | 41.0 ± 12.7 |  |"
+    assert best == "| one | 1 of 2 | 57.0 ± 25.4 | 67.0 ± 25.4 | 47.0 ± 25.4 | +6.0 ± 12.7 | 4.0 ± 12.7 |"
+    assert base == "| as it is | 2 of 2 | 51.0 ± 12.7 | 61.0 ± 12.7 | 41.0 ± 12.7 |  |  |"
 
 
 # The study at a small size. A recogniser is held still (its learning rate is a millionth) in front of words that it
@@ -109,8 +115,8 @@ RUN = [
 
 def accuracies(study, out, monkeypatch, *changes: str) -> list[float]:
     """Of loosely cropped words, in per cent: what networks with these changes read."""
-    loose = replace(study.STRAIGHT, margin_mean=130.0, margin_std=10.0)
-    monkeypatch.setattr(study, "KINDS", {"straight": study.STRAIGHT, "loose": loose})
+    loose = replace(study.KINDS["straight"], margin_mean=130.0, margin_std=10.0)
+    monkeypatch.setattr(study, "KINDS", {"straight": study.KINDS["straight"], "loose": loose})
     base = override(study.get_config(), [*LEARNING, *RUN])
     study.train_all(base, list(changes), [0], 1, 128, out, init="tiny")
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]

@@ -1,5 +1,7 @@
 """Optimisers and the learning-rate schedule, as pure functions of the configuration."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -44,9 +46,10 @@ def make_optimizer(
         "sgd": [optax.trace(config.momentum, nesterov=True)],
         "adadelta": [optax.scale_by_adadelta()],
     }
-    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
+    # The localisation net's gradient is often ten times the rest's: clipped as one, its outliers would hold that up.
+    clip = [optax.masked(optax.clip_by_global_norm(config.clip_norm), part) for part in (localisation, recogniser)]
     return optax.chain(
-        *clip,
+        *(clip if config.clip_norm > 0 else []),
         *rules[config.name],
         optax.masked(optax.scale(factor), localisation),
         optax.scale_by_learning_rate(learning_rate(config, steps)),
@@ -61,6 +64,11 @@ def kernels(params: PyTree) -> PyTree:
 def localisation(params: PyTree) -> PyTree:
     """True for the parameters of the localisation net (`stn/localisation`)."""
     return _by_path(params, lambda path: path[:2] == ("stn", "localisation"))
+
+
+def recogniser(params: PyTree) -> PyTree:
+    """True for all other parameters."""
+    return jax.tree.map(operator.not_, localisation(params))
 
 
 def _by_path(params, predicate):

@@ -124,12 +124,35 @@ def _eval_program(config: Config, make_batch: MakeBatch):
         ids = eval_step(variables(state) | {"settings": settings}, batch, model=model)[1]["ids"]
         return same_text(ids, jnp.sum(ids > 0, axis=1), batch.label, batch.label_length)
 
-    def run(population: TrainState, source: PyTree, key: Array, settings: PyTree):
-        batch = make_batch(key, source)
-        all_seeds = jax.vmap(one, in_axes=(0, None, None))
-        return jax.vmap(all_seeds, in_axes=(0, None, 0))(population, batch, settings)
+    return jax.jit(_over_population(one, make_batch))
 
-    return jax.jit(run)
+
+def make_transform(
+    configs: Sequence[Config], make_batch: MakeBatch
+) -> Callable[[TrainState, PyTree, Array], Float[Array, "settings seeds B P"]]:
+    """The compiled `(population, source, key) -> parameters` of what each network's STN does to one batch."""
+    program, settings = _transform_program(_without_numbers(configs[0]), make_batch), _settings(configs)
+    return lambda population, source, key: program(population, source, key, settings)
+
+
+@lru_cache
+def _transform_program(config: Config, make_batch: MakeBatch):
+    model = build(config.model)
+
+    def one(state: TrainState, batch: Batch, settings: PyTree):
+        return model.apply(variables(state) | {"settings": settings}, batch.image, method="transform")[1]
+
+    return jax.jit(_over_population(one, make_batch))
+
+
+def _over_population(one: Callable, make_batch: MakeBatch) -> Callable:
+    """`one(network, batch, settings)` for all networks, on the same batch."""
+
+    def run(population: TrainState, source: PyTree, key: Array, settings: PyTree):
+        all_seeds = jax.vmap(one, in_axes=(0, None, None))
+        return jax.vmap(all_seeds, in_axes=(0, None, 0))(population, make_batch(key, source), settings)
+
+    return run
 
 
 def _settings(configs: Sequence[Config]) -> PyTree:

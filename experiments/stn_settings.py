@@ -1,0 +1,51 @@
+"""What stn_study.py varies: four kinds of words, and the settings that each of its studies ranks."""
+
+from dataclasses import replace
+
+from configs.stn_study import CURVED, STRAIGHT, get_config
+
+from crnn_jax.config import override
+
+KINDS = {
+    "straight": STRAIGHT,
+    "rotated": replace(STRAIGHT, turn=45.0),
+    "perspective": replace(STRAIGHT, tilt_std=0.003),
+    "curved": CURVED,
+}
+
+# Changes of the config, as `--set` spells them. A study ranks the settings of one thing.
+WITHOUT = "model.stn.kind=none"
+STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
+    "place": {
+        "on the image": (),
+        "after the first block": ("model.stn.placement=block1",),
+        "on the last features": ("model.stn.placement=block4",),
+        "no transformer, as many parameters": (WITHOUT, "model.lstm_features=156"),
+        "no transformer": (WITHOUT,),
+    },
+    "transformer": {"with it": (), "without": (WITHOUT,)},
+    "kind": {
+        "TPS, 20 points": (),
+        "TPS, 8 points": ("model.stn.fiducials=8",),
+        "affine": ("model.stn.kind=affine",),
+    },
+    "rate": {f"x {x}": (f"optimizer.localisation_factor={x}",) for x in ("0.01", "0.1", "0.3", "1", "3")},
+    "start": {
+        "identity": ("model.stn.disturbance=0",),
+        **{f"a slope of {x}": (f"model.stn.disturbance={x}",) for x in ("0.05", "0.1", "0.2", "0.5")},
+    },
+    "gain": {f"x {x}": (f"model.stn.feature_gain={x}",) for x in ("0.01", "0.1", "1")},
+    "bypass": {f"{x} of the words": (f"model.stn.bypass={x}",) for x in ("0", "0.25", "0.5")},
+    "bound": {"none": (), "0.5": ("model.stn.bound=0.5",), "1": ("model.stn.bound=1",)},
+    "edges": {"the border": (), "zeros": ("model.stn.outside=zeros",)},
+    "sampled": {"1.3 times as large": (), "as large": ("model.stn.oversample=1",)},
+}
+
+
+def keys(study: str) -> dict[str, str]:
+    """A study's settings as the results call them: the changes that do change the config, "" for the config itself."""
+    base = get_config()
+    return {
+        name: " ".join(sorted(change for change in changes if override(base, [change]) != base))
+        for name, changes in STUDIES[study].items()
+    }
