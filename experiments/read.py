@@ -12,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+import jax
+
 import crnn_jax
 from crnn_jax.images import ImageError
 from crnn_jax.reader import DEFAULT_MODEL
@@ -63,7 +65,28 @@ def list_images(paths: list[Path]) -> list[Path]:
     return images
 
 
+def keep_compiled() -> Path | None:
+    """Has JAX keep what it compiles in the user's cache folder ($XDG_CACHE_HOME, else ~/.cache), for the next start.
+
+    Returns the folder. None, and nothing is kept, where it cannot be written, or where JAX_COMPILATION_CACHE_DIR
+    already says where to.
+    """
+    if jax.config.jax_compilation_cache_dir:
+        return None
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "crnn_jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    if not os.access(folder, os.W_OK):
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # by default nothing of small models is kept
+    return folder
+
+
 if __name__ == "__main__":
+    keep_compiled()
     try:
         sys.exit(main())
     except BrokenPipeError:  # whoever reads the output, such as head, has had enough
