@@ -146,7 +146,8 @@ class OptimizerConfig(Section):
     final_factor: float = 0.01  # of the peak, where the cosine ends
     weight_decay: float = 1e-4  # adamw only; kernels only
     momentum: float = 0.9  # sgd only, Nesterov
-    clip_norm: float = 5.0  # of the gradient, the localisation net's and the rest's apart; 0: none
+    clip_norm: float = 5.0  # of the gradient; 0: none
+    clip_apart: bool = True  # the localisation net's gradient and the rest's, each by its own norm
     localisation_factor: float = 0.1  # on the learning rate of the localisation net
     ema_decay: float = 0.999  # exponential moving average of the parameters, read at evaluation; 0: none
 

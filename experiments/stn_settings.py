@@ -30,6 +30,7 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
         "affine": ("model.stn.kind=affine",),
     },
     "rate": {f"x {x}": (f"optimizer.localisation_factor={x}",) for x in ("0.01", "0.1", "0.3", "1", "3")},
+    "clip": {"each by its own norm": (), "by the norm of both": ("optimizer.clip_apart=false",)},
     "start": {
         "identity": ("model.stn.disturbance=0",),
         **{f"a slope of {x}": (f"model.stn.disturbance={x}",) for x in ("0.05", "0.1", "0.2", "0.5")},

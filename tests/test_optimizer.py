@@ -67,6 +67,8 @@ def test_clip_is_of_the_norm_of_each_part():
     result = updates(config, gradients)
     assert norm(result["stn"]) == pytest.approx(5.0, rel=1e-5)
     assert norm(result) == pytest.approx(np.sqrt(50), rel=1e-5)
+    together = updates(OptimizerConfig(**{**vars(config), "clip_apart": False}), gradients)
+    assert norm(together) == pytest.approx(5.0, rel=1e-5)
     small = gradients | {"stn": jax.tree.map(jnp.ones_like, gradients["stn"])}
     jax.tree.map(np.testing.assert_allclose, updates(config, small)["stn"], jax.tree.map(jnp.negative, small["stn"]))
     unclipped = updates(OptimizerConfig(**{**vars(config), "clip_norm": 0.0}), gradients)

@@ -46,10 +46,12 @@ def make_optimizer(
         "sgd": [optax.trace(config.momentum, nesterov=True)],
         "adadelta": [optax.scale_by_adadelta()],
     }
-    # The localisation net's gradient is often ten times the rest's: clipped as one, its outliers would hold that up.
-    clip = [optax.masked(optax.clip_by_global_norm(config.clip_norm), part) for part in (localisation, recogniser)]
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm > 0 else optax.identity()
+    if config.clip_apart:
+        # The localisation net's gradient is often ten times the rest's: clipped as one, it would hold that up.
+        clip = optax.chain(optax.masked(clip, localisation), optax.masked(clip, recogniser))
     return optax.chain(
-        *(clip if config.clip_norm > 0 else []),
+        clip,
         *rules[config.name],
         optax.masked(optax.scale(factor), localisation),
         optax.scale_by_learning_rate(learning_rate(config, steps)),
