@@ -38,7 +38,7 @@ class StnConfig(Section):
     fiducials: int = 20  # TPS control points, an even number: half along the top edge, half along the bottom
     start: str = "identity"  # identity | disturbed: the bias that the localisation net starts from
     disturbance: float = 0.1  # size of a disturbed start, in normalised coordinates (the image is 2 wide)
-    feature_gain: float = 0.1  # factor on the features in front of the last layer
+    feature_gain: float = 1.0  # factor on the features in front of the last layer (ASTER: 0.1)
     bound: float = 0.0  # the largest deviation from the identity, by tanh, in normalised coordinates; 0: unbounded
     outside: str = "border"  # border | zeros: what lies beyond the edges of what is resampled
     bypass: float = 0.0  # in training: the probability that an example passes by the identity (MORAN v2: 0.5)

@@ -54,8 +54,8 @@ GOLDEN = (
         "loss": 18.114626,
         "accuracy": 0,
         "infeasible": 1,
-        "gradient_norm": 20.553448,
-        "parameter_norm": 41.064636,
+        "gradient_norm": 118.366333,
+        "parameter_norm": 42.59465,
         "update_norm": 0.432836,
         "stn_deviation": 0,
         "stn_outside": 0,
@@ -64,15 +64,15 @@ GOLDEN = (
     },
     {
         "step": 2,
-        "loss": 16.093992,
+        "loss": 16.132593,
         "accuracy": 0,
         "infeasible": 1,
-        "gradient_norm": 20.18574,
-        "parameter_norm": 41.075928,
-        "update_norm": 0.671765,
-        "stn_deviation": 0.000585025,
+        "gradient_norm": 146.495316,
+        "parameter_norm": 42.605457,
+        "update_norm": 0.67324,
+        "stn_deviation": 0.00447493,
         "stn_outside": 0,
-        "stn_contrast": 0.925639,
+        "stn_contrast": 0.91963,
         "non_finite": 0,
     },
 )
@@ -194,11 +194,11 @@ def test_same_text_wants_every_character():
 
 def test_eight_words_are_learnt_by_heart():
     model = build(CRNN_CONFIG)
-    optimizer = OptimizerConfig(learning_rate=5e-3, warmup_steps=10)
+    optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=10, final_factor=1.0)
     state, tx = make(model, CRNN_CONFIG, optimizer=optimizer)
     batch = words(3, 8)
     step = jax.jit(partial(train_step, model=model, tx=tx, ema_decay=0.999))
-    for i in range(100):
+    for i in range(300):
         state, metrics = step(state, batch, jax.random.key(i))
     assert metrics["accuracy"] == 1.0
     sums, _ = jax.jit(partial(eval_step, model=model))(variables(state, ema=False), batch)
