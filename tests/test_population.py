@@ -22,7 +22,7 @@ CONFIG = toy_config()
 CONFIG = replace(
     CONFIG,
     model=replace(CONFIG.model, stn=StnConfig(kind="affine", oversample=1, features=(4,), start="disturbed")),
-    optimizer=replace(CONFIG.optimizer, learning_rate=0.01),
+    optimizer=replace(CONFIG.optimizer, learning_rate=0.003),
 )
 SOURCE = toy_source(CONFIG)
 SEEDS = [3, 5]
@@ -40,7 +40,7 @@ def variants(*changes):
 def trained():
     """Settings x seeds after two dispatches of two steps, with what they measured; and their configs."""
     configs = variants(
-        "optimizer.localisation_factor=0",
+        "model.stn.feature_gain=0.1 optimizer.localisation_factor=0",
         "model.stn.feature_gain=1 optimizer.localisation_factor=1",
         "model.stn.disturbance=0 model.stn.bypass=0.5",
     )
@@ -96,7 +96,7 @@ def test_what_each_network_reads_of_a_batch(trained):
     configs, population, _ = trained
     evaluate = make_eval(configs, words)
     right = np.asarray(evaluate(population, SOURCE, jax.random.key(0)))
-    assert right.shape == (3, 2, 8) and not right.any()
+    assert right.shape == (3, 2, 8) and right.mean() < 0.1  # hardly trained
     # A head that says the same at every frame reads one character: right where that is the word.
     head = jax.tree.map(jnp.zeros_like, population.params["head"])
     head["bias"] = head["bias"].at[..., 4].set(1.0)

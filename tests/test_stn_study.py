@@ -103,7 +103,7 @@ def test_the_table_has_intervals_and_differences_seed_by_seed(study):
 # The study at a small size. A recogniser is held still (its learning rate is a millionth) in front of words that it
 # cannot read, since they are cropped far too loosely, and a transformer learns from its loss alone where to look.
 LEARNING = ["model.stn.kind=affine", "model.stn.disturbance=0", "optimizer.learning_rate=1e-6"]
-LEARNING += ["optimizer.localisation_factor=3000", "optimizer.warmup_steps=10", "optimizer.ema_decay=0"]
+LEARNING += ["optimizer.localisation_factor=1000", "optimizer.warmup_steps=10", "optimizer.ema_decay=0"]
 RUN = [
     "run.steps=100",
     "run.steps_per_dispatch=20",
