@@ -2,9 +2,10 @@
 
     python experiments/stn_figures.py [--results FILE] [--out DIR]
 
-stn_gain.svg: what a transformer gains on every kind of words over none, with as many parameters; stn_curves.svg: how
-the loss, the distance from the identity and the share of the samples outside went; stn_settings.svg: every study's
-settings side by side. Whiskers are 95 % intervals over the seeds. Needs matplotlib (the extra `notebook`).
+stn_gain.svg: what a transformer gains on every kind of words over none, with as many parameters where that was trained;
+stn_curves.svg: how the loss, the distance from the identity and the share of the samples outside went;
+stn_settings.svg: every study's settings side by side. Whiskers are 95 % intervals over the seeds. Needs matplotlib (the
+extra `notebook`).
 """
 
 import argparse
@@ -65,7 +66,8 @@ def draw_gain(rows: list[dict]):
     from matplotlib.figure import Figure
 
     places, kinds = keys("place"), keys("kind")
-    base = by_seed(rows, places["no transformer, as many parameters"])
+    with_as_many = by_seed(rows, places["no transformer, as many parameters"])
+    base = with_as_many or by_seed(rows, places["no transformer"])
     shown = {
         "TPS, 20 points, on the image": "",
         "affine, on the image": kinds["affine"],
@@ -82,7 +84,7 @@ def draw_gain(rows: list[dict]):
         axes.errorbar(x, means, halves, fmt="o", color=COLOURS[i], markersize=5, capsize=0, elinewidth=1.5, label=name)
     axes.axhline(0, color=MUTED, linewidth=1)
     axes.set_xticks(range(len(KINDS)), KINDS)
-    axes.set_ylabel("words read, points more than\nwithout, as many parameters")
+    axes.set_ylabel("words read, points more\nthan without" + (", as many parameters" if with_as_many else ""))
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, fontsize=8)

@@ -71,13 +71,13 @@ def test_networks_are_trained_once_and_go_on_where_they_stopped(study, tmp_path,
 
 def test_the_table_and_the_figures_of_what_was_measured(study, tmp_path, capsys):
     results = EXPERIMENTS / "studies" / "stn.jsonl"
-    assert study.main(["table", "--results", str(results), "--studies", "place"]) == 0
+    assert study.main(["table", "--results", str(results), "--studies", "transformer"]) == 0
     header, _, *rows = capsys.readouterr().out.splitlines()
     assert (
         header
         == "| place | converged | all | straight | rotated | perspective | curved | against the config | spread |"
     )
-    assert len(rows) == len(study.STUDIES["place"])
+    assert len(rows) == len(study.STUDIES["transformer"])
     figures = load_script("stn_figures")
     assert figures.main(["--results", str(results), "--out", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"stn_{n}.svg" for n in ("curves", "gain", "settings")]
