@@ -30,6 +30,7 @@ of PATH, which is gone through as often as that takes.
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import sys
@@ -93,6 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--data goes with `data`, `memory` and `read --model`")
     if args.json and args.what not in CONTESTS:
         parser.error(f"--json goes with {', '.join(CONTESTS)}")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         if args.what in CONTESTS:
             report = hold_contest(args)
@@ -130,7 +132,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def hold_contest(args: argparse.Namespace) -> dict:
     """All that a contest measures, as JSON has it. Raises ConfigError, ContestError, DatasetError, CheckpointError."""
-    threads = args.threads or (1 if args.model else cpus())
+    default = 1 if args.model else cpus()
+    threads = default if args.threads is None else args.threads
     if not 1 <= threads <= cpus():
         raise contest.ContestError(f"--threads {threads}: there are {cpus()} CPUs")
     if min(args.batch, args.rounds) < 1:
@@ -138,7 +141,7 @@ def hold_contest(args: argparse.Namespace) -> dict:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the contestants
     if jax.default_backend() not in lineup.SIDE:
         raise contest.ContestError(f"a {jax.default_backend().upper()} serves one process at a time: no contest there")
-    samples, dtype = None, "float32"
+    samples, dtype, load = None, "float32", os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         if args.model:
             samples = lineup.labelled_words(args.model, args.data or "rendered", count=args.batch)
@@ -156,6 +159,7 @@ def hold_contest(args: argparse.Namespace) -> dict:
         "settings": args.set,
         "model": args.model,
         "device": jax.devices()[0].device_kind,
+        "load": load,
         "threads": threads,
         "batch": len(samples) if samples else args.batch,
         "dtype": dtype,

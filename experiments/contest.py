@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Contestant(NamedTuple):
     """One program and what it is to do."""
 
     name: str
-    script: str  # beside this file
+    script: str  # beside this file, or a path
     task: str  # of those that the script serves
     options: dict  # keyword arguments of the task, in JSON's types
     words: int = 0  # that one call of the task takes, reads, ...
@@ -55,7 +55,7 @@ def hold(
     """The results of `rounds` rounds, each of about `seconds` a contestant; and why others are left out, by name.
 
     All compile one after the other and make one call more, then the rounds begin. Each may use `threads` CPUs, the same
-    for all. Raises ContestError where a contestant that needs nothing cannot do its task.
+    for all. Raises ContestError where a contestant that needs nothing cannot do its task, or where any stops midway.
     """
     players, left_out = [], {}
     with ExitStack() as stack:
@@ -69,8 +69,8 @@ def hold(
                 players.append(player)
             except ContestError as error:
                 if not contestant.needs:
-                    raise ContestError(f"{contestant.name}: {error}") from None
-                left_out[contestant.name] = str(error)
+                    raise
+                left_out[contestant.name] = str(error).removeprefix(f"{contestant.name}: ")
         times = [[player.play(seconds) for player in players] for _ in range(rounds)]
         results = [player.finish(list(own)) for player, own in zip(players, zip(*times, strict=True), strict=True)]
     return results, left_out
@@ -82,7 +82,7 @@ class _Player:
     def __init__(self, contestant: Contestant, threads: int):
         self.contestant = contestant
         self._log = tempfile.TemporaryFile("w+")
-        command = [sys.executable, Path(__file__).with_name(contestant.script)]
+        command = [sys.executable, Path(__file__).parent / contestant.script]
         environment = {
             # Threads of torch and Tesseract, which both take OpenMP's.
             "OMP_NUM_THREADS": str(threads),
@@ -117,8 +117,9 @@ class _Player:
 
     def play(self, seconds: float) -> float:
         """A round: seconds a call."""
-        self._process.stdin.write(f"{seconds}\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # of a process that has ended: its last words tell why
+            self._process.stdin.write(f"{seconds}\n")
+            self._process.stdin.flush()
         return self._reply()["seconds"]
 
     def finish(self, seconds: list[float]) -> Result:
@@ -132,10 +133,10 @@ class _Player:
         if not line:
             self._log.seek(0)
             last = [line.strip() for line in self._log if line.strip()][-1:]
-            raise ContestError(" ".join(["its process ended", *last]))
+            raise ContestError(": ".join([self.contestant.name, "its process ended", *last]))
         reply = json.loads(line)
         if "error" in reply:
-            raise ContestError(reply["error"])
+            raise ContestError(f"{self.contestant.name}: {reply['error']}")
         return reply
 
 

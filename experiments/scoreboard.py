@@ -82,6 +82,11 @@ def format_report(report: dict) -> str:
     lines.append(f"{'':<{width}}" + "".join(f"  {heading:>{wide}}" for heading, wide, _ in columns))
     for row in report["contestants"]:
         lines.append(f"{row['name']:<{width}}" + "".join(f"  {_cell(row, cell):>{wide}}" for _, wide, cell in columns))
+    if report["load"] > 0.5:
+        lines.append(
+            f"the machine was busy before (load {report['load']:.1f}): with more than one CPU torch suffers by far the"
+            " most, whose threads wait for one another"
+        )
     reasons = report["left_out"]
     lines += [
         f"left out: {', '.join(name for name in reasons if reasons[name] == reason)}: {reason}"

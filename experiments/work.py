@@ -1,10 +1,10 @@
 """What the work takes at the least: floating-point operations and bytes, counted from the tables of the layers.
 
-An operation is a multiplication, an addition, or a function such as exp. Convolutions count as the direct ones, windows
-over the padding included; Winograd's way takes fewer, so a network may pass a matrix product's rate. Norms, activations
-and pools ride along with their layers and count nothing. Bytes: every layer reads its input and weights and writes its
-output, once a pass, as if a cache held all else. The backward pass takes twice the operations of the forward one: it
-reads input, weights and the output's gradient, and writes the gradients of input and weights.
+An operation is a multiplication, an addition, or a function such as exp. Convolutions count as the direct ones, without
+the products with padding; Winograd's way takes fewer, so a network may pass the rate of a matrix product. Norms,
+activations and pools ride along with their layers and count nothing. Bytes: every layer reads its input and weights and
+writes its output, once a pass, as if a cache held all else. The backward pass takes twice the operations of the forward
+one: it reads input, weights and the output's gradient, and writes the gradients of input and weights.
 """
 
 from typing import NamedTuple
@@ -92,28 +92,31 @@ def stack(blocks: list[Block], shape: tuple[int, int, int]) -> tuple[list[Layer]
     layers, size, channels = [], shape[:2], shape[2]
     for block in blocks:
         for layer in block:
-            seen, size = size, layer_size(layer, size)
             match layer:
-                case ConvLayer(features, kernel, norm=has_norm):
-                    extra = features * (2 if has_norm else 1)
-                    layers.append(convolution(seen, size, channels, features, kernel=kernel, extra=extra))
+                case ConvLayer(features):
+                    layers.append(convolution(layer, size, channels))
                     channels = features
                 case ResidualLayer(features):
-                    kernels = [((3, 3), channels), ((3, 3), features)]
-                    kernels += [((1, 1), channels)] if channels != features else []
-                    for kernel, depth in kernels:
-                        layers.append(convolution(seen, size, depth, features, kernel=kernel, extra=2 * features))
+                    plain, projection = ConvLayer(features), ConvLayer(features, (1, 1))
+                    layers += [convolution(plain, size, channels), convolution(plain, size, features)]
+                    layers += [convolution(projection, size, channels)] if channels != features else []
                     channels = features
                 case PatchLayer():
                     channels *= 4
+            size = layer_size(layer, size)
     return layers, (*size, channels)
 
 
-def convolution(seen: Pair, size: Pair, channels: int, features: int, *, kernel: Pair, extra: int) -> Layer:
-    """A convolution from `seen` to `size` pixels; `extra` weights: its bias, or scale and bias of its norm."""
-    weights = kernel[0] * kernel[1] * channels * features
-    pixels = size[0] * size[1]
-    return Layer(2 * pixels * weights, seen[0] * seen[1] * channels, pixels * features, weights + extra)
+def convolution(layer: ConvLayer, size: Pair, channels: int) -> Layer:
+    """A convolution of an image of `size` (H, W) pixels and so many channels."""
+    features, kernel, strides, padding, has_norm = layer
+    out, padding = layer_size(layer, size), padding or (kernel[0] // 2, kernel[1] // 2)
+    pairs = 1  # of a place of the window and a pixel under it
+    for places, length, window, stride, before in zip(out, size, kernel, strides, padding, strict=True):
+        pixels = [i * stride + j - before for i in range(places) for j in range(window)]
+        pairs *= sum(0 <= pixel < length for pixel in pixels)
+    weights = kernel[0] * kernel[1] * channels * features + features * (2 if has_norm else 1)
+    return Layer(2 * pairs * channels * features, size[0] * size[1] * channels, out[0] * out[1] * features, weights)
 
 
 def dense(inputs: int, outputs: int, *, times: int = 1, extra: int | None = None) -> Layer:
@@ -173,6 +176,8 @@ def ctc_shape(config: Config) -> tuple[int, int, int]:
 
 def lstm_shape(config: ModelConfig) -> tuple[int, int, int]:
     """Frames, input features, and features a direction of a config's first LSTM."""
+    if config.cnn.startswith("keras"):  # it has a dense layer of as many features in front
+        return num_frames(config, config.width), config.lstm_features, config.lstm_features
     rows, frames, channels = stack(list(STACKS[config.cnn]), (config.height, config.width, 1))[1]
     return frames, rows * channels, config.lstm_features
 
