@@ -141,7 +141,7 @@ def hold_contest(args: argparse.Namespace) -> dict:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the contestants
     if jax.default_backend() not in lineup.SIDE:
         raise contest.ContestError(f"a {jax.default_backend().upper()} serves one process at a time: no contest there")
-    samples, dtype, load = None, "float32", os.getloadavg()[0]
+    samples, dtype, load, without_peer = None, "float32", os.getloadavg()[0], {}
     with tempfile.TemporaryDirectory() as name:
         if args.model:
             samples = lineup.labelled_words(args.model, args.data or "rendered", count=args.batch)
@@ -151,6 +151,8 @@ def hold_contest(args: argparse.Namespace) -> dict:
             build(config.model)  # raises for what its stack cannot take
             dtype = config.model.dtype
             contestants = CONTESTS[args.what](config, batch=args.batch, folder=Path(name))
+            if args.what in ("train", "read") and not lineup.has_peer(config):
+                without_peer = {"torch's network": "it is that of cnn=vgg, AdamW, no STN, and of no other settings"}
         contestants += lineup.ceilings(dtype)
         results, left_out = contest.hold(contestants, threads=threads, rounds=args.rounds, seconds=SECONDS)
     return {
@@ -165,7 +167,7 @@ def hold_contest(args: argparse.Namespace) -> dict:
         "dtype": dtype,
         "ceilings": scoreboard.measured_ceilings(results),
         "contestants": scoreboard.rows(results, samples=samples),
-        "left_out": left_out,
+        "left_out": without_peer | left_out,
     }
 
 

@@ -1,5 +1,6 @@
 """What came of a contest of bench.py: the rows of its table, and of its JSON."""
 
+import os
 import statistics
 
 from contest import Result
@@ -82,7 +83,7 @@ def format_report(report: dict) -> str:
     lines.append(f"{'':<{width}}" + "".join(f"  {heading:>{wide}}" for heading, wide, _ in columns))
     for row in report["contestants"]:
         lines.append(f"{row['name']:<{width}}" + "".join(f"  {_cell(row, cell):>{wide}}" for _, wide, cell in columns))
-    if report["load"] > 0.5:
+    if report["load"] > (os.cpu_count() or 1) / 4:
         lines.append(
             f"the machine was busy before (load {report['load']:.1f}): with more than one CPU torch suffers by far the"
             " most, whose threads wait for one another"

@@ -207,7 +207,7 @@ def test_torchs_network_is_the_same(tmp_path):
             return np.float32(rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape))
         return np.float32(rng.uniform(0.5, 1.5, leaf.shape))  # no norm is the identity
 
-    variables = jax.tree_util.tree_map_with_path(draw, shapes)
+    variables = jax.device_put(jax.tree_util.tree_map_with_path(draw, shapes))
     network = torch_entry.Network(classes=37).eval()
     to_torch(network, variables)
     with torch.inference_mode():
