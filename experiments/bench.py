@@ -1,9 +1,24 @@
-"""Times what a run spends its hours on; times on a busy machine are noisy, so compare within one call.
+"""Times the work that runs spend their hours on, beside what others have for it.
 
+    python experiments/bench.py train [--config NAME] [--set a.b=VALUE ...] [--batch N]       (peers: torch)
+    python experiments/bench.py read [--config NAME] [--set a.b=VALUE ...] [--batch N]
+    python experiments/bench.py read --model NAME|DIR [--data PATH] [--batch N]     (peers: Tesseract, PP-OCR)
+    python experiments/bench.py ctc | lstm | sampler [--config NAME] [--set a.b=VALUE ...] [--batch N]
+        all of these: [--threads N] [--rounds N] [--json FILE]              (peers: pip install -e '.[peers]')
     python experiments/bench.py render [--styles mjsynth photo ...]      (on one core: taskset -c 0 python ...)
     python experiments/bench.py step [--config NAME] [--set a.b=VALUE ...]
     python experiments/bench.py data --data PATH [--words N]                (the peer: pip install tensorflow-cpu)
     python experiments/bench.py memory --data PATH [--words N] [--set run.read_processes=2]     (needs psutil)
+
+train: whole steps on words that are there already, of `crnn` in float32 by default; torch's network is that of
+cnn=vgg without an STN, and other configs have no peer. read: images of the network's size, by random weights, in a
+batch and one at a time; with --model, words as a user has them, of a dataset or rendered, decoded, one CPU thread
+each, and how many of them were read right. ctc, lstm, sampler: forward and backward at the shapes of the config.
+
+These are contests: each row is a process of its own; they take turns, and the median over the rounds counts. A row
+tells the operations and bytes that the work takes at the least (experiments/work.py), and the share of the rates that
+a large matrix product and a large copy reach in the same rounds; the first call, with its compilation; and the most
+memory that the process has had.
 
 render: words a second of rendering alone, a row a style. step: images a second of training steps that render their own
 words, and of the same steps on words that are there already, which shows what rendering costs. data: words a second
@@ -14,55 +29,80 @@ of PATH, which is gone through as often as that takes.
 """
 
 import argparse
-import multiprocessing
+import json
+import logging
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
+import contest
 import jax
+import lineup
+import scoreboard
 from results import cpus
+from supply import data_rates, memory
 from train import load_config
 
 from crnn_jax.config import Config, ConfigError, override
-from crnn_jax.data.conversion import convert
-from crnn_jax.data.dataset import Part, open_dataset
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.data.selection import select
-from crnn_jax.data.stream import WordSource, stream
-from crnn_jax.data.writers import WRITERS
+from crnn_jax.images import ImageError
 from crnn_jax.model import build
 from crnn_jax.synth.batch import load_source, synth_batch
+from crnn_jax.training.checkpoint import CheckpointError
 from crnn_jax.training.optimizer import make_optimizer
 from crnn_jax.training.state import create_state
 from crnn_jax.training.step import train_step
 
 ROUNDS = 7  # measured in turn; the median counts
-# To read ahead on as many cores as there are.
-WAYS = {"threads": ["run.read_threads={}"], "processes": ["run.read_processes={}"]}
 SECONDS = 0.5  # about, of one round of one row
+CONTESTS = {
+    "train": lineup.train,
+    "read": lineup.read,
+    "ctc": lineup.ctc,
+    "lstm": lineup.lstm,
+    "sampler": lineup.sampler,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("render", "step", "data", "memory"))
+    parser.add_argument("what", choices=(*CONTESTS, "render", "step", "data", "memory"))
     parser.add_argument("--data", metavar="PATH", help="a dataset to take the words from")
     parser.add_argument("--words", type=int, default=50_000, metavar="N", help="as many of it")
     parser.add_argument("--styles", nargs="+", default=["plain", "mjsynth", "photo"], metavar="NAME")
-    parser.add_argument("--config", default="tiny", metavar="NAME", help="a file of experiments/configs/")
+    parser.add_argument("--config", metavar="NAME", help="a file of experiments/configs/; default: crnn, or tiny")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
+    parser.add_argument("--model", metavar="NAME|DIR", help="read: with a bundled model, a folder, a workdir")
+    parser.add_argument("--batch", type=int, default=64, metavar="N", help="contests: words at a time")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="contests: CPUs of each; default: all, or 1 for --model"
+    )
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="contests: how often each has its turn")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="contests: write all that was measured there too")
     args = parser.parse_args(argv)
-    if (args.what in ("data", "memory")) != bool(args.data):
-        parser.error("--data goes with `data` and `memory`")
+    if args.model and args.what != "read":
+        parser.error("--model goes with `read`")
+    if args.model and (args.config or args.set):
+        parser.error("--model has its own config")
+    takes_data = args.what in ("data", "memory")
+    if bool(args.data) != takes_data and not (args.data and args.model):
+        parser.error("--data goes with `data`, `memory` and `read --model`")
+    if args.json and args.what not in CONTESTS:
+        parser.error(f"--json goes with {', '.join(CONTESTS)}")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
-        config = override(load_config(args.config), args.set)
+        if args.what in CONTESTS:
+            report = hold_contest(args)
+            print(scoreboard.format_report(report))
+            if args.json:
+                args.json.write_text(json.dumps(report, indent=2) + "\n")
+            return 0
+        config = override(load_config(args.config or "tiny"), args.set)
         if args.what == "memory":
             for read, sizes in memory(config, args.data, words=args.words):
                 print(f"{read:>12,} words  " + " + ".join(f"{size / 1e6:,.0f}" for size in sizes) + " MB", flush=True)
@@ -73,13 +113,62 @@ def main(argv: list[str] | None = None) -> int:
             rates = render_rates({name: override(config, [f"data.style={name}"]) for name in args.styles})
         else:
             rates = step_rates(config)
-    except (ConfigError, DatasetError, ImportError, OSError) as error:
+    except (
+        CheckpointError,
+        ConfigError,
+        contest.ContestError,
+        DatasetError,
+        ImageError,
+        ImportError,
+        OSError,
+    ) as error:
         print(f"bench.py: {error}", file=sys.stderr)
         return 1
     print(f"{jax.devices()[0].device_kind}, {cpus()} CPU cores, batch {config.run.batch_size}")
     for name, rate in rates.items():
         print(f"{name:<24} {rate:>9,.0f} images/s")
     return 0
+
+
+def hold_contest(args: argparse.Namespace) -> dict:
+    """All that a contest measures, as JSON has it. Raises ConfigError, ContestError, DatasetError, CheckpointError."""
+    default = 1 if args.model else cpus()
+    threads = default if args.threads is None else args.threads
+    if not 1 <= threads <= cpus():
+        raise contest.ContestError(f"--threads {threads}: there are {cpus()} CPUs")
+    if min(args.batch, args.rounds) < 1:
+        raise contest.ContestError("--batch and --rounds are at least 1")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the contestants
+    if jax.default_backend() not in lineup.SIDE:
+        raise contest.ContestError(f"a {jax.default_backend().upper()} serves one process at a time: no contest there")
+    samples, dtype, load, without_peer = None, "float32", os.getloadavg()[0], {}
+    with tempfile.TemporaryDirectory() as name:
+        if args.model:
+            samples = lineup.labelled_words(args.model, args.data or "rendered", count=args.batch)
+            contestants = lineup.words(args.model, samples, threads=threads, folder=Path(name))
+        else:
+            config = override(load_config(args.config or "crnn"), ["model.dtype=float32", *args.set])
+            build(config.model)  # raises for what its stack cannot take
+            dtype = config.model.dtype
+            contestants = CONTESTS[args.what](config, batch=args.batch, folder=Path(name))
+            if args.what in ("train", "read") and not lineup.has_peer(config):
+                without_peer = {"torch's network": "it is that of cnn=vgg, AdamW, no STN, and of no other settings"}
+        contestants += lineup.ceilings(dtype)
+        results, left_out = contest.hold(contestants, threads=threads, rounds=args.rounds, seconds=SECONDS)
+    return {
+        "what": args.what,
+        "config": None if args.model else config.name,
+        "settings": args.set,
+        "model": args.model,
+        "device": jax.devices()[0].device_kind,
+        "load": load,
+        "threads": threads,
+        "batch": len(samples) if samples else args.batch,
+        "dtype": dtype,
+        "ceilings": scoreboard.measured_ceilings(results),
+        "contestants": scoreboard.rows(results, samples=samples),
+        "left_out": without_peer | left_out,
+    }
 
 
 def render_rates(configs: dict[str, Config]) -> dict[str, float]:
@@ -107,94 +196,6 @@ def step_rates(config: Config) -> dict[str, float]:
         "rendering alone": partial(jax.jit(draw), key, source),
     }
     return measure(calls, images=config.run.batch_size)
-
-
-def data_rates(config: Config, path: str, *, words: int) -> dict[str, float]:
-    """Images a second of reading: a row a kind of dataset and a way to read it, and tf.data's where it is installed."""
-    # As far ahead as tf.data here, four batches: a row that reads on while the next one is measured would slow it.
-    config = override(config, ["run.steps_per_dispatch=2"])
-    cores, size = cpus(), config.run.batch_size
-    whole = open_dataset(path, strict=False)
-    part = Part(whole, 0, min(words, len(whole)))
-    with tempfile.TemporaryDirectory() as folder:
-        calls, streams = {}, []
-        for kind in WRITERS:
-            place = Path(folder, kind)
-            convert([part], place, format=kind, shards=min(8, len(part)))
-            dataset, selection = select(str(place), config)
-            source = WordSource(dataset, selection, config, name=kind)
-            for way, changes in WAYS.items():
-                there = override(config, [change.format(cores) for change in changes])
-                streams.append(stream([source], [1], there, rows=size))
-                calls[f"{kind}, {cores} {way}"] = partial(next, streams[-1])
-        if find_spec("tensorflow"):
-            files = sorted(map(str, Path(folder, "tfrecord").iterdir()))
-            calls[f"tf.data, {cores} threads"] = partial(next, tf_data(files, config, threads=cores))
-        rates = {name: size * rate for name, rate in call_rates(calls).items()}
-        for opened in streams:
-            opened.close()
-        return rates
-
-
-def memory(config: Config, path: str, *, words: int) -> Iterator[tuple[int, list[int]]]:
-    """The words read so far and the resident bytes of this process and of each that reads for it, eleven times.
-
-    Raises ImportError where psutil, of the extra `bench`, is not installed.
-    """
-    import psutil
-
-    rows = config.run.batch_size
-    dataset, selection = select(path, config)
-    batches = -(-words // rows)
-    read = 0
-    with closing(stream([WordSource(dataset, selection, config, name=path)], [1], config, rows=rows)) as opened:
-        for tenth in range(11):
-            while read < batches * tenth // 10:
-                next(opened)
-                read += 1
-            readers = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
-            yield read * rows, [psutil.Process(pid).memory_info().rss for pid in readers]
-
-
-def call_rates(calls: dict) -> dict[str, float]:
-    """Calls a second of what works ahead between the calls, in turn: the median over ROUNDS rounds of 2 SECONDS.
-
-    The first half of a round uses up what was done ahead, and is not counted.
-    """
-    rates = {name: [] for name in calls}
-    for _ in range(ROUNDS):
-        for name, call in calls.items():
-            for _ in range(2):
-                begin, count = time.perf_counter(), 0
-                while time.perf_counter() < begin + SECONDS or not count:
-                    call()
-                    count += 1
-                rate = count / (time.perf_counter() - begin)
-            rates[name].append(rate)
-    return {name: statistics.median(values) for name, values in rates.items()}
-
-
-def tf_data(files: list[str], config: Config, *, threads: int):
-    """The peer: batches of the same shards as tf.data has them, with a shuffle of 10,000 words instead of all."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-
-    size = config.model.height, config.model.width
-    features = {
-        "image/encoded": tf.io.FixedLenFeature([], tf.string),
-        "text/string": tf.io.FixedLenFeature([], tf.string),
-    }
-
-    def decode(record):
-        example = tf.io.parse_single_example(record, features)
-        image = tf.io.decode_jpeg(example["image/encoded"], channels=1)
-        image = tf.image.resize(image, size, method="bicubic", antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8), example["text/string"]
-
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = threads
-    words = tf.data.TFRecordDataset(files).shuffle(10_000).repeat().map(decode, num_parallel_calls=threads)
-    return words.batch(config.run.batch_size).prefetch(4).with_options(options).as_numpy_iterator()
 
 
 def measure(calls: dict, *, images: int) -> dict[str, float]:

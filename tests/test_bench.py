@@ -1,11 +1,12 @@
 """experiments/bench.py runs, and tells a rate for everything that it names."""
 
+import json
 import re
 import sys
 
 import pytest
 from PIL import Image
-from small import EXPERIMENTS, load_script, noise_images
+from small import EXPERIMENTS, load_script, noise_images, save_small
 
 
 @pytest.fixture
@@ -44,9 +45,9 @@ def test_a_rate_for_every_row(bench, arguments, names, monkeypatch, capsys, quic
 
 def test_a_rate_for_every_kind_of_dataset(bench, words, monkeypatch, capsys):
     pytest.importorskip("grain")
-    monkeypatch.setattr(bench, "ROUNDS", 1)
-    monkeypatch.setattr(bench, "SECONDS", 0.0)
-    monkeypatch.setattr(bench, "WAYS", {"threads": bench.WAYS["threads"]})  # processes take seconds to start
+    monkeypatch.setattr("supply.ROUNDS", 1)
+    monkeypatch.setattr("supply.SECONDS", 0.0)
+    monkeypatch.setattr("supply.WAYS", {"threads": ["run.read_threads={}"]})  # processes take seconds to start
     assert bench.main(["data", "--data", str(words), "--words", "16", "--set", "run.batch_size=8"]) == 0
     _, *rows = capsys.readouterr().out.splitlines()
     rates = {row[:24].split(",")[0]: int(row[24:].split()[0].replace(",", "")) for row in rows}
@@ -74,3 +75,78 @@ def test_memory_of_every_process_that_reads(bench, processes, words, monkeypatch
     capsys.readouterr()
     assert bench.main(["memory", "--data", str(words)]) == 1
     assert re.fullmatch(r"bench.py: [^\n]*psutil[^\n]*\n", capsys.readouterr().err)
+
+
+@pytest.fixture
+def contest(bench, monkeypatch):
+    """Contests of one short round in which nobody but this package takes part."""
+    monkeypatch.setattr(bench, "SECONDS", 0.0)
+    monkeypatch.setattr("lineup.SIDE", {"cpu": 32})
+    monkeypatch.setattr("lineup.COPIED", 1 << 12)
+    monkeypatch.setattr("contest.find_spec", lambda name: None)
+    for name, value in {"PYTHONPATH": str(EXPERIMENTS.parent), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_contest_tells_what_the_work_takes_and_who_is_left_out(bench, contest, tmp_path, capsys):
+    arguments = ["--batch", "2", "--rounds", "2", "--threads", "1", "--json", str(tmp_path / "report.json")]
+    assert bench.main(["ctc", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "cpu, CPUs of each: 1, batch 2, float32" and "words/s" in lines[2]
+    missing = "torch is not installed: pip install -e '.[peers]'"
+    assert lines[3].startswith("crnn_jax ") and lines[-1] == f"left out: torch, product, torch, copy, torch: {missing}"
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["what"], report["config"], report["threads"], report["batch"]) == ("ctc", "crnn", 1, 2)
+    assert min(report["ceilings"].values()) > 0 and set(report["left_out"].values()) == {missing}
+    (row,) = report["contestants"]
+    assert row["name"] == "crnn_jax" and len(row["rounds"]) == 2
+    # Both passes; 26 frames of 37 classes and of 2 * 24 + 1 states.
+    assert row["flops"] == 3 * 2 * 26 * (4 * 37 + 8 * 49)
+    assert row["words_per_second"] == pytest.approx(2 / row["seconds"])
+    assert row["share_of_product"] == row["flops"] / row["seconds"] / report["ceilings"]["flops_per_second"]
+    assert 0 < row["share_of_copy"] and 0 < row["first_call_seconds"]
+    assert 5e7 < row["peak_memory_bytes"] < 5e9 and row["peak_device_memory_bytes"] is None
+
+
+def test_a_contest_of_readers_tells_how_much_was_right(bench, contest, words, tmp_path, capsys):
+    model = save_small(tmp_path / "model")
+    readings = bench.lineup.crnn_jax.load(model).read([str(words / f"{i}.jpg") for i in range(4)])
+    (words / "labels.tsv").write_text("".join(f"{i}.jpg\t{readings[i // 2 * 2].text}\n" for i in range(4)))
+    arguments = ["--batch", "4", "--rounds", "1", "--json", str(tmp_path / "report.json")]
+    assert bench.main(["read", "--model", str(model), "--data", str(words), *arguments]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [row["word_accuracy"] for row in report["contestants"]] == [50.0, 50.0]
+    one_at_a_time, in_batches = report["contestants"]
+    assert one_at_a_time["flops"] == in_batches["flops"] > 0 and one_at_a_time["bytes"] > in_batches["bytes"]
+    assert (report["threads"], report["batch"]) == (1, 4)
+    assert list(report["left_out"]) == [
+        *("Tesseract", "PP-OCR, one at a time", "PP-OCR, in batches"),
+        *("product, torch", "copy, torch"),
+    ]
+    assert "50.0 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--config", "none"], "there is no config 'none' in [^\n]*"),
+        (["train", "--set", "model.height=4"], "model.height = 4 [^\n]*"),
+        (["train", "--threads", "0"], "--threads 0: there are [0-9]+ CPUs"),
+        (["ctc", "--batch", "0"], "--batch and --rounds are at least 1"),
+        (["read", "--model", "none"], "[^\n]*none[^\n]*"),
+        (["read", "--model", "tiny", "--data", "none"], "none: no such file or folder"),
+    ],
+)
+def test_what_a_contest_cannot_do_is_told_in_one_line(bench, arguments, message, capsys):
+    assert bench.main(arguments) == 1
+    assert re.fullmatch(f"bench.py: {message}\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["ctc", "--model", "tiny"], ["read", "--model", "tiny", "--set", "run.seed=1"], ["read", "--data", "words"]],
+)
+def test_options_of_other_commands_are_refused(bench, arguments, capsys):
+    with pytest.raises(SystemExit):
+        bench.main(arguments)
+    assert "error: --" in capsys.readouterr().err
