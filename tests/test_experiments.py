@@ -104,23 +104,6 @@ def test_read_as_a_process(workdir, words, bad):
     assert process.returncode == 1
 
 
-def test_what_the_first_start_compiled_is_there_for_the_second(workdir, words, tmp_path, monkeypatch):
-    monkeypatch.setitem(ENVIRONMENT, "XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delitem(ENVIRONMENT, "JAX_COMPILATION_CACHE_DIR", raising=False)
-    outputs, kept = [], []
-    for _ in range(2):
-        process = start("read", words[0] / "03.png", "--model", workdir)
-        outputs.append(process.communicate(timeout=300))
-        kept.append({path.name for path in (tmp_path / "crnn_jax").glob("*-cache")})
-    assert outputs[0] == outputs[1] and outputs[0][1] == ""
-    assert kept[0] == kept[1] and any("_read_batch" in name for name in kept[0])
-
-    # Where there is no such place, words are read all the same.
-    (tmp_path / "file").touch()
-    monkeypatch.setitem(ENVIRONMENT, "XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert start("read", words[0] / "03.png", "--model", workdir).communicate(timeout=300) == outputs[0]
-
-
 def test_read_into_a_pipe_that_is_closed(model, words):
     with start("read", words[0], "--model", model) as process:
         process.stdout.close()

@@ -1,0 +1,31 @@
+"""read.py keeps what it compiles for the next start."""
+
+import os
+import subprocess
+import sys
+
+from PIL import Image
+from small import EXPERIMENTS, noise_images
+
+
+def read(image, cache):
+    """What read.py prints, as a user starts it whose cache folder is `cache`."""
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(EXPERIMENTS.parent), "XDG_CACHE_HOME": str(cache)}
+    command = [sys.executable, EXPERIMENTS / "read.py", image, "--model", "tiny"]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout
+
+
+def test_what_the_first_start_compiled_is_there_for_the_second(tmp_path):
+    image = tmp_path / "word.png"
+    Image.fromarray(noise_images(1)[0]).save(image)
+    outputs, kept = [], []
+    for _ in range(2):
+        outputs.append(read(image, tmp_path))
+        kept.append({path.name for path in (tmp_path / "crnn_jax").glob("*-cache")})
+    assert outputs[0] == outputs[1] and outputs[0].startswith(f"{image}\t")
+    assert kept[0] == kept[1] and any("_read_batch" in name for name in kept[0])
+    # Where there can be no such folder, words are read all the same.
+    assert read(image, image) == outputs[0]
