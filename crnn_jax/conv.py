@@ -1,8 +1,9 @@
 """Convolution and max pooling, each in the formulation that is fastest on the backend at hand.
 
 XLA's convolution gradient is slow on the CPU. There a 3x3 convolution goes by Winograd's way, and others are written as
-shifted slices side by side and one matrix product; both give the same numbers. Elsewhere the library's convolution is
-right. The choice is made here and nowhere else; `tests/test_conv.py` holds them against each other.
+shifted slices side by side and one matrix product; both give the same numbers, but for rounding. Elsewhere the
+library's convolution is right. The choice is made here and nowhere else; `tests/test_conv.py` and `test_winograd.py`
+hold them against the library's.
 """
 
 from itertools import product
@@ -60,6 +61,8 @@ def convolve(
     options = {"strides": strides, "padding": padding}
     if jax.default_backend() != "cpu":
         return library_conv(x, kernel, **options)
+    # Of fewer channels the transforms cost more than the products that they save; of fewer images those of the kernel.
+    # In bfloat16 the sums of the transforms would lose what precision there is.
     is_plain = kernel.shape[:2] == (3, 3) and strides == (1, 1) and padding == (1, 1)
     if is_plain and min(kernel.shape[2:]) >= 16 and x.shape[0] >= CHUNK and x.dtype != jnp.bfloat16:
         return winograd_conv(x, kernel)

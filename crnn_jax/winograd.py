@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 TILE, STEP = 4, 2  # pixels of a side of the tiles, and from one to the next
 CHUNK = 8  # images at a time: fewer, and the products are small; all 64 of a batch took two to three times as long
 
-# The three transforms of Lavin and Gray, equation (8): of a column of a tile, of the kernel, and back.
+# The three transforms of F(2, 3) there: of a column of a tile, of the kernel, and back.
 OF_TILE = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float32)
 OF_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 BACK = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float32)

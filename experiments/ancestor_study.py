@@ -4,9 +4,10 @@
 
 Trains that project's network (`crnn_jax/ancestor.py`, narrow unless `--config keras_stn`) as it was, with each of its
 faults mended alone, with all of them mended, with each alone in the mended network, and with its STN elsewhere or left
-out; all by this project's optimiser but for two rows. The words are rendered, and read are held-out ones of the same
-style. Every variant sees as many of them, from every seed; the seeds draw other weights and other words to train on,
-but the same ones for every variant.
+out; all by this project's optimiser but for two rows. One fault more is the optimiser's: that gradients are clipped by
+the norm of all of them. The words are rendered, and read are held-out ones of the same style. Every variant sees as
+many of them, from every seed; the seeds draw other weights and other words to train on, but the same ones for every
+variant.
 
 What every run reads goes to DIR/results.jsonl, a line a run, and a run that is there is not done again: the same
 command goes on where it was stopped, with the run that it was in from its start. The end is a table in Markdown, of the

@@ -140,12 +140,13 @@ class _Player:
         return reply
 
 
-def serve(tasks: dict[str, Callable], *, device_memory: Callable[[], int | None] = lambda: None) -> None:
+def serve(*tasks: Callable, device_memory: Callable[[], int | None] = lambda: None) -> None:
     """The main of a contestant's script: does the task of the command line as often as the standard input asks.
 
     Args:
-        tasks: by their names. A task takes the options as keywords, gets ready, and returns what is timed: a function
-            of nothing that waits for its work to be done and returns a number, a list or None.
+        tasks: functions, which are asked for by their names. A task takes the options as keywords, gets ready, and
+            returns what is timed: a function of nothing that waits for its work to be done and returns a number, a
+            list or None.
         device_memory: bytes of an accelerator at the most so far, None where there is none.
     """
     # Libraries print, some of them from C: their lines go to the log, lest they get between the replies.
@@ -156,7 +157,8 @@ def serve(tasks: dict[str, Callable], *, device_memory: Callable[[], int | None]
         print(json.dumps(values), file=replies, flush=True)
 
     try:
-        call = tasks[sys.argv[1]](**json.loads(sys.argv[2]))
+        task = next(task for task in tasks if task.__name__ == sys.argv[1])
+        call = task(**json.loads(sys.argv[2]))
         begin = time.perf_counter()
         call()
         first_call = time.perf_counter() - begin

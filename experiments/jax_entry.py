@@ -133,16 +133,4 @@ def _device_memory() -> int | None:
 
 
 if __name__ == "__main__":
-    serve(
-        {
-            "train": train,
-            "read": read,
-            "words": words,
-            "ctc": ctc,
-            "lstm": lstm,
-            "sampler": sampler,
-            "product": product,
-            "copy": copy,
-        },
-        device_memory=_device_memory,
-    )
+    serve(train, read, words, ctc, lstm, sampler, product, copy, device_memory=_device_memory)

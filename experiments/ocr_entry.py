@@ -45,4 +45,4 @@ def pp_ocr(*, inputs: str, batches: bool, threads: int) -> Callable[[], list[str
 
 
 if __name__ == "__main__":
-    serve({"tesseract": tesseract, "pp_ocr": pp_ocr})
+    serve(tesseract, pp_ocr)

@@ -24,6 +24,7 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
         "no transformer": (WITHOUT,),
     },
     "transformer": {"with it": (), "without": (WITHOUT,)},
+    "parameters": {"with it": (), "without, as many": (WITHOUT, "model.lstm_features=156")},
     "kind": {
         "TPS, 20 points": (),
         "TPS, 8 points": ("model.stn.fiducials=8",),

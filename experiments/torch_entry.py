@@ -195,15 +195,4 @@ def _device_memory() -> int | None:
 
 if __name__ == "__main__":
     torch.set_float32_matmul_precision("high")  # on a GPU TF32, as XLA has it
-    serve(
-        {
-            "train": train,
-            "read": read,
-            "ctc": ctc,
-            "lstm": lstm,
-            "sampler": sampler,
-            "product": product,
-            "copy": copy,
-        },
-        device_memory=_device_memory,
-    )
+    serve(train, read, ctc, lstm, sampler, product, copy, device_memory=_device_memory)

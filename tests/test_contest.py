@@ -41,7 +41,7 @@ def count(first, failing=0):
 def nothing():
     raise ContestError("nothing to do")
 
-serve({"count": count, "nothing": nothing})
+serve(count, nothing)
 """
 
 

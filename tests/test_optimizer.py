@@ -67,6 +67,11 @@ def test_clip_is_of_the_norm_of_each_part():
     result = updates(config, gradients)
     assert norm(result["stn"]) == pytest.approx(5.0, rel=1e-5)
     assert norm(result) == pytest.approx(np.sqrt(50), rel=1e-5)
+    states = [
+        make_optimizer(OptimizerConfig(**{**vars(config), "clip_apart": apart}), 10).init(PARAMS)
+        for apart in (False, True)
+    ]
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
     together = updates(OptimizerConfig(**{**vars(config), "clip_apart": False}), gradients)
     assert norm(together) == pytest.approx(5.0, rel=1e-5)
     small = gradients | {"stn": jax.tree.map(jnp.ones_like, gradients["stn"])}

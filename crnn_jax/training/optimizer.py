@@ -46,16 +46,26 @@ def make_optimizer(
         "sgd": [optax.trace(config.momentum, nesterov=True)],
         "adadelta": [optax.scale_by_adadelta()],
     }
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm > 0 else optax.identity()
-    if config.clip_apart:
-        # The localisation net's gradient is often ten times the rest's: clipped as one, it would hold that up.
-        clip = optax.chain(optax.masked(clip, localisation), optax.masked(clip, recogniser))
+    clip = [clip_by_norm(config.clip_norm, apart=config.clip_apart)] if config.clip_norm > 0 else []
     return optax.chain(
-        clip,
+        *clip,
         *rules[config.name],
         optax.masked(optax.scale(factor), localisation),
         optax.scale_by_learning_rate(learning_rate(config, steps)),
     )
+
+
+def clip_by_norm(max_norm: float, *, apart: bool) -> optax.GradientTransformation:
+    """Clips the gradient by its norm; `apart`: the localisation net's and the rest's, each by its own.
+
+    The localisation net's is often ten times the rest's: clipped as one, it would hold that up. No state is kept in
+    either way, so that checkpoints of both have the same structure.
+    """
+    clip = optax.clip_by_global_norm(max_norm)
+    if not apart:
+        return clip
+    each = optax.chain(optax.masked(clip, localisation), optax.masked(clip, recogniser))
+    return optax.stateless(lambda gradients, _: each.update(gradients, each.init(gradients))[0])
 
 
 def kernels(params: PyTree) -> PyTree:

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from crnn_jax.config import Config, ConfigError
-from crnn_jax.model import build
+from crnn_jax.model import CRNN, build
 from crnn_jax.section import differences
 from crnn_jax.synth.batch import Batch
 from crnn_jax.training.optimizer import make_optimizer
@@ -112,47 +112,41 @@ def make_eval(
     configs: Sequence[Config], make_batch: MakeBatch
 ) -> Callable[[TrainState, PyTree, Array], Bool[Array, "settings seeds B"]]:
     """The compiled `(population, source, key) -> right`: which words of one batch each network reads right."""
-    program, settings = _eval_program(_without_numbers(configs[0]), make_batch), _settings(configs)
-    return lambda population, source, key: program(population, source, key, settings)
-
-
-@lru_cache
-def _eval_program(config: Config, make_batch: MakeBatch):
-    model = build(config.model)
-
-    def one(state: TrainState, batch: Batch, settings: PyTree):
-        ids = eval_step(variables(state) | {"settings": settings}, batch, model=model)[1]["ids"]
-        return same_text(ids, jnp.sum(ids > 0, axis=1), batch.label, batch.label_length)
-
-    return jax.jit(_over_population(one, make_batch))
+    return _of_all(_read_right, configs, make_batch)
 
 
 def make_transform(
     configs: Sequence[Config], make_batch: MakeBatch
 ) -> Callable[[TrainState, PyTree, Array], Float[Array, "settings seeds B P"]]:
     """The compiled `(population, source, key) -> parameters` of what each network's STN does to one batch."""
-    program, settings = _transform_program(_without_numbers(configs[0]), make_batch), _settings(configs)
+    return _of_all(_transform, configs, make_batch)
+
+
+def _read_right(model: CRNN, variables: PyTree, batch: Batch) -> Bool[Array, " B"]:
+    ids = eval_step(variables, batch, model=model)[1]["ids"]
+    return same_text(ids, jnp.sum(ids > 0, axis=1), batch.label, batch.label_length)
+
+
+def _transform(model: CRNN, variables: PyTree, batch: Batch) -> Float[Array, "B P"]:
+    return model.apply(variables, batch.image, method="transform")[1]
+
+
+def _of_all(one: Callable, configs: Sequence[Config], make_batch: MakeBatch) -> Callable:
+    """`one(model, variables, batch)` for all networks, on the same batch."""
+    program, settings = _batch_program(one, _without_numbers(configs[0]), make_batch), _settings(configs)
     return lambda population, source, key: program(population, source, key, settings)
 
 
 @lru_cache
-def _transform_program(config: Config, make_batch: MakeBatch):
+def _batch_program(one: Callable, config: Config, make_batch: MakeBatch):
     model = build(config.model)
 
-    def one(state: TrainState, batch: Batch, settings: PyTree):
-        return model.apply(variables(state) | {"settings": settings}, batch.image, method="transform")[1]
-
-    return jax.jit(_over_population(one, make_batch))
-
-
-def _over_population(one: Callable, make_batch: MakeBatch) -> Callable:
-    """`one(network, batch, settings)` for all networks, on the same batch."""
-
     def run(population: TrainState, source: PyTree, key: Array, settings: PyTree):
-        all_seeds = jax.vmap(one, in_axes=(0, None, None))
-        return jax.vmap(all_seeds, in_axes=(0, None, 0))(population, make_batch(key, source), settings)
+        batch = make_batch(key, source)
+        all_seeds = jax.vmap(lambda s, own: one(model, variables(s) | {"settings": own}, batch), in_axes=(0, None))
+        return jax.vmap(all_seeds)(population, settings)
 
-    return run
+    return jax.jit(run)
 
 
 def _settings(configs: Sequence[Config]) -> PyTree:
