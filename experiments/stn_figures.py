@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from stn_settings import KINDS, STUDIES, keys
+from stn_settings import STUDIES, keys
 from stn_table import average, by_seed, differences, interval, read_rows
+from stn_words import KINDS
 
 INK, MUTED, GRID = "#22262b", "#6f747b", "#e4e1da"
 COLOURS = ("#2f6690", "#b4472e", "#3a7d44", "#8e6c8a", "#c08a2b")

@@ -1,17 +1,8 @@
-"""What stn_study.py varies: four kinds of words, and the settings that each of its studies ranks."""
+"""What stn_study.py varies: the settings that each of its studies ranks."""
 
-from dataclasses import replace
-
-from configs.stn_study import CURVED, STRAIGHT, get_config
+from configs.stn_study import get_config
 
 from crnn_jax.config import override
-
-KINDS = {
-    "straight": STRAIGHT,
-    "rotated": replace(STRAIGHT, turn=45.0),
-    "perspective": replace(STRAIGHT, tilt_std=0.003),
-    "curved": CURVED,
-}
 
 # Changes of the config, as `--set` spells them. A study ranks the settings of one thing.
 WITHOUT = "model.stn.kind=none"

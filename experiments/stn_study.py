@@ -1,13 +1,15 @@
 """Which spatial transformer converges in front of a CRNN, where it helps, and by how much: a study with seeds.
 
     python experiments/stn_study.py train [--studies NAME ...] [--seeds 0 1 2 3 4] [--at-once 10] [--out DIR]
+        [--config NAME] [--data FOLDER ...] [--init MODEL] [--set a.b=VALUE ...]
     python experiments/stn_study.py table [--results FILE]
     python experiments/stn_study.py time [--seeds 0 1 2 3 4]
 
 train: small networks (configs/stn_study.py), each setting a change of that config, from every seed, on words of four
 kinds: straight, rotated by up to 45 degrees, in perspective, curved; a quarter of every batch each. One program trains
 --at-once at most, seeds and settings that differ in numbers alone. A line a network goes to DIR/results.jsonl, and what
-is there is not done again: the same command goes on where it was stopped.
+is there is not done again: the same command goes on where it was stopped. With another --config the words are in its
+own style alone, and with --data the networks read these datasets as well.
 table: what they read of held-out words, the same ones in every kind, as Markdown, with 95 % intervals over the seeds.
 time: one program for some seeds against one network after another.
 experiments/stn_figures.py draws the results.
@@ -20,35 +22,32 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from configs.stn_study import get_config
-from stn_settings import KINDS, STUDIES, keys
-from stn_table import add_rows, read_rows, table
+from stn_settings import STUDIES, keys
+from stn_table import add_rows, read_rows, table, words_read
+from stn_words import HELD_OUT_BATCH, KINDS, MakeBatch, load_datasets, look, make_words, read_datasets, read_held_out
+from train import load_config
 
 from crnn_jax.config import Config, ConfigError, from_json, override, to_json
+from crnn_jax.data.sample import DatasetError
+from crnn_jax.images import ImageError
 from crnn_jax.section import differences
-from crnn_jax.stn import spread
-from crnn_jax.synth.batch import Batch, Source, load_source, synth_batch
+from crnn_jax.synth.batch import Source, load_source
+from crnn_jax.synth.style import Style
 from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, find_model, load_variables
 from crnn_jax.training.population import (
     init_population,
-    make_eval,
     make_train,
-    make_transform,
     same_program,
     start_from,
 )
 
-HELD_OUT_SEED = 1_000_003  # what is in experiments/studies was measured on these words
-HELD_OUT_BATCH = 128  # words of each kind
+OWN = "stn_study"  # the config whose words are of four kinds
 CURVES = (
     "loss",
     "accuracy",
@@ -58,8 +57,6 @@ CURVES = (
     "stn_contrast",
 )  # means over each dispatch
 
-MakeBatch = Callable[[jax.Array, Source], Batch]
-
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
@@ -67,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("command", choices=("train", "table", "time"))
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES), metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--config", default=OWN, metavar="NAME", help="a file of experiments/configs/")
+    parser.add_argument("--data", nargs="+", default=[], metavar="FOLDER", help="labelled words to read as well")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="of every network")
     parser.add_argument("--init", metavar="MODEL", help="start every network from the weights of this model")
     parser.add_argument("--at-once", type=int, default=10, metavar="N", help="networks in one program, at most")
@@ -77,21 +76,23 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)
     results = args.results or args.out / "results.jsonl"
     try:
-        base = override(get_config(), args.set)
+        base = override(load_config(args.config), args.set)
+        kinds = KINDS if args.config == OWN else {"rendered": base.data.style}
         if args.at_once < 1 or args.held_out < 1 or args.held_out % HELD_OUT_BATCH:
             raise ConfigError(f"--at-once is at least 1, --held-out a multiple of {HELD_OUT_BATCH}")
         if args.command == "time":
-            timing(base, args.seeds)
+            timing(base, args.seeds, kinds)
             return 0
         if args.command == "train":
             changes = dict.fromkeys(key for name in args.studies for key in keys(name).values())
-            train_all(base, list(changes), args.seeds, args.at_once, args.held_out, args.out, init=args.init)
+            options = {"kinds": kinds, "data": args.data, "init": args.init}
+            train_all(base, list(changes), args.seeds, args.at_once, args.held_out, args.out, **options)
         rows = read_rows(results)
         if not rows:
             raise ConfigError(f"{results} has no networks yet: stn_study.py train")
-        tables = [table(name, keys(name), rows, list(KINDS)) for name in args.studies]
+        tables = [table(name, keys(name), rows, words_read(rows)) for name in args.studies]
         print("\n\n".join(text for text in tables if text))
-    except (CheckpointError, ConfigError, OSError) as error:
+    except (CheckpointError, ConfigError, DatasetError, ImageError, OSError) as error:
         print(f"stn_study.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -108,15 +109,19 @@ def train_all(
     held_out: int,
     out: Path,
     *,
+    kinds: dict[str, Style] = KINDS,
+    data: Sequence[str] = (),
     init: str | None = None,
 ) -> None:
     """Trains what is missing in OUT/results.jsonl, in programs of at most `at_once` networks, and adds it there.
 
-    Raises ConfigError where those are networks of another config, or from another start.
+    Raises ConfigError where those are networks of another config, or from another start, or measured otherwise.
     """
-    claim(out, base, init)
+    real = load_datasets(data, base)
+    claim(out, base, init, [*kinds, *real])
     results, source = out / "results.jsonl", load_source(base)
-    draw, draw_held_out = make_words(base, base.run.batch_size), make_words(base, HELD_OUT_BATCH * len(KINDS), True)
+    draw = make_words(base, kinds, base.run.batch_size)
+    draw_held_out = make_words(base, kinds, HELD_OUT_BATCH * len(kinds), held_out=True)
     configs = {change: override(base, change.split()) for change in changes}
     every = base.run.steps_per_dispatch
     for group in chunks(seeds, at_once):
@@ -132,11 +137,13 @@ def train_all(
                 workdir = out / "programs" / hashlib.sha256(json.dumps([part, its_seeds]).encode()).hexdigest()[:12]
                 rows = [configs[change] for change in part]
                 population, curves, seconds = train_population(rows, its_seeds, source, draw, workdir, init=init)
-                measured = read_held_out(rows, population, source, draw_held_out, held_out)
-                measured |= look(rows, population, source, draw_held_out)
+                measured = read_held_out(rows, population, source, draw_held_out, list(kinds), held_out)
+                measured |= read_datasets(rows, population, real)
+                measured |= look(rows, population, source, draw_held_out, list(kinds))
                 told = []
                 for (i, change), (j, seed) in product(enumerate(part), enumerate(its_seeds)):
                     row = {"change": change, "seed": seed, "steps": base.run.steps, "every": every}
+                    row["words"] = [*kinds, *real]
                     row["seconds"] = round(seconds / len(part) / len(its_seeds), 1)
                     row |= {name: round(float(values[i, j]), 4) for name, values in measured.items()}
                     row |= {name: [float(f"{x:.4g}") for x in values[:, i, j]] for name, values in curves.items()}
@@ -145,7 +152,7 @@ def train_all(
                 shutil.rmtree(workdir)
 
 
-def claim(out: Path, base: Config, init: str | None) -> None:
+def claim(out: Path, base: Config, init: str | None, words: list[str]) -> None:
     """Notes what the networks of a folder have in common. Raises ConfigError where that is something else there."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "base.json"
@@ -153,9 +160,10 @@ def claim(out: Path, base: Config, init: str | None) -> None:
         there = json.loads(path.read_text())
         changed = list(differences(from_json(json.dumps(there["config"])), base))
         changed += ["--init"] if there["init"] != init else []
+        changed += ["--data"] if there.get("words", list(KINDS)) != words else []
         if changed:
             raise ConfigError(f"{out} holds networks of another {', '.join(changed[:4])}; take another --out")
-    path.write_text(json.dumps({"config": json.loads(to_json(base)), "init": init}, indent=2) + "\n")
+    path.write_text(json.dumps({"config": json.loads(to_json(base)), "init": init, "words": words}, indent=2) + "\n")
 
 
 def train_population(
@@ -200,51 +208,9 @@ def train_population(
     return population, curves, time.perf_counter() - began
 
 
-def read_held_out(
-    configs: list[Config], population, source: Source, draw: MakeBatch, count: int
-) -> dict[str, np.ndarray]:
-    """Word accuracy in per cent on `count` held-out words of each kind, `[settings, seeds]`."""
-    evaluate = make_eval(configs, draw)
-    keys = [jax.random.fold_in(jax.random.key(HELD_OUT_SEED), i) for i in range(count // HELD_OUT_BATCH)]
-    right = np.stack([np.asarray(evaluate(population, source, key)) for key in keys])
-    right = right.reshape(*right.shape[:3], len(KINDS), HELD_OUT_BATCH)
-    return {kind: 100 * right[:, :, :, i].mean(axis=(0, 3)) for i, kind in enumerate(KINDS)}
-
-
-def look(configs: list[Config], population, source: Source, draw: MakeBatch) -> dict[str, np.ndarray]:
-    """How differently each STN transforms held-out words of one kind (`stn.spread`), the mean over the kinds."""
-    kind = configs[0].model.stn.kind
-    if kind == "none":
-        return {}
-    parameters = make_transform(configs, draw)(population, source, jax.random.key(HELD_OUT_SEED))
-    parameters = parameters.reshape(*parameters.shape[:2], len(KINDS), HELD_OUT_BATCH, -1)
-    of_kind = partial(spread, kind=kind)
-    return {"stn_spread": np.asarray(jax.vmap(jax.vmap(jax.vmap(of_kind)))(parameters).mean(axis=-1))}
-
-
-def make_words(config: Config, size: int, held_out: bool = False) -> MakeBatch:
-    """Draws batches of `size` words, as many of each kind, one kind after the other.
-
-    Held-out words are the same in all kinds, in the same fonts.
-    """
-    if size % (4 * len(KINDS)):
-        raise ConfigError(f"run.batch_size = {size}: expected a multiple of {4 * len(KINDS)}, fours of each kind")
-    styled = [replace(config, data=replace(config.data, style=style)) for style in KINDS.values()]
-
-    def draw(key, source):
-        batch_keys = [key if held_out else jax.random.fold_in(key, i) for i in range(len(KINDS))]
-        parts = [
-            synth_batch(key, source, batch_size=size // len(KINDS), config=of_kind, held_out=held_out)
-            for key, of_kind in zip(batch_keys, styled, strict=True)
-        ]
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-
-    return draw
-
-
-def timing(base: Config, seeds: list[int], dispatches: int = 2) -> None:
+def timing(base: Config, seeds: list[int], kinds: dict[str, Style], dispatches: int = 2) -> None:
     """Prints how long one program takes for all seeds, and one network after another, in turn, compilation apart."""
-    source, draw, every = load_source(base), make_words(base, base.run.batch_size), base.run.steps_per_dispatch
+    source, draw, every = load_source(base), make_words(base, kinds, base.run.batch_size), base.run.steps_per_dispatch
     compiled, seconds = {}, {len(seeds): [], 1: []}
     for size in seconds:
         began = time.perf_counter()

@@ -6,10 +6,11 @@ import statistics
 from pathlib import Path
 
 from scipy.stats import t as student
+from stn_words import KINDS
 
 from crnn_jax.stn import Diagnosis, collapse
 
-CONVERGED = 50.0  # per cent of the straight words
+CONVERGED = 50.0  # per cent of the words that are read best, straight ones
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -22,6 +23,11 @@ def add_rows(path: Path, rows: list[dict]) -> None:
     partial = path.with_name(f".incomplete-{path.name}")
     partial.write_text("".join(json.dumps(row) + "\n" for row in read_rows(path) + rows))
     partial.replace(path)
+
+
+def words_read(rows: list[dict]) -> list[str]:
+    """The words that all the networks read, by their kinds and datasets."""
+    return rows[0].get("words", list(KINDS))
 
 
 def by_seed(rows: list[dict], change: str) -> dict[int, dict]:
@@ -38,13 +44,14 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 
 def has_converged(row: dict) -> bool:
-    """It reads half of the straight words, and its transformer, where it has one, has not collapsed."""
+    """It reads half of the words that it reads best, and its transformer, where it has one, has not collapsed."""
     outside, contrast = row.get("stn_outside", [0])[-1], row.get("stn_contrast", [1])[-1]
-    return row["straight"] >= CONVERGED and collapse(Diagnosis(0, outside, contrast)) is None
+    best = max(row[kind] for kind in words_read([row]))
+    return best >= CONVERGED and collapse(Diagnosis(0, outside, contrast)) is None
 
 
 def average(row: dict, kinds: list[str]) -> float:
-    """Accuracy over all kinds, which have as many words."""
+    """The mean accuracy over kinds of words, each as much as another."""
     return statistics.mean(row[kind] for kind in kinds)
 
 

@@ -5,8 +5,9 @@ import re
 from dataclasses import replace
 
 import jax
+import numpy as np
 import pytest
-from small import EXPERIMENTS, load_script
+from small import EXPERIMENTS, labelled_noise, load_script
 
 import crnn_jax.stn
 from crnn_jax.config import ConfigError, override
@@ -21,7 +22,7 @@ def study(monkeypatch):
 
 
 def test_every_setting_is_a_config_of_its_own(study):
-    base = study.get_config()
+    base = study.load_config("stn_study")
     for name, settings in study.STUDIES.items():
         configs = [override(base, changes) for changes in settings.values()]
         assert len(set(configs)) == len(configs) and base in configs
@@ -29,21 +30,23 @@ def test_every_setting_is_a_config_of_its_own(study):
 
 
 def test_held_out_words_are_the_same_in_every_kind(study):
-    draw = study.make_words(study.get_config(), 32, True)
-    batch = jax.jit(draw)(jax.random.key(0), study.load_source(study.get_config()))
+    config = study.load_config("stn_study")
+    draw = study.make_words(config, study.KINDS, 32, held_out=True)
+    batch = jax.jit(draw)(jax.random.key(0), study.load_source(config))
     labels = batch.label.reshape(len(study.KINDS), 8, -1)
     assert (labels == labels[:1]).all()
     with pytest.raises(ConfigError, match=re.escape("run.batch_size = 24: expected a multiple of 16")):
-        study.make_words(study.get_config(), 24)
+        study.make_words(config, study.KINDS, 24)
 
 
 def test_networks_are_trained_once_and_go_on_where_they_stopped(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "KINDS", {"straight": study.KINDS["straight"]})
+    kinds = {"straight": study.KINDS["straight"]}
     run = ["run.steps=4", "run.steps_per_dispatch=1", "run.log_every=1", "run.eval_every=4", "run.checkpoint_every=2"]
-    base = override(study.get_config(), ["model.stn.kind=affine", "run.batch_size=4", "data.style=plain", *run])
+    changes = ["model.stn.kind=affine", "run.batch_size=4", "data.style=plain", *run]
+    base = override(study.load_config("stn_study"), changes)
 
     def train(out, *changes, seeds=(0,)):
-        study.train_all(base, list(changes), list(seeds), 2, 128, tmp_path / out)
+        study.train_all(base, list(changes), list(seeds), 2, 128, tmp_path / out, kinds=kinds)
         rows = [json.loads(line) for line in (tmp_path / out / "results.jsonl").read_text().splitlines()]
         return {(row["change"], row["seed"]): row | {"seconds": 0} for row in rows}, len(rows)
 
@@ -69,6 +72,23 @@ def test_networks_are_trained_once_and_go_on_where_they_stopped(study, tmp_path,
         train("stopped", "")
 
 
+def test_labelled_words_are_read_as_well(study, tmp_path, capsys):
+    labelled_noise(tmp_path / "noise", study.find_model("tiny"), 150, wrong=3)
+    config = study.load_config("tiny")
+    words = study.load_datasets([str(tmp_path / "noise")], config)
+    # What tiny reads nothing of has no label to compare; the second batch is filled up with the first words.
+    kept = int(re.search(r"noise: (\d+) words to validate on", capsys.readouterr().out)[1])
+    assert 128 < kept < 150
+    population = populations.init_population([config], [0, 1])
+    population = study.start_from(population, config, study.load_variables(study.find_model("tiny")), name="tiny")
+    measured = study.read_datasets([config], population, words)
+    np.testing.assert_allclose(measured["noise"], np.full((1, 2), 100 * (1 - 50 / kept)), rtol=1e-5)
+
+    study.claim(tmp_path, config, "tiny", ["rendered", "noise"])
+    with pytest.raises(ConfigError, match="holds networks of another --data; take another --out"):
+        study.claim(tmp_path, config, "tiny", ["rendered"])
+
+
 def test_the_table_and_the_figures_of_what_was_measured(study, tmp_path, capsys):
     results = EXPERIMENTS / "studies" / "stn.jsonl"
     assert study.main(["table", "--results", str(results), "--studies", "transformer"]) == 0
@@ -84,15 +104,22 @@ def test_the_table_and_the_figures_of_what_was_measured(study, tmp_path, capsys)
 
 
 def test_the_table_has_intervals_and_differences_seed_by_seed(study):
-    table = study.table
+    table, kinds = study.table, ["straight", "curved"]
 
     def row(change, seed, straight, **curves):
-        return {"change": change, "seed": seed, "straight": straight, "curved": straight - 20.0, **curves}
+        return {
+            "change": change,
+            "seed": seed,
+            "words": kinds,
+            "straight": straight,
+            "curved": straight - 20.0,
+            **curves,
+        }
 
     rows = [row("", 0, 60.0), row("", 1, 62.0), row("a", 0, 65.0, stn_outside=[0, 0.6])]
     rows += [row("a", 1, 69.0)]
     rows[2]["stn_spread"], rows[3]["stn_spread"] = 0.03, 0.05
-    *_, best, base = table("x", {"one": "a", "as it is": ""}, rows, ["straight", "curved"]).splitlines()
+    *_, best, base = table("x", {"one": "a", "as it is": ""}, rows, kinds).splitlines()
     # Student's t of one degree of freedom is 12.706 at 97.5 %, the deviation of two values half their distance / 0.707.
     assert best == "| one | 1 of 2 | 57.0 ± 25.4 | 67.0 ± 25.4 | 47.0 ± 25.4 | +6.0 ± 12.7 | 4.0 ± 12.7 |"
     assert base == "| as it is | 2 of 2 | 51.0 ± 12.7 | 61.0 ± 12.7 | 41.0 ± 12.7 |  |  |"
@@ -111,19 +138,19 @@ RUN = [
 ]
 
 
-def accuracies(study, out, monkeypatch, *changes: str) -> list[float]:
+def accuracies(study, out, *changes: str) -> list[float]:
     """Of loosely cropped words, in per cent: what networks with these changes read."""
     loose = replace(study.KINDS["straight"], margin_mean=130.0, margin_std=10.0)
-    monkeypatch.setattr(study, "KINDS", {"straight": study.KINDS["straight"], "loose": loose})
-    base = override(study.get_config(), [*LEARNING, *RUN])
-    study.train_all(base, list(changes), [0], 1, 128, out, init="tiny")
+    kinds = {"straight": study.KINDS["straight"], "loose": loose}
+    base = override(study.load_config("stn_study"), [*LEARNING, *RUN])
+    study.train_all(base, list(changes), [0], 1, 128, out, init="tiny", kinds=kinds)
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert [row["change"] for row in rows] == list(changes)
     return [row["loose"] for row in rows]
 
 
-def test_a_transformer_learns_where_to_look(study, tmp_path, monkeypatch):
-    with_it, without = accuracies(study, tmp_path, monkeypatch, "", "model.stn.kind=none")
+def test_a_transformer_learns_where_to_look(study, tmp_path):
+    with_it, without = accuracies(study, tmp_path, "", "model.stn.kind=none")
     assert without < 50
     assert with_it > without + 20
 
@@ -138,6 +165,6 @@ def test_with_a_wrong_gradient_of_the_sampler_it_does_not(study, tmp_path, monke
 
     monkeypatch.setattr(crnn_jax.stn, "bilinear_sample", wrong)
     populations._train_program.cache_clear()
-    (with_it,) = accuracies(study, tmp_path, monkeypatch, "")
+    (with_it,) = accuracies(study, tmp_path, "")
     populations._train_program.cache_clear()
     assert with_it < 50
