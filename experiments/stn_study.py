@@ -117,12 +117,13 @@ def train_all(
 
     Raises ConfigError where those are networks of another config, or from another start, or measured otherwise.
     """
+    start = find_model(init) if init else None
     real = load_datasets(data, base)
-    claim(out, base, init, [*kinds, *real])
     results, source = out / "results.jsonl", load_source(base)
     draw = make_words(base, kinds, base.run.batch_size)
     draw_held_out = make_words(base, kinds, HELD_OUT_BATCH * len(kinds), held_out=True)
     configs = {change: override(base, change.split()) for change in changes}
+    claim(out, base, init, [*kinds, *real])
     every = base.run.steps_per_dispatch
     for group in chunks(seeds, at_once):
         done = {(row["change"], row["seed"]) for row in read_rows(results)}
@@ -136,7 +137,7 @@ def train_all(
                 print(f"{len(part)} x {len(its_seeds)} networks: {', '.join(change or 'as it is' for change in part)}")
                 workdir = out / "programs" / hashlib.sha256(json.dumps([part, its_seeds]).encode()).hexdigest()[:12]
                 rows = [configs[change] for change in part]
-                population, curves, seconds = train_population(rows, its_seeds, source, draw, workdir, init=init)
+                population, curves, seconds = train_population(rows, its_seeds, source, draw, workdir, start=start)
                 measured = read_held_out(rows, population, source, draw_held_out, list(kinds), held_out)
                 measured |= read_datasets(rows, population, real)
                 measured |= look(rows, population, source, draw_held_out, list(kinds))
@@ -167,9 +168,9 @@ def claim(out: Path, base: Config, init: str | None, words: list[str]) -> None:
 
 
 def train_population(
-    configs: list[Config], seeds: list[int], source: Source, draw: MakeBatch, workdir: Path, *, init: str | None
+    configs: list[Config], seeds: list[int], source: Source, draw: MakeBatch, workdir: Path, *, start: Path | None
 ):
-    """Trains a population to its end, or goes on with it from `workdir`.
+    """Trains a population to its end, or goes on with it from `workdir`; from the weights in `start`, or from nothing.
 
     Returns:
         The population; its CURVES, `float32[dispatches, settings, seeds]` each; the seconds that this call trained.
@@ -179,8 +180,8 @@ def train_population(
     names = CURVES if configs[0].model.stn.kind != "none" else CURVES[:3]
     shape = (run.steps // every, len(configs), len(seeds))
     population = init_population(configs, seeds)
-    if init:
-        population = start_from(population, configs[0], load_variables(find_model(init)), name=init)
+    if start:
+        population = start_from(population, configs[0], load_variables(start), name=start.name)
     state = {
         "population": population,
         "curves": {name: np.full(shape, np.nan, np.float32) for name in names},
@@ -190,8 +191,8 @@ def train_population(
         state = checkpoints.restore(state)
     population, curves = state["population"], state["curves"]
     train = make_train(configs, seeds, draw, length=every)
-    began, start, pending = time.perf_counter(), int(population.step[0, 0]), []
-    for step in range(start + every, run.steps + 1, every):
+    began, first, pending = time.perf_counter(), int(population.step[0, 0]), []
+    for step in range(first + every, run.steps + 1, every):
         population, metrics = train(population, source)
         pending.append({name: metrics[name].mean(axis=0) for name in names})  # stays on the device
         if step % run.checkpoint_every == 0 or step == run.steps:
@@ -199,7 +200,7 @@ def train_population(
                 for name, values in point.items():
                     curves[name][i] = values
             pending = []
-            rate = (step - start) * size / (time.perf_counter() - began)
+            rate = (step - first) * size / (time.perf_counter() - began)
             means = ", ".join(f"{k} {np.array2string(v.mean(axis=1), precision=3)}" for k, v in point.items())
             print(f"step {step}/{run.steps}: {rate:.0f} images/s, {means}", flush=True)
             if step < run.steps:

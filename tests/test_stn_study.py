@@ -89,6 +89,13 @@ def test_labelled_words_are_read_as_well(study, tmp_path, capsys):
         study.claim(tmp_path, config, "tiny", ["rendered"])
 
 
+@pytest.mark.parametrize("wrong", [["--init", "nope"], ["--set", "run.batch_size=30"], ["--data", "nope"]])
+def test_what_cannot_be_trained_claims_no_folder(study, tmp_path, capsys, wrong):
+    assert study.main(["train", *wrong, "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith("stn_study.py: ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_table_and_the_figures_of_what_was_measured(study, tmp_path, capsys):
     results = EXPERIMENTS / "studies" / "stn.jsonl"
     assert study.main(["table", "--results", str(results), "--studies", "transformer"]) == 0
