@@ -3,7 +3,8 @@
     python experiments/stn_figures.py [--results FILE] [--out DIR]
 
 stn_gain.svg: what a transformer gains on every kind of words over none, with as many parameters where that was trained;
-stn_curves.svg: how the loss, the distance from the identity and the share of the samples outside went;
+stn_curves.svg: how the loss, the distance from the identity and the share of the samples outside went at every rate of
+the localisation net;
 stn_settings.svg: every study's settings side by side. Whiskers are 95 % intervals over the seeds. Needs matplotlib (the
 extra `notebook`).
 """
@@ -20,6 +21,7 @@ from stn_words import KINDS
 
 INK, MUTED, GRID = "#22262b", "#6f747b", "#e4e1da"
 COLOURS = ("#2f6690", "#b4472e", "#3a7d44", "#8e6c8a", "#c08a2b")
+LINES = 3  # networks of a setting among the curves
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,10 +95,11 @@ def draw_gain(rows: list[dict]):
 
 
 def draw_curves(rows: list[dict]):
-    """Three panels over the steps, a thin line a network: loss, distance from the identity, share outside."""
+    """Three panels over the steps, a thin line a network, a colour a rate of the localisation net."""
     from matplotlib.figure import Figure
 
-    places = {name: key for name, key in keys("place").items() if by_seed(rows, key)}
+    rates = {name: list(by_seed(rows, key).values())[:LINES] for name, key in keys("rate").items()}
+    rates = {f"rate {name}": runs for name, runs in rates.items() if runs}
     panels = {
         "loss": "CTC loss",
         "stn_deviation": "distance of the grid from the identity",
@@ -104,8 +107,8 @@ def draw_curves(rows: list[dict]):
     }
     figure = Figure(figsize=(10, 2.9))
     for axes, (curve, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for colour, (name, key) in zip(COLOURS, places.items(), strict=False):
-            for i, row in enumerate(by_seed(rows, key).values()):
+        for colour, (name, runs) in zip(COLOURS, rates.items(), strict=False):
+            for i, row in enumerate(runs):
                 if curve in row:
                     steps = row["every"] * (1 + np.arange(len(row[curve])))
                     label = name if i == 0 else None
@@ -116,7 +119,7 @@ def draw_curves(rows: list[dict]):
         axes.set_axisbelow(True)
         if curve == "loss":
             axes.set_yscale("log")
-            axes.legend(frameon=False, fontsize=7, loc="upper right")
+            axes.legend(frameon=False, fontsize=7, loc="lower left")
     figure.tight_layout()
     return figure
 

@@ -22,6 +22,11 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
         "affine": ("model.stn.kind=affine",),
     },
     "rate": {f"x {x}": (f"optimizer.localisation_factor={x}",) for x in ("0.01", "0.1", "0.3", "1", "3")},
+    "rate and bound": {
+        "x 0.1": (),
+        "x 1": ("optimizer.localisation_factor=1",),
+        "x 1, within 0.5": ("optimizer.localisation_factor=1", "model.stn.bound=0.5"),
+    },
     "clip": {"each by its own norm": (), "by the norm of both": ("optimizer.clip_apart=false",)},
     "start": {
         "identity": ("model.stn.disturbance=0",),

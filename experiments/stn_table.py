@@ -45,9 +45,10 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 def has_converged(row: dict) -> bool:
     """It reads half of the words that it reads best, and its transformer, where it has one, has not collapsed."""
-    outside, contrast = row.get("stn_outside", [0])[-1], row.get("stn_contrast", [1])[-1]
+    # Of the last dispatch; a network without a transformer leaves the image as it is.
+    last = [row.get(f"stn_{name}", [of_none])[-1] for name, of_none in zip(Diagnosis._fields, (0, 0, 1), strict=True)]
     best = max(row[kind] for kind in words_read([row]))
-    return best >= CONVERGED and collapse(Diagnosis(0, outside, contrast)) is None
+    return best >= CONVERGED and collapse(Diagnosis(*last)) is None
 
 
 def average(row: dict, kinds: list[str]) -> float:
