@@ -107,7 +107,7 @@ class CRNN(nn.Module):
 
     def _rectify(self, images, *, train: bool):
         # An identity grid of the input's own size samples on its pixels, where the bilinear gradient has its kinks:
-        # the transformer reads an enlarged image instead (DESIGN: sampler).
+        # the transformer reads an enlarged image instead (see `SpatialTransformer`).
         height, width = images.shape[1:]
         x, factor = self._normalise(images), self.config.stn.oversample
         if factor > 1:

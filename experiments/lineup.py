@@ -25,7 +25,7 @@ COPIED = 1 << 28  # bytes whose copy is the ceiling of memory: no cache holds th
 
 def train(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
     """A whole training step on random words that are there already."""
-    inputs = _save(folder / "words.npz", **_words(config, batch))
+    inputs = _save(folder / "words.npz", **random_words(config, batch))
     takes = _takes(batch, work.train_step(config, batch=batch))
     optimizer = {"clip_norm": config.optimizer.clip_norm, "weight_decay": config.optimizer.weight_decay}
     ours = Contestant("crnn_jax", OURS, "train", {"inputs": inputs, "config": to_json(config)}, *takes)
@@ -37,7 +37,7 @@ def read(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
     """Greedy reading of images that have the network's size, with random weights; in a batch and one at a time."""
     contestants = []
     for size in sorted({batch, 1}, reverse=True):
-        inputs = _save(folder / f"words{size}.npz", **_words(config, size))
+        inputs = _save(folder / f"words{size}.npz", **random_words(config, size))
         takes = _takes(size, work.read(config.model, batch=size))
         options = {"inputs": inputs, "config": to_json(config)}
         contestants.append(Contestant(f"crnn_jax, batch {size}", OURS, "read", options, *takes))
@@ -79,7 +79,7 @@ def ctc(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
     """The CTC loss alone, forward and backward."""
     frames, classes, slots = work.ctc_shape(config)
     logits = np.random.default_rng(1).normal(size=(batch, frames, classes)).astype(np.float32)
-    drawn = _words(config, batch)
+    drawn = random_words(config, batch)
     inputs = {
         "inputs": _save(folder / "ctc.npz", logits=logits, labels=drawn["labels"], lengths=drawn["lengths"]),
     }
@@ -163,7 +163,7 @@ def _takes(count: int, needed: work.Work | None) -> tuple[int, float | None, flo
     return (count, *(needed or (None, None)))
 
 
-def _words(config: Config, batch: int) -> dict[str, np.ndarray]:
+def random_words(config: Config, batch: int) -> dict[str, np.ndarray]:
     """Random images, and random labels of which every one fits into the frames."""
     frames, classes, slots = work.ctc_shape(config)
     rng = np.random.default_rng(0)

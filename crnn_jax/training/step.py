@@ -58,28 +58,30 @@ def train_step(
             mutable=["batch_stats", "diagnostics"],
             rngs={"dropout": key},
         )
-        losses, feasible = ctc_loss(logits, batch.label, batch.label_length)
+        with jax.named_scope("ctc"):  # for profiles, as those below
+            losses, feasible = ctc_loss(logits, batch.label, batch.label_length)
         count = jnp.maximum(total(feasible.sum()), 1)
         return losses.sum() / count, (logits, feasible, updated)
 
     (loss, (logits, feasible, updated)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     loss, gradients = total((loss, gradients))
-    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        # Early averages forget their random start soon (as in TensorFlow: ExponentialMovingAverage, num_updates).
+        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+        ema_params = jax.tree.map(lambda average, new: decay * average + (1 - decay) * new, state.ema_params, params)
+        norms = {
+            "gradient_norm": norm(gradients),
+            "parameter_norm": norm(params),
+            "update_norm": norm(updates),
+        }
 
-    # Early averages forget their random start soon (the rule of TensorFlow's ExponentialMovingAverage, num_updates).
-    decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-    ema_params = jax.tree.map(lambda average, new: decay * average + (1 - decay) * new, state.ema_params, params)
-
-    norms = {
-        "gradient_norm": norm(gradients),
-        "parameter_norm": norm(params),
-        "update_norm": norm(updates),
-    }
     devices = lax.axis_size(axis_name) if axis_name else 1
     size = feasible.shape[0] * devices
-    ids, lengths, _ = jax.vmap(greedy_decode)(logits)
-    right = same_text(ids, lengths, batch.label, batch.label_length)
+    with jax.named_scope("readings"):
+        ids, lengths, _ = jax.vmap(greedy_decode)(logits)
+        right = same_text(ids, lengths, batch.label, batch.label_length)
     metrics = {
         "step": state.step + 1,
         "loss": loss,

@@ -1,0 +1,146 @@
+"""Where the time of a training step goes: part by part of the network, forward and backward.
+
+    python experiments/step_profile.py [--config NAME] [--set a.b=VALUE ...] [--batch N] [--steps N]
+
+Some steps on ready words (random ones, of the network's size) under JAX's profiler. Every operation that was run is
+traced back to the part that asked for it, by the names that the compiler keeps; what it has made of several parts
+counts for the one that it is named after. On a CPU the times of all threads are added up: more than the step takes by
+the clock, by as much as they work side by side.
+"""
+
+import argparse
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import jax
+from jax.profiler import ProfileData
+from lineup import random_words
+from train import load_config
+
+from crnn_jax.config import Config, ConfigError, override
+from crnn_jax.model import build
+from crnn_jax.synth.batch import Batch
+from crnn_jax.training.optimizer import make_optimizer
+from crnn_jax.training.state import create_state
+from crnn_jax.training.step import train_step
+
+Part = tuple[str, bool]  # its name, and whether it is the backward pass
+
+# They do nothing but run others, which are counted themselves.
+HOLLOW = ("while", "call", "conditional")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="crnn", metavar="NAME", help="a file of experiments/configs/")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
+    parser.add_argument("--batch", type=int, default=64, metavar="N")
+    parser.add_argument("--steps", type=int, default=5, metavar="N", help="under the profiler")
+    args = parser.parse_args(argv)
+    try:
+        if min(args.batch, args.steps) < 1:
+            raise ConfigError("--batch and --steps are at least 1")
+        config = override(load_config(args.config), ["model.dtype=float32", *args.set])
+        seconds, parts = profile(config, batch=args.batch, steps=args.steps)
+    except (ConfigError, OSError) as error:
+        print(f"step_profile.py: {error}", file=sys.stderr)
+        return 1
+    device = jax.devices()[0].device_kind
+    print(f"{config.name}, batch {args.batch}, {device}: {1e3 * seconds:.1f} ms a step by the clock")
+    print(format_parts(parts))
+    return 0
+
+
+def profile(config: Config, *, batch: int, steps: int) -> tuple[float, Counter[Part]]:
+    """The seconds of a step by the clock, and those of its parts."""
+    model, tx = build(config.model), make_optimizer(config.optimizer, config.run.steps)
+    key, words = jax.random.key(0), random_words(config, batch)
+    state = create_state(key, model, tx, config.model)
+    words = jax.device_put(Batch(words["images"], words["labels"], words["lengths"]))
+    step = partial(train_step, model=model, tx=tx, ema_decay=config.optimizer.ema_decay)
+    compiled = jax.jit(step, donate_argnums=0).lower(state, words, key).compile()
+    state, _ = jax.block_until_ready(compiled(state, words, key))
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            began = time.perf_counter()
+            for _ in range(steps):
+                state, metrics = compiled(state, words, key)
+            jax.block_until_ready(metrics)
+            seconds = (time.perf_counter() - began) / steps
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        times = operation_times(ProfileData.from_file(str(path)))
+    origins, operations = origins_of(compiled.as_text())
+    parts = Counter()
+    for operation, spent in times.items():
+        if operation in operations and not operation.startswith(HOLLOW):
+            parts[part_of(origins.get(operation, ""))] += spent / steps
+    return seconds, parts
+
+
+def operation_times(data: ProfileData) -> Counter[str]:
+    """Seconds of every operation that ran, by its name in the compiled program, over all threads."""
+    times = Counter()
+    for plane in data.planes:
+        if plane.name.startswith(("/host:CPU", "/device:")):
+            for line in plane.lines:
+                for event in line.events:
+                    name = dict(event.stats).get("hlo_op", event.name)
+                    times[name] += event.duration_ns / 1e9
+    return times
+
+
+def origins_of(program: str) -> tuple[dict[str, str], set[str]]:
+    """What asked for each operation of a compiled program, by its name: JAX's stack of names; and all names.
+
+    An operation without one, as the compiler adds them, is taken for what its operands are for, the first that tells.
+    """
+    origins, operands = {}, {}
+    for line in program.splitlines():
+        if match := re.match(r"\s*(?:ROOT )?%?([\w.-]+) = ", line):
+            named = re.search(r'op_name="([^"]*)"', line)
+            if named:
+                origins[match[1]] = named[1]
+            else:
+                operands[match[1]] = re.findall(r"%([\w.-]+)", line[match.end() :])
+    nameless = list(operands)
+    while nameless:
+        found = {name: next(filter(None, map(origins.get, operands[name])), None) for name in nameless}
+        origins |= {name: origin for name, origin in found.items() if origin}
+        if not any(found.values()):
+            break
+        nameless = [name for name in nameless if not found[name]]
+    return origins, {*origins, *operands}
+
+
+def part_of(origin: str) -> Part:
+    """The part of the step that a stack of names belongs to: a module of the network, or a named scope of the step."""
+    names = re.findall(r"[\w]+", re.sub(r"\b(jit|jvp|transpose|vmap|checkpoint|custom_vjp_call)\(", "", origin))
+    is_backward = "transpose(" in origin
+    inside = names[names.index("CRNN") + 1 :] if "CRNN" in names else names
+    known = [
+        name for name in inside if re.fullmatch(r"stn|block\d+|bridge\d+|lstm\d+|head|ctc|optimizer|readings", name)
+    ]
+    return (known[0] if known else "the rest"), is_backward
+
+
+def format_parts(parts: Counter[Part]) -> str:
+    """A Markdown table, in the order of the step: milliseconds, and the share of all of them."""
+    total = sum(parts.values())
+    names = sorted({name for name, _ in parts}, key=lambda name: (name == "the rest", name))
+    lines = ["| part | forward ms | backward ms | of all |", "| ---|---|---|--- |"]
+    for name in names:
+        forward, backward = parts[name, False], parts[name, True]
+        share = 100 * (forward + backward) / total
+        lines.append(f"| {name} | {1e3 * forward:.1f} | {1e3 * backward:.1f} | {share:.1f} % |")
+    passes = [1e3 * sum(spent for (_, way), spent in parts.items() if way == back) for back in (False, True)]
+    return "\n".join([*lines, f"| all | {passes[0]:.1f} | {passes[1]:.1f} | |"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
