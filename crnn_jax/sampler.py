@@ -26,8 +26,11 @@ def affine_grid(theta: Float[Array, "2 3"], *, out_size: Pair, in_size: Pair) ->
     half = _half_extent(in_size)
     homogeneous = np.concatenate([_normalised_grid(out_size), np.ones((*out_size, 1))], axis=-1)
     # Folding the change to pixels into this constant, in float64, is what makes the identity exact.
-    basis = jnp.asarray(half[:, None] * homogeneous[:, :, None], dtype)  # h w 2 3
-    return jnp.sum(theta.astype(dtype)[None, None] * basis, axis=-1) + jnp.asarray(half, dtype)[None, None]
+    basis = half * homogeneous[..., None]  # h w 3 2
+    theta = theta.astype(dtype).T[:, None, None]  # 3 1 1 2
+    # Not `jnp.sum`: mapped thrice, that sum over three terms comes out wrong from the CPU compiler of jaxlib 0.10.2.
+    terms = [theta[i] * jnp.asarray(basis[:, :, i], dtype) for i in range(3)]
+    return terms[0] + terms[1] + terms[2] + jnp.asarray(half, dtype)[None, None]
 
 
 def tps_grid(fiducials: Float[Array, "F 2"], *, out_size: Pair, in_size: Pair) -> Float[Array, "h w 2"]:

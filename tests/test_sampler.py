@@ -242,3 +242,16 @@ def test_bfloat16_values_at_float32_coordinates():
     values = bilinear_sample(jnp.asarray(image, jnp.bfloat16), xy)
     assert values.dtype == jnp.bfloat16
     np.testing.assert_allclose(values.astype(jnp.float32), bilinear_sample(image, xy), atol=0.03)
+
+
+@pytest.mark.parametrize("settings", [1, 2])
+def test_grids_of_a_population_are_those_of_its_networks(settings):
+    """Mapped over settings, seeds and examples, as stn_study.py has them: the compiler has got such a sum wrong."""
+    sizes = {"out_size": (8, 20), "in_size": (10, 26)}
+    thetas = IDENTITY + 0.1 * np.random.default_rng(0).normal(size=(settings, 3, 16, 2, 3)).astype(np.float32)
+    fiducials = identity_fiducials(6) @ thetas[..., :2].swapaxes(-1, -2)
+    for grid, parameters in ((affine_grid, thetas), (tps_grid, fiducials)):
+        one = partial(grid, **sizes)
+        mapped = jax.jit(jax.vmap(jax.vmap(jax.vmap(one))))(parameters)
+        alone = jax.jit(jax.vmap(one))(parameters.reshape(-1, *parameters.shape[3:]))
+        np.testing.assert_allclose(mapped.reshape(alone.shape), alone, atol=1e-4)
