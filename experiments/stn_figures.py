@@ -2,7 +2,8 @@
 
     python experiments/stn_figures.py [--results FILE] [--out DIR]
 
-stn_gain.svg: what a transformer gains on every kind of words over none, with as many parameters where that was trained;
+stn_gain.svg: what a transformer gains over none on every kind of words, or dataset, with as many parameters where that
+was trained;
 stn_curves.svg: how the loss, the distance from the identity and the share of the samples outside went at every rate of
 the localisation net;
 stn_settings.svg: every study's settings side by side. Whiskers are 95 % intervals over the seeds. Needs matplotlib (the
@@ -16,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from stn_settings import STUDIES, keys
-from stn_table import average, by_seed, differences, interval, read_rows
-from stn_words import KINDS
+from stn_table import average, by_seed, differences, interval, read_rows, words_read
 
 INK, MUTED, GRID = "#22262b", "#6f747b", "#e4e1da"
 COLOURS = ("#2f6690", "#b4472e", "#3a7d44", "#8e6c8a", "#c08a2b")
@@ -68,12 +68,12 @@ def draw_gain(rows: list[dict]):
     """Points with whiskers: a group a kind of words, a colour a transformer."""
     from matplotlib.figure import Figure
 
-    places, kinds = keys("place"), keys("kind")
+    places, transformers, words = keys("place"), keys("kind"), words_read(rows)
     with_as_many = by_seed(rows, places["no transformer, as many parameters"])
     base = with_as_many or by_seed(rows, places["no transformer"])
     shown = {
         "TPS, 20 points, on the image": "",
-        "affine, on the image": kinds["affine"],
+        "affine, on the image": transformers["affine"],
         "TPS, after the first block": places["after the first block"],
         "TPS, on the last features": places["on the last features"],
     }
@@ -81,16 +81,16 @@ def draw_gain(rows: list[dict]):
     figure = Figure(figsize=(7.2, 3.2))
     axes = figure.subplots()
     for i, (name, runs) in enumerate(shown.items()):
-        ends = [interval(differences(runs, base, [kind])) for kind in KINDS] if runs.keys() & base.keys() else []
+        ends = [interval(differences(runs, base, [kind])) for kind in words] if runs.keys() & base.keys() else []
         x = np.arange(len(ends)) + 0.14 * (i - (len(shown) - 1) / 2)
         means, halves = [mean for mean, _ in ends], [np.nan_to_num(half) for _, half in ends]
         axes.errorbar(x, means, halves, fmt="o", color=COLOURS[i], markersize=5, capsize=0, elinewidth=1.5, label=name)
     axes.axhline(0, color=MUTED, linewidth=1)
-    axes.set_xticks(range(len(KINDS)), KINDS)
+    axes.set_xticks(range(len(words)), words)
     axes.set_ylabel("words read, points more\nthan without" + (", as many parameters" if with_as_many else ""))
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 
@@ -125,7 +125,7 @@ def draw_curves(rows: list[dict]):
 
 
 def draw_settings(rows: list[dict]):
-    """A panel a study: accuracy over all kinds of every setting."""
+    """A panel a study: accuracy over all kinds of words, a point a setting."""
     from matplotlib.figure import Figure
 
     studies = {name: {s: by_seed(rows, key) for s, key in keys(name).items()} for name in STUDIES}
@@ -133,14 +133,13 @@ def draw_settings(rows: list[dict]):
     studies = {name: settings for name, settings in studies.items() if len(settings) > 1}
     if not studies:
         return Figure(figsize=(4, 1))
+    words = words_read(rows)
     figure = Figure(figsize=(10, 2.1 * -(-len(studies) // 3)))
     panels = figure.subplots(-(-len(studies) // 3), 3, squeeze=False, sharex=True).ravel()
     for axes, (name, settings) in zip(panels, studies.items(), strict=False):
-        order = sorted(
-            settings, key=lambda s, of=settings: statistics.mean(average(r, [*KINDS]) for r in of[s].values())
-        )
+        order = sorted(settings, key=lambda s, of=settings: statistics.mean(average(r, words) for r in of[s].values()))
         for y, setting in enumerate(order):
-            values = [average(row, [*KINDS]) for row in settings[setting].values()]
+            values = [average(row, words) for row in settings[setting].values()]
             mean, half = interval(values)
             axes.plot(values, [y] * len(values), "|", color=COLOURS[0], alpha=0.4)
             axes.errorbar(mean, y, xerr=np.nan_to_num(half), fmt="o", color=COLOURS[0], markersize=5, elinewidth=1.5)
@@ -151,7 +150,8 @@ def draw_settings(rows: list[dict]):
         axes.set_axisbelow(True)
     for axes in panels[len(studies) :]:
         axes.set_visible(False)
-    figure.supxlabel("words of all kinds read, per cent", fontsize=9, color=MUTED)
+    panels[0].set_xlim(left=0)  # and with it the others; an interval may reach below what there can be
+    figure.supxlabel("words read, per cent", fontsize=9, color=MUTED)
     figure.tight_layout()
     return figure
 

@@ -106,6 +106,10 @@ def test_the_table_and_the_figures_of_what_was_measured(study, tmp_path, capsys)
     figures = load_script("stn_figures")
     assert figures.main(["--results", str(results), "--out", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"stn_{n}.svg" for n in ("curves", "gain", "settings")]
+    assert ">rotated<" in (tmp_path / "stn_gain.svg").read_text()
+    photographs = results.with_name("stn_photographs.jsonl")
+    assert figures.main(["--results", str(photographs), "--out", str(tmp_path)]) == 0
+    assert ">ic15_train<" in (tmp_path / "stn_gain.svg").read_text()
     assert study.main(["table", "--results", str(tmp_path / "none.jsonl")]) == 1
     assert "none.jsonl has no networks yet" in capsys.readouterr().err
 
