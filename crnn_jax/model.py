@@ -10,6 +10,7 @@ from crnn_jax.cnn import STACKS, CnnBlock, stack_size
 from crnn_jax.config import ConfigError, ModelConfig
 from crnn_jax.lstm import BiLSTM
 from crnn_jax.stn import SpatialTransformer
+from crnn_jax.winograd import chunks
 
 FLAT = 0.03  # added to an image's standard deviation, about 4 grey levels: noise on an even ground is not blown up
 
@@ -79,13 +80,33 @@ class CRNN(nn.Module):
     def _features(self, images, *, train: bool):
         """What the recurrent layers see, `B T D`: the rows of a frame side by side."""
         x = self._rectify(images, train=train)[0] if self._stn_at("image") else self._normalise(images)
+        if self._reads_in_chunks(train):
+            _, parts = nn.scan(
+                lambda model, _, part: (None, model._stack(part, train=False)),
+                variable_broadcast=["params", "batch_stats"],
+            )(self, None, chunks(x))
+            x = parts.reshape(-1, *parts.shape[2:])
+        else:
+            x = self._stack(x, train=train)
+        batch, rows, frames, features = x.shape
+        assert frames == num_frames(self.config, images.shape[2]), "the table's arithmetic and the stack disagree"
+        return x.transpose(0, 2, 1, 3).reshape(batch, frames, rows * features)
+
+    def _stack(self, x, *, train: bool):
+        """The blocks, and between them the STN where it has its place there."""
         for i, block in enumerate(self.blocks, start=1):
             x = block(x, train=train)
             if self._stn_at(f"block{i}"):
                 x, _ = self.stn(x, out_size=x.shape[1:3], train=train)
-        batch, rows, frames, features = x.shape
-        assert frames == num_frames(self.config, images.shape[2]), "the table's arithmetic and the stack disagree"
-        return x.transpose(0, 2, 1, 3).reshape(batch, frames, rows * features)
+        return x
+
+    def _reads_in_chunks(self, train: bool) -> bool:
+        """Whether a few images at a time go through all blocks: on a CPU their features then stay in its cache.
+
+        Not in training, where BatchNorm sees the whole batch, nor past an STN, whose numbers are those of a batch.
+        """
+        is_plain = self.config.stn.kind == "none" or self._stn_at("image")
+        return jax.default_backend() == "cpu" and is_plain and not train and not self.is_initializing()
 
     def _stn_at(self, placement: str) -> bool:
         return self.config.stn.kind != "none" and self.config.stn.placement == placement

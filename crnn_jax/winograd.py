@@ -11,7 +11,7 @@ Tiles take four times the memory of their image. A few images at a time, they st
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 TILE, STEP = 4, 2  # pixels of a side of the tiles, and from one to the next
 CHUNK = 8  # images at a time: fewer, and the products are small; all 64 of a batch took two to three times as long
@@ -28,7 +28,7 @@ Grid = list[list[Array]]  # an array for each place of a tile
 def winograd_conv(x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C F"]) -> Float[Array, "B H W F"]:
     """A convolution of stride 1 with one pixel of zeros around the images. Differentiable once, in reverse."""
     transformed = _kernel_grid(kernel)
-    y = jax.lax.map(lambda images: _convolve(images, transformed), _chunks(x))
+    y = jax.lax.map(lambda images: _convolve(images, transformed), chunks(x))
     return y.reshape(*x.shape[:3], kernel.shape[-1])
 
 
@@ -44,7 +44,7 @@ def _backward(residuals, dy):
         return jax.tree.map(jnp.add, total, _kernel_grid_gradient(*chunk)), None
 
     zeros = [[jnp.zeros(kernel.shape[2:], kernel.dtype)] * TILE] * TILE
-    total, _ = jax.lax.scan(add_chunk, zeros, (_chunks(x), _chunks(dy)))
+    total, _ = jax.lax.scan(add_chunk, zeros, (chunks(x), chunks(dy)))
     return dx, jnp.stack([jnp.stack(row) for row in _both_ways(OF_KERNEL.T, total)])
 
 
@@ -113,8 +113,8 @@ def _products(multiply, one: Grid, other: Grid) -> Grid:
     return [[multiply(a, b) for a, b in zip(*rows, strict=True)] for rows in zip(one, other, strict=True)]
 
 
-def _chunks(x):
-    """`n b H W C`, b the smallest divisor of the batch that is no less than CHUNK, if need be the batch itself."""
+def chunks(x: Shaped[Array, "B ..."]) -> Shaped[Array, "n b ..."]:
+    """A batch cut up, b the smallest divisor of B that is no less than CHUNK, if need be B itself."""
     batch = x.shape[0]
     size = next(size for size in range(min(CHUNK, batch), batch + 1) if batch % size == 0)
     return x.reshape(batch // size, size, *x.shape[1:])

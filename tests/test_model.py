@@ -67,11 +67,11 @@ def test_training_updates_statistics_and_reading_does_not():
 
 def test_words_of_a_batch_do_not_see_each_other_when_reading():
     model = build(SMALL)
-    batch = images(3)
+    batch = images(16)  # two chunks on a CPU
     variables = model.init(jax.random.key(0), batch)
     together = model.apply(variables, batch)
-    alone = jnp.concatenate([model.apply(variables, batch[i : i + 1]) for i in range(3)])
-    np.testing.assert_allclose(together, alone, atol=1e-4)
+    for i in (0, 7, 8, 15):
+        np.testing.assert_allclose(together[i], model.apply(variables, batch[i : i + 1])[0], atol=1e-4)
 
 
 def test_normalised_contrast_leaves_brightness_and_contrast_without_effect():

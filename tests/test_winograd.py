@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crnn_jax.conv import convolve, library_conv
-from crnn_jax.winograd import BACK, CHUNK, OF_KERNEL, OF_TILE, _chunks, winograd_conv
+from crnn_jax.winograd import BACK, CHUNK, OF_KERNEL, OF_TILE, chunks, winograd_conv
 
 ONE_PIXEL = {"strides": (1, 1), "padding": (1, 1)}
 
@@ -42,9 +42,9 @@ def test_the_transforms_filter_one_row():
 
 @pytest.mark.parametrize(("batch", "size"), [(1, 1), (7, 7), (8, 8), (13, 13), (20, 10), (32, 8), (50, 10)])
 def test_chunks_are_the_smallest_that_keep_the_products_large(batch, size):
-    x = jnp.arange(batch)[:, None, None, None]
-    assert _chunks(x).shape[:2] == (batch // size, size)
-    np.testing.assert_array_equal(_chunks(x).ravel(), np.arange(batch))
+    x = jnp.arange(batch)[:, None]
+    assert chunks(x).shape == (batch // size, size, 1)
+    np.testing.assert_array_equal(chunks(x).ravel(), np.arange(batch))
 
 
 def test_it_is_mapped_over_networks():
