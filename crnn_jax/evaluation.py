@@ -15,6 +15,7 @@ from crnn_jax.config import Config
 from crnn_jax.data.dataset import open_dataset, take_part
 from crnn_jax.data.rendered import RenderedWords
 from crnn_jax.data.sample import Dataset, DatasetError
+from crnn_jax.lexicon import Lexicon
 from crnn_jax.metrics import normalise, score_words
 from crnn_jax.reader import Reader
 from crnn_jax.stn import Diagnosis
@@ -125,7 +126,13 @@ def dataset_words(reader: Reader, dataset: Dataset, name: str) -> Iterator[Chunk
 
 
 def read_words(
-    reader: Reader, chunks: Iterable[Chunk], *, cased: bool = False, punctuation: bool = False, diagnose: bool = False
+    reader: Reader,
+    chunks: Iterable[Chunk],
+    *,
+    cased: bool = False,
+    punctuation: bool = False,
+    lexicon: Lexicon | None = None,
+    diagnose: bool = False,
 ) -> Evaluation:
     """Reads chunks, and compares as `metrics.normalise` has it; with `diagnose` an STN is looked at as well.
 
@@ -134,9 +141,9 @@ def read_words(
     words, seconds = [], 0.0
     for chunk in chunks:
         if not words:
-            reader.read_fitted(chunk.images)
+            reader.read_fitted(chunk.images, lexicon=lexicon)
         begin = time.perf_counter()
-        readings = reader.read_fitted(chunk.images)
+        readings = reader.read_fitted(chunk.images, lexicon=lexicon)
         seconds += chunk.seconds + time.perf_counter() - begin
         diagnoses = [None] * len(readings)
         if diagnose and reader.has_stn:

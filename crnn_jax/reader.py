@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
+from crnn_jax.beam import beam_search
 from crnn_jax.calibration import load_calibration
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config
 from crnn_jax.ctc import greedy_decode
 from crnn_jax.images import ImageSource, fit_image, load_image
+from crnn_jax.lexicon import Lexicon
 from crnn_jax.model import CRNN, build
 from crnn_jax.stn import Diagnosis
 from crnn_jax.training.checkpoint import CheckpointError, find_model, load_variables
@@ -27,7 +29,9 @@ class Reading(NamedTuple):
     """One word as it was read."""
 
     text: str
-    confidence: float  # 0..1: the product over frames of the likeliest class's probability at the Reader's temperature
+    # 0..1, at the Reader's temperature: the product over frames of the likeliest class's probability; with a lexicon
+    # the text's share of the probability of the texts that were looked at.
+    confidence: float
 
 
 class Transform(NamedTuple):
@@ -68,8 +72,10 @@ class Reader:
             load_image(image), height=model.height, width=model.width, fit=model.fit, max_width=model.max_width
         )
 
-    def read(self, images: Iterable[ImageSource]) -> list[Reading]:
+    def read(self, images: Iterable[ImageSource], *, lexicon: Lexicon | None = None) -> list[Reading]:
         """Reads words: paths, Pillow images or uint8 arrays, one word each, any number of them, any sizes.
+
+        With a `lexicon` its words count as likelier: the text is chosen from the likeliest (`beam_search`).
 
         Raises ImageError, one line that names the image, at the first that cannot be decoded; TypeError for a single
         image that is in no list.
@@ -77,16 +83,28 @@ class Reader:
         shape = getattr(images, "shape", (0, 0, 0))  # of an array: [B,H,W] is a list of images, [H,W] or [H,W,3] is one
         if isinstance(images, str | bytes) or len(shape) < 3 or len(shape) == 3 and shape[-1] in (3, 4):
             raise TypeError("read takes a list of images, also of one: read([image])")
-        return self.read_fitted([self.fit(image) for image in images])
+        return self.read_fitted([self.fit(image) for image in images], lexicon=lexicon)
 
-    def read_fitted(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Reading]:
+    def read_fitted(
+        self, images: Sequence[UInt8[np.ndarray, "_ _"]], *, lexicon: Lexicon | None = None
+    ) -> list[Reading]:
         """Reads images that `fit` has brought to a size of the model."""
         readings: list[Reading | None] = [None] * len(images)
+        read_batch = _read_batch if lexicon is None else _search_batch
         for rows, batch in _batches(images):
-            ids, confidence = jax.device_get(_read_batch(self.variables, batch, self.temperature, model=self.model))
-            for i, row, sure in zip(rows, ids, confidence, strict=False):
-                readings[i] = Reading(self.charset.decode(row), float(sure))
+            ids, sure = jax.device_get(read_batch(self.variables, batch, self.temperature, model=self.model))
+            for i, row, row_sure in zip(rows, ids, sure, strict=False):
+                if lexicon is None:
+                    readings[i] = Reading(self.charset.decode(row), float(row_sure))
+                else:
+                    readings[i] = self._choose(row, row_sure, lexicon)
         return readings
+
+    def _choose(self, ids: Int[np.ndarray, "M T"], log_probs: Float[np.ndarray, " M"], lexicon: Lexicon) -> Reading:
+        """The reading by a lexicon, of the beams of one word."""
+        texts = [self.charset.decode(row) for row in ids]
+        place, share = lexicon.choose(texts, log_probs.tolist())
+        return Reading(texts[place], share)
 
     def logits(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Float[np.ndarray, "_ K"]]:
         """What the network makes of images that `fit` has brought to a size of the model, [T, K] each, undivided."""
@@ -135,6 +153,12 @@ def _read_batch(variables, images, temperature, *, model: CRNN):
     # Dividing by a positive number moves no maximum, so the text is the same at every temperature.
     ids, _, confidence = jax.vmap(greedy_decode)(model.apply(variables, images) / temperature)
     return ids, confidence
+
+
+@partial(jax.jit, static_argnames="model")
+def _search_batch(variables, images, temperature, *, model: CRNN):
+    beams = jax.vmap(beam_search)(model.apply(variables, images) / temperature)
+    return beams.ids, beams.log_probs
 
 
 def load(model: str | Path = DEFAULT_MODEL) -> Reader:

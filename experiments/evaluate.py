@@ -1,10 +1,11 @@
 """Measures a model on labelled words: a row a dataset.
 
     python experiments/evaluate.py --model NAME|DIR --data PATH [PATH ...] [--part all|tenth|rest]
-        [--cased] [--punctuation] [--json FILE] [--html FILE]
+        [--cased] [--punctuation] [--lexicon english|FILE] [--json FILE] [--html FILE]
 
 A PATH is a folder with labels.tsv or gt.txt, an LMDB, TFRecord shards, or `rendered`: held-out words, rendered in the
 style that the model was trained on. Compared are lower-case letters and digits; --cased and --punctuation widen that.
+With --lexicon its words (of a file, or English ones) count as likelier than others.
 --html writes one page that shows what is wrong: by length and height, by character, by confidence, and the worst words,
 and what the spatial transformer does, where the model has one. One that shows it next to nothing is said on stderr.
 """
@@ -20,6 +21,7 @@ from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.evaluation import all_words, dataset_words, format_table, mean_diagnosis, open_datasets, read_words
 from crnn_jax.images import ImageError
+from crnn_jax.lexicon import LexiconError, load_lexicon
 from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.report.page import report
 from crnn_jax.stn import collapse
@@ -34,11 +36,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
     parser.add_argument("--cased", action="store_true", help="compare the case as well")
     parser.add_argument("--punctuation", action="store_true", help="compare punctuation marks as well")
+    parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there too")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of what is wrong there")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
+        lexicon = load_lexicon(args.lexicon) if args.lexicon else None
         reader = crnn_jax.load(args.model)
         datasets = open_datasets(args.data, reader.config, part=args.part)  # all, before the hours
         evaluations = {
@@ -47,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
                 dataset_words(reader, dataset, name),
                 cased=args.cased,
                 punctuation=args.punctuation,
+                lexicon=lexicon,
                 diagnose=True,
             )
             for name, dataset in datasets.items()
@@ -65,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
             protocol += ", punctuation" if args.punctuation else ""
             page = report(reader, datasets, evaluations, table | total, model=args.model, protocol=protocol)
             args.html.write_text(page, encoding="utf-8", errors="replace")
-    except (CheckpointError, DatasetError, ImageError, OSError) as error:
+    except (CheckpointError, DatasetError, ImageError, LexiconError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
     return 0

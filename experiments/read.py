@@ -1,9 +1,10 @@
 """Reads photographs of words: a line `path<TAB>text<TAB>confidence` each.
 
-    python experiments/read.py IMAGE|DIR ... [--model NAME|DIR]
+    python experiments/read.py IMAGE|DIR ... [--model NAME|DIR] [--lexicon english|FILE]
 
 Of a folder every image is read, in the order of their names. An image that cannot be decoded is named on stderr; the
-others are read all the same, and the exit status is 1.
+others are read all the same, and the exit status is 1. With --lexicon its words (of a file, or English ones) count as
+likelier: more of what is a word is read right, and now and then a word is seen in what is none.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import jax
 
 import crnn_jax
 from crnn_jax.images import ImageError
+from crnn_jax.lexicon import LexiconError, load_lexicon
 from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.training.checkpoint import CheckpointError
 
@@ -28,12 +30,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="IMAGE|DIR")
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
+    parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         images = list_images(args.paths)
+        lexicon = load_lexicon(args.lexicon) if args.lexicon else None
         reader = crnn_jax.load(args.model)
-    except (ImageError, CheckpointError, OSError) as error:
+    except (ImageError, CheckpointError, LexiconError, OSError) as error:
         print(f"read.py: {error}", file=sys.stderr)
         return 1
     failed = 0
@@ -45,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             except ImageError as error:
                 failed += 1
                 print(f"read.py: {error}", file=sys.stderr)
-        readings = reader.read_fitted([image for _, image in fitted])
+        readings = reader.read_fitted([image for _, image in fitted], lexicon=lexicon)
         for (path, _), reading in zip(fitted, readings, strict=True):
             print(f"{path}\t{reading.text}\t{reading.confidence:.4f}", flush=True)
     return 1 if failed else 0

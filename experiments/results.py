@@ -1,7 +1,7 @@
 """Prints the README's tables: models on labelled words, measured on ONE CPU thread, and beneath what others publish.
 
     python experiments/results.py --data PATH [PATH ...] [--model NAME|DIR ...] [--part all|tenth|rest]
-        [--cased] [--punctuation] [--json FILE]
+        [--cased] [--punctuation] [--lexicon english|FILE] [--json FILE]
 
 A row a model, by default every bundled one; a PATH is anything that evaluate.py reads. The script starts itself again
 on a single CPU, since jax takes all that it finds when it is imported; where the system cannot do that, the head of the
@@ -21,6 +21,7 @@ from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.evaluation import all_words, dataset_words, open_datasets, read_words
 from crnn_jax.images import ImageError
+from crnn_jax.lexicon import LexiconError, load_lexicon
 from crnn_jax.model import count_parameters
 from crnn_jax.training.checkpoint import CheckpointError, bundled_models, find_model
 
@@ -62,29 +63,32 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
     parser.add_argument("--cased", action="store_true", help="compare the case as well")
     parser.add_argument("--punctuation", action="store_true", help="compare punctuation marks as well")
+    parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there too")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
-        results = {
-            name: measure(name, args.data, part=args.part, cased=args.cased, punctuation=args.punctuation)
-            for name in args.model or bundled_models()
-        }
+        lexicon = load_lexicon(args.lexicon) if args.lexicon else None
+        options = {"cased": args.cased, "punctuation": args.punctuation, "lexicon": lexicon}
+        results = {name: measure(name, args.data, part=args.part, **options) for name in args.model or bundled_models()}
         print(f"{format_results(results)}\n\n{format_peers()}")
         if args.json:
             peers = [peer._asdict() for peer in PEERS]
             args.json.write_text(json.dumps({"cpus": cpus(), "models": results, "peers": peers}, indent=2) + "\n")
-    except (CheckpointError, DatasetError, ImageError, OSError) as error:
+    except (CheckpointError, DatasetError, ImageError, LexiconError, OSError) as error:
         print(f"results.py: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def measure(model: str, paths: list[str], *, part: str, cased: bool, punctuation: bool) -> dict:
-    """One model: parameters, images seen in training (None where no card tells), rows of the datasets and of all."""
+def measure(model: str, paths: list[str], *, part: str, **options) -> dict:
+    """One model: parameters, images seen in training (None where no card tells), rows of the datasets and of all.
+
+    `options` are those of `read_words`.
+    """
     reader, card = crnn_jax.load(model), find_model(model) / "card.json"
     evaluations = {
-        name: read_words(reader, dataset_words(reader, dataset, name), cased=cased, punctuation=punctuation)
+        name: read_words(reader, dataset_words(reader, dataset, name), **options)
         for name, dataset in open_datasets(paths, reader.config, part=part).items()
     }
     return {

@@ -137,6 +137,7 @@ def test_images_of_odd_sizes_are_read(model, tmp_path, capsys):
         (["{words}", "--model", "{tmp}"], "{tmp} holds no checkpoint"),
         (["{words}", "--model", "none"], "none is neither a folder nor a bundled model ("),
         (["{words}/none.png", "--model", "{model}"], "{words}/none.png: No such file or directory"),
+        (["{words}", "--lexicon", "{tmp}/none"], "{tmp}/none: No such file or directory; a lexicon is a file of words"),
     ],
 )
 def test_read_says_in_one_line_what_is_wrong(model, words, tmp_path, capsys, arguments, message):
@@ -261,6 +262,10 @@ def test_held_out_words_are_a_dataset_too(model, capsys, monkeypatch):
         (["{tmp}/text"], "{tmp}/text/notes.png: not an image of a known format"),
         (["{tmp}/good", "--model", "{tmp}/good"], "{tmp}/good holds no checkpoint"),
         (["{tmp}/good", "{tmp}/empty"], "{tmp}/empty: an empty folder"),
+        (
+            ["{tmp}/good", "--lexicon", "{tmp}/none"],
+            "{tmp}/none: No such file or directory; a lexicon is a file of words, or 'english'",
+        ),
     ],
 )
 def test_evaluate_says_in_one_line_what_is_wrong(model, words, bad, tmp_path, capsys, arguments, message):

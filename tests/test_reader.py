@@ -15,9 +15,11 @@ from small import SMALL, noise_images, save_small
 from toy import toy_config
 
 import crnn_jax
+from crnn_jax.beam import beam_search
 from crnn_jax.config import Config, ModelConfig, StnConfig
 from crnn_jax.ctc import greedy_decode
 from crnn_jax.images import ImageError
+from crnn_jax.lexicon import Lexicon, core
 from crnn_jax.model import CRNN, build
 from crnn_jax.reader import BATCH_SIZES, Reader, Reading
 from crnn_jax.stn import deviation
@@ -62,6 +64,20 @@ def test_a_reading_is_the_greedy_decoding_of_the_logits(reader):
     assert reading.text == reader.charset.decode(ids) != ""
     assert reading.confidence == pytest.approx(float(confidence), rel=1e-3)
     assert 0 < reading.confidence <= 1
+
+
+def test_with_a_lexicon_the_text_is_chosen_from_the_beams(reader):
+    images = [reader.fit(image) for image in noise_images(3)]
+    for image, logits in zip(images, reader.logits(images), strict=True):
+        beams = jax.jit(beam_search)(jnp.asarray(logits) / reader.temperature)
+        texts = [reader.charset.decode(ids) for ids in beams.ids]
+        other = next(text for text in texts if core(text) not in ("", core(texts[0])))
+        [reading] = reader.read([image], lexicon=Lexicon.of([other], bonus=50.0))
+        assert core(reading.text) == core(other)
+        [reading] = reader.read([image], lexicon=Lexicon.of([other], bonus=0.0))
+        assert reading.text == texts[0]
+        share = jax.nn.softmax(beams.log_probs)[0]
+        assert reading.confidence == pytest.approx(float(share), rel=1e-3)
 
 
 def test_readings_do_not_depend_on_the_batch_or_its_order(reader):

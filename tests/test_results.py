@@ -5,8 +5,14 @@ import os
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import pytest
-from small import EXPERIMENTS, labelled_noise, load_script, save_small
+from PIL import Image
+from small import EXPERIMENTS, labelled_noise, load_script, noise_images, save_small
+
+import crnn_jax
+from crnn_jax.beam import beam_search
+from crnn_jax.lexicon import core
 
 results, evaluate = load_script("results"), load_script("evaluate")
 
@@ -43,6 +49,30 @@ def test_a_row_a_model_with_the_numbers_of_evaluate(folder, tmp_path, capsys):
     for name in ("word_accuracy", "one_minus_ned", "confidence", "expected_calibration_error"):
         assert measured["datasets"]["data"][name] == pytest.approx(row[name], rel=1e-3)
         assert measured["all_words"][name] == pytest.approx(row[name], rel=1e-3)
+
+
+def test_words_of_a_lexicon_are_read(folder, tmp_path, capsys):
+    """Labels that the model finds likely, but not the likeliest: a lexicon of them brings most out."""
+    reader, images, words = crnn_jax.load(folder / "first"), noise_images(12), []
+    (tmp_path / "data").mkdir()
+    with (tmp_path / "data" / "labels.tsv").open("w") as labels:
+        for i, logits in enumerate(reader.logits([reader.fit(image) for image in images])):
+            beams = beam_search(jnp.asarray(logits) / reader.temperature)
+            texts = [reader.charset.decode(ids) for ids in beams.ids]
+            label = next(text for text in texts if core(text) not in ("", core(texts[0])))
+            Image.fromarray(images[i]).save(tmp_path / "data" / f"{i}.png")
+            labels.write(f"{i}.png\t{label}\n")
+            words.append(core(label))
+    (tmp_path / "words.txt").write_text("\n".join(words))
+    accuracy = {}
+    for name, options in {"without": [], "with": ["--lexicon", str(tmp_path / "words.txt")]}.items():
+        table = tmp_path / f"{name}.json"
+        arguments = ["--model", str(folder / "first"), "--data", str(tmp_path / "data"), "--json", str(table), *options]
+        assert results.main(arguments) == 0
+        accuracy[name] = json.loads(table.read_text())["models"][str(folder / "first")]["all_words"]["word_accuracy"]
+        assert evaluate.main(arguments) == 0
+        assert json.loads(table.read_text())["data"]["word_accuracy"] == accuracy[name]
+    assert accuracy["without"] < 20 and accuracy["with"] > 60
 
 
 def test_peers_are_marked_as_of_other_splits():

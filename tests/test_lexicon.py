@@ -1,0 +1,55 @@
+"""A lexicon makes its words likelier, and no others impossible."""
+
+import math
+
+import pytest
+
+from crnn_jax.lexicon import Lexicon, LexiconError, core, load_lexicon
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("Word", "word"), ('"WORD!"', "word"), ("Women's", "women"), ("it's", "it"), ("24.50", "24.50"), ("-", "")],
+)
+def test_what_is_looked_up(text, expected):
+    assert core(text) == expected
+
+
+def test_its_words_count_as_likelier():
+    lexicon = Lexicon.of(["Hotel", "bar"], bonus=2.0)
+    assert "HOTEL." in lexicon and "hotels" not in lexicon
+    texts, log_probs = ["h0tel", "hotel", "hote1"], [-0.5, -1.5, -3.0]
+    place, share = lexicon.choose(texts, log_probs)
+    assert texts[place] == "hotel"
+    assert share == pytest.approx(math.exp(0.5) / (math.exp(0.5) + math.exp(-0.5) + math.exp(-3.0)))
+    place, share = lexicon.choose(texts, [-0.5, -2.6, -math.inf])  # further apart than the bonus
+    assert texts[place] == "h0tel"
+    assert share == pytest.approx(math.exp(-0.5) / (math.exp(-0.5) + math.exp(-0.6)))
+
+
+def test_a_file_of_words(tmp_path):
+    (tmp_path / "words.txt").write_text("Zürich Bern\n\nGenf\n", encoding="utf-8")
+    assert load_lexicon(str(tmp_path / "words.txt")).words == {"zürich", "bern", "genf"}
+
+
+def test_the_english_one_has_words():
+    lexicon = load_lexicon("english")
+    assert len(lexicon.words) > 100_000
+    assert "Restaurant" in lexicon and "restaurnat" not in lexicon
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file or directory; a lexicon is a file of words, or 'english'"),
+        (b" \n", "a lexicon needs at least one word"),
+        (b"\xff\xfe\x00", "not a text in UTF-8"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(tmp_path, content, message):
+    path = tmp_path / "words"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LexiconError) as error:
+        load_lexicon(str(path))
+    assert str(error.value) == f"{path}: {message}"
