@@ -49,15 +49,15 @@ def core(text: str) -> str:
     return text.lower().strip(string.punctuation).removesuffix("'s")
 
 
-def load_lexicon(name: str) -> Lexicon:
+def load_lexicon(name: str, *, bonus: float = BONUS) -> Lexicon:
     """The lexicon `english`, or a file's: words between blanks or line ends, UTF-8.
 
     Raises LexiconError, one line, for a file that cannot be read or has no words.
     """
     if name == ENGLISH:
-        return Lexicon.of(english_words())
+        return Lexicon.of(english_words(), bonus=bonus)
     try:
-        return Lexicon.of(Path(name).read_text(encoding="utf-8").split())
+        return Lexicon.of(Path(name).read_text(encoding="utf-8").split(), bonus=bonus)
     except LexiconError as error:
         raise LexiconError(f"{name}: {error}") from None
     except UnicodeDecodeError:

@@ -1,11 +1,12 @@
 """Measures a model on labelled words: a row a dataset.
 
     python experiments/evaluate.py --model NAME|DIR --data PATH [PATH ...] [--part all|tenth|rest]
-        [--cased] [--punctuation] [--lexicon english|FILE] [--json FILE] [--html FILE]
+        [--cased] [--punctuation] [--lexicon english|FILE [--bonus NATS]] [--json FILE] [--html FILE]
 
 A PATH is a folder with labels.tsv or gt.txt, an LMDB, TFRecord shards, or `rendered`: held-out words, rendered in the
 style that the model was trained on. Compared are lower-case letters and digits; --cased and --punctuation widen that.
-With --lexicon its words (of a file, or English ones) count as likelier than others.
+With --lexicon its words (of a file, or English ones) count as likelier than others, by --bonus; two more rows part what
+is in it from what is not.
 --html writes one page that shows what is wrong: by length and height, by character, by confidence, and the worst words,
 and what the spatial transformer does, where the model has one. One that shows it next to nothing is said on stderr.
 """
@@ -19,9 +20,18 @@ from pathlib import Path
 import crnn_jax
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.evaluation import all_words, dataset_words, format_table, mean_diagnosis, open_datasets, read_words
+from crnn_jax.evaluation import (
+    Evaluation,
+    Row,
+    all_words,
+    dataset_words,
+    format_table,
+    mean_diagnosis,
+    open_datasets,
+    read_words,
+)
 from crnn_jax.images import ImageError
-from crnn_jax.lexicon import LexiconError, load_lexicon
+from crnn_jax.lexicon import BONUS, Lexicon, LexiconError, load_lexicon
 from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.report.page import report
 from crnn_jax.stn import collapse
@@ -37,12 +47,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cased", action="store_true", help="compare the case as well")
     parser.add_argument("--punctuation", action="store_true", help="compare punctuation marks as well")
     parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
+    parser.add_argument("--bonus", type=float, default=BONUS, metavar="NATS", help="how much likelier these are")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there too")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of what is wrong there")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
-        lexicon = load_lexicon(args.lexicon) if args.lexicon else None
+        lexicon = load_lexicon(args.lexicon, bonus=args.bonus) if args.lexicon else None
         reader = crnn_jax.load(args.model)
         datasets = open_datasets(args.data, reader.config, part=args.part)  # all, before the hours
         evaluations = {
@@ -59,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         table = {name: evaluation.row() for name, evaluation in evaluations.items()}
         together = all_words(list(evaluations.values()))
         total = {"all words": together.row()} if len(table) > 1 else {}
+        total |= rows_by_lexicon(together, lexicon) if lexicon else {}
         print(format_table(table | total))
         diagnosis = mean_diagnosis(together.words)
         if diagnosis and (reason := collapse(diagnosis)):
@@ -74,6 +86,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def rows_by_lexicon(evaluation: Evaluation, lexicon: Lexicon) -> dict[str, Row]:
+    """A row of the words whose labels are in the lexicon, and one of the others."""
+    words = {"in the lexicon": [], "not in it": []}
+    for word in evaluation.words:
+        words["in the lexicon" if word.label in lexicon else "not in it"].append(word)
+    shares = {
+        name: Evaluation(group, evaluation.seconds * len(group) / len(evaluation.words))
+        for name, group in words.items()
+    }
+    return {name: share.row() for name, share in shares.items() if share.words}
 
 
 if __name__ == "__main__":

@@ -70,7 +70,10 @@ def test_words_of_a_lexicon_are_read(folder, tmp_path, capsys):
         arguments = ["--model", str(folder / "first"), "--data", str(tmp_path / "data"), "--json", str(table), *options]
         assert results.main(arguments) == 0
         accuracy[name] = json.loads(table.read_text())["models"][str(folder / "first")]["all_words"]["word_accuracy"]
+        capsys.readouterr()
         assert evaluate.main(arguments) == 0
+        rows = capsys.readouterr().out.splitlines()
+        assert [row.split("  ")[0] for row in rows[2:]] == (["in the lexicon"] if options else [])
         assert json.loads(table.read_text())["data"]["word_accuracy"] == accuracy[name]
     assert accuracy["without"] < 20 and accuracy["with"] > 60
 
