@@ -58,7 +58,7 @@ from crnn_jax.training.state import create_state
 from crnn_jax.training.step import train_step
 
 ROUNDS = 7  # measured in turn; the median counts
-SECONDS = 0.5  # about, of one round of one row
+SECONDS = 1.5  # about, of one round of one row
 CONTESTS = {
     "train": lineup.train,
     "read": lineup.read,
