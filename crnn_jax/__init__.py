@@ -9,6 +9,7 @@ Shape letters used throughout: B batch, H W C image, T frames, K classes (blank 
 
 from importlib.metadata import PackageNotFoundError, version
 
+from crnn_jax.lexicon import Lexicon, load_lexicon
 from crnn_jax.reader import Reader, Reading, load
 
 try:
@@ -16,4 +17,4 @@ try:
 except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0.0.0"
 
-__all__ = ["Reader", "Reading", "__version__", "load"]
+__all__ = ["Lexicon", "Reader", "Reading", "__version__", "load", "load_lexicon"]

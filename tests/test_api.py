@@ -112,5 +112,6 @@ def test_files_are_short_and_evaluate_their_annotations(path):
 
 
 def test_the_package_exports_what_it_says():
-    assert sorted(crnn_jax.__all__) == crnn_jax.__all__ == ["Reader", "Reading", "__version__", "load"]
+    expected = ["Lexicon", "Reader", "Reading", "__version__", "load", "load_lexicon"]
+    assert sorted(crnn_jax.__all__) == crnn_jax.__all__ == expected
     assert all(hasattr(crnn_jax, name) for name in crnn_jax.__all__)
