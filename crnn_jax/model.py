@@ -80,7 +80,7 @@ class CRNN(nn.Module):
     def _features(self, images, *, train: bool):
         """What the recurrent layers see, `B T D`: the rows of a frame side by side."""
         x = self._rectify(images, train=train)[0] if self._stn_at("image") else self._normalise(images)
-        if self._reads_in_chunks(train):
+        if self._reads_in_chunks(x, train=train):
             _, parts = nn.scan(
                 lambda model, _, part: (None, model._stack(part, train=False)),
                 variable_broadcast=["params", "batch_stats"],
@@ -100,13 +100,16 @@ class CRNN(nn.Module):
                 x, _ = self.stn(x, out_size=x.shape[1:3], train=train)
         return x
 
-    def _reads_in_chunks(self, train: bool) -> bool:
+    def _reads_in_chunks(self, x, *, train: bool) -> bool:
         """Whether a few images at a time go through all blocks: on a CPU their features then stay in its cache.
 
-        Not in training, where BatchNorm sees the whole batch, nor past an STN, whose numbers are those of a batch.
+        Not in training, where BatchNorm sees the whole batch, nor past an STN, whose numbers are those of a batch, nor
+        where somebody wants to see the features.
         """
-        is_plain = self.config.stn.kind == "none" or self._stn_at("image")
-        return jax.default_backend() == "cpu" and is_plain and not train and not self.is_initializing()
+        if jax.default_backend() != "cpu" or train or self.is_initializing() or len(chunks(x)) == 1:
+            return False
+        has_stn_behind_a_block = self.config.stn.kind != "none" and not self._stn_at("image")
+        return not has_stn_behind_a_block and not self.is_mutable_collection("intermediates")
 
     def _stn_at(self, placement: str) -> bool:
         return self.config.stn.kind != "none" and self.config.stn.placement == placement

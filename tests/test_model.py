@@ -74,6 +74,15 @@ def test_words_of_a_batch_do_not_see_each_other_when_reading():
         np.testing.assert_allclose(together[i], model.apply(variables, batch[i : i + 1])[0], atol=1e-4)
 
 
+def test_the_features_of_every_block_can_be_seen():
+    """Of the whole batch, though on a CPU it is read in chunks where nobody looks."""
+    model, batch = build(SMALL), images(16)
+    variables = model.init(jax.random.key(0), batch)
+    _, state = model.apply(variables, batch, capture_intermediates=True, mutable=["intermediates"])
+    features = state["intermediates"]
+    assert len(features["block1"]["__call__"][0]) == len(features["block4"]["__call__"][0]) == 16
+
+
 def test_normalised_contrast_leaves_brightness_and_contrast_without_effect():
     model = build(replace(SMALL, normalise="contrast"))
     dark = images() // 4
