@@ -31,8 +31,10 @@ def beam_search(logits: Float[Array, "T K"], *, beams: int = 16, classes: int = 
 
     `classes`: how many labels, the likeliest of a frame, a beginning can grow by there; one that it ends in already is
     counted always. With as many beams as there are beginnings, and all classes, the log-probabilities are exact, those
-    of `ctc.ctc_loss`; else they miss the paths that were dropped.
+    of `ctc.ctc_loss`; else they miss the paths that were dropped. Raises ValueError for less than one of either.
     """
+    if min(beams, classes) < 1:
+        raise ValueError(f"beams = {beams}, classes = {classes}: expected at least one of each")
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     frames, num_classes = log_probs.shape
     best, labels = jax.lax.top_k(log_probs[:, 1:], min(classes, num_classes - 1))

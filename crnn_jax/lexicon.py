@@ -28,7 +28,9 @@ class Lexicon:
 
     @classmethod
     def of(cls, words: Iterable[str], *, bonus: float = BONUS) -> "Lexicon":
-        """The lexicon of these words. Raises LexiconError where there is none among them."""
+        """The lexicon of these words. Raises LexiconError where there is none among them, or for an endless bonus."""
+        if not math.isfinite(bonus):
+            raise LexiconError(f"bonus = {bonus}: expected a number of nats")
         core_words = frozenset(core(word) for word in words) - {""}
         if not core_words:
             raise LexiconError("a lexicon needs at least one word")
@@ -52,7 +54,7 @@ def core(text: str) -> str:
 def load_lexicon(name: str, *, bonus: float = BONUS) -> Lexicon:
     """The lexicon `english`, or a file's: words between blanks or line ends, UTF-8.
 
-    Raises LexiconError, one line, for a file that cannot be read or has no words.
+    Raises LexiconError, one line, for a file that cannot be read or has no words, and as `Lexicon.of`.
     """
     if name == ENGLISH:
         return Lexicon.of(english_words(), bonus=bonus)

@@ -47,13 +47,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cased", action="store_true", help="compare the case as well")
     parser.add_argument("--punctuation", action="store_true", help="compare punctuation marks as well")
     parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
-    parser.add_argument("--bonus", type=float, default=BONUS, metavar="NATS", help="how much likelier these are")
+    parser.add_argument(
+        "--bonus", type=float, metavar="NATS", help=f"how much likelier these are; {BONUS} unless given"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there too")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of what is wrong there")
     args = parser.parse_args(argv)
+    if args.bonus is not None and args.lexicon is None:
+        parser.error("--bonus is that of a --lexicon")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
-        lexicon = load_lexicon(args.lexicon, bonus=args.bonus) if args.lexicon else None
+        bonus = BONUS if args.bonus is None else args.bonus
+        lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
         reader = crnn_jax.load(args.model)
         datasets = open_datasets(args.data, reader.config, part=args.part)  # all, before the hours
         evaluations = {

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         images = list_images(args.paths)
-        lexicon = load_lexicon(args.lexicon) if args.lexicon else None
+        lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
         reader = crnn_jax.load(args.model)
     except (ImageError, CheckpointError, LexiconError, OSError) as error:
         print(f"read.py: {error}", file=sys.stderr)

@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
-        lexicon = load_lexicon(args.lexicon) if args.lexicon else None
+        lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
         options = {"cased": args.cased, "punctuation": args.punctuation, "lexicon": lexicon}
         results = {name: measure(name, args.data, part=args.part, **options) for name in args.model or bundled_models()}
         print(f"{format_results(results)}\n\n{format_peers()}")

@@ -2,7 +2,7 @@
 
     python experiments/stn_study.py train [--studies NAME ...] [--seeds 0 1 2 3 4] [--at-once 10] [--out DIR]
         [--config NAME] [--data FOLDER ...] [--init MODEL] [--set a.b=VALUE ...]
-    python experiments/stn_study.py table [--results FILE]
+    python experiments/stn_study.py table [--studies NAME ...] [--results FILE] [--against]
     python experiments/stn_study.py time [--seeds 0 1 2 3 4]
 
 train: small networks (configs/stn_study.py), each setting a change of that config, from every seed, on words of four
@@ -10,7 +10,8 @@ kinds: straight, rotated by up to 45 degrees, in perspective, curved; a quarter 
 --at-once at most, seeds and settings that differ in numbers alone. A line a network goes to DIR/results.jsonl, and what
 is there is not done again: the same command goes on where it was stopped. With another --config the words are in its
 own style alone, and with --data the networks read these datasets as well.
-table: what they read of held-out words, the same ones in every kind, as Markdown, with 95 % intervals over the seeds.
+table: what they read of held-out words, the same ones in every kind, as Markdown, with 95 % intervals over the seeds;
+with --against how much more than the config, kind by kind.
 time: one program for some seeds against one network after another.
 experiments/stn_figures.py draws the results.
 """
@@ -29,7 +30,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from stn_settings import STUDIES, keys
-from stn_table import add_rows, read_rows, table, words_read
+from stn_table import add_rows, difference_table, read_rows, table, words_read
 from stn_words import HELD_OUT_BATCH, KINDS, MakeBatch, load_datasets, look, make_words, read_datasets, read_held_out
 from train import load_config
 
@@ -72,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--held-out", type=int, default=1024, metavar="N", help="words of each kind")
     parser.add_argument("--out", type=Path, default=Path("runs/stn_study"), metavar="DIR")
     parser.add_argument("--results", type=Path, metavar="FILE", help="DIR/results.jsonl unless given")
+    parser.add_argument("--against", action="store_true", help="the tables are of differences from the config")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)
     results = args.results or args.out / "results.jsonl"
@@ -90,7 +92,8 @@ def main(argv: list[str] | None = None) -> int:
         rows = read_rows(results)
         if not rows:
             raise ConfigError(f"{results} has no networks yet: stn_study.py train")
-        tables = [table(name, keys(name), rows, words_read(rows)) for name in args.studies]
+        tell = difference_table if args.against else table
+        tables = [tell(name, keys(name), rows, words_read(rows)) for name in args.studies]
         print("\n\n".join(text for text in tables if text))
     except (CheckpointError, ConfigError, DatasetError, ImageError, OSError) as error:
         print(f"stn_study.py: {error}", file=sys.stderr)

@@ -86,6 +86,18 @@ def table(study: str, settings: dict[str, str], rows: list[dict], kinds: list[st
     return "\n".join(f"| {line} |" for line in lines) if order else ""
 
 
+def difference_table(study: str, settings: dict[str, str], rows: list[dict], kinds: list[str]) -> str:
+    """Markdown: how much more of each kind a setting reads than the config, seed by seed; "" where none is shared."""
+    base = by_seed(rows, "")
+    lines = [" | ".join([f"{study}, against the config", "seeds", *kinds]), "|".join("---" for _ in ("", "", *kinds))]
+    for name, change in settings.items():
+        runs = by_seed(rows, change)
+        if change and (shared := runs.keys() & base.keys()):
+            columns = [shown(differences(runs, base, [kind]), sign="+") for kind in kinds]
+            lines.append(" | ".join([name, str(len(shared)), *columns]))
+    return "\n".join(f"| {line} |" for line in lines) if len(lines) > 2 else ""
+
+
 def shown(values: list[float], sign: str = "") -> str:
     """Mean ± half the 95 % interval; the mean alone of one value."""
     mean, half = interval(values)

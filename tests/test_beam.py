@@ -67,3 +67,9 @@ def test_a_text_can_grow_by_no_more_than_the_likeliest_classes():
     logits = np.array([[[0.0, 3.0, 2.0, 1.0]]])
     [found] = search(logits, beams=8, classes=2)
     assert list(found) == [(1,), (2,), ()]
+
+
+@pytest.mark.parametrize("options", [{"beams": 0}, {"classes": 0}])
+def test_less_than_one_beam_or_class_is_an_error(options):
+    with pytest.raises(ValueError, match="expected at least one of each"):
+        beam_search(jnp.zeros((3, 4)), **options)

@@ -32,6 +32,12 @@ def test_a_file_of_words(tmp_path):
     assert load_lexicon(str(tmp_path / "words.txt")).words == {"zürich", "bern", "genf"}
 
 
+@pytest.mark.parametrize("bonus", [math.inf, math.nan])
+def test_a_bonus_is_a_number(bonus):
+    with pytest.raises(LexiconError, match=f"bonus = {bonus}: expected a number of nats"):
+        Lexicon.of(["word"], bonus=bonus)
+
+
 def test_the_english_one_has_words():
     lexicon = load_lexicon("english")
     assert len(lexicon.words) > 100_000

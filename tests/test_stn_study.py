@@ -134,6 +134,11 @@ def test_the_table_has_intervals_and_differences_seed_by_seed(study):
     # Student's t of one degree of freedom is 12.706 at 97.5 %, the deviation of two values half their distance / 0.707.
     assert best == "| one | 1 of 2 | 57.0 ± 25.4 | 67.0 ± 25.4 | 47.0 ± 25.4 | +6.0 ± 12.7 | 4.0 ± 12.7 |"
     assert base == "| as it is | 2 of 2 | 51.0 ± 12.7 | 61.0 ± 12.7 | 41.0 ± 12.7 |  |  |"
+    rows += [row("b", 7, 60.0)]  # a seed that the config has not
+    settings = {"one": "a", "other": "b", "as it is": ""}
+    *_, line = study.difference_table("x", settings, rows, kinds).splitlines()
+    assert line == "| one | 2 | +6.0 ± 12.7 | +6.0 ± 12.7 |"
+    assert study.difference_table("x", {"other": "b", "as it is": ""}, rows, kinds) == ""
 
 
 # The study at a small size. A recogniser is held still (its learning rate is a millionth) in front of words that it
