@@ -150,6 +150,8 @@ def draw_settings(rows: list[dict]):
         axes.set_axisbelow(True)
     for axes in panels[len(studies) :]:
         axes.set_visible(False)
+    for axes in panels[max(0, len(studies) - 3) : len(studies)]:  # the lowest of every column
+        axes.tick_params(labelbottom=True)
     panels[0].set_xlim(left=0)  # and with it the others; an interval may reach below what there can be
     figure.supxlabel("words read, per cent", fontsize=9, color=MUTED)
     figure.tight_layout()
