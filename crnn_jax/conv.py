@@ -14,9 +14,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from crnn_jax.winograd import CHUNK, winograd_conv
+from crnn_jax.winograd import CHUNK, convolve_transformed, transform_kernel, winograd_conv
 
 Pair = tuple[int, int]
+
+PREPARED = "prepared"  # the collection of what is made of the weights once, to read with them many times
 
 
 def out_length(length: int, window: int, stride: int, padding: int) -> int:
@@ -61,12 +63,21 @@ def convolve(
     options = {"strides": strides, "padding": padding}
     if jax.default_backend() != "cpu":
         return library_conv(x, kernel, **options)
-    # Of fewer channels the transforms cost more than the products that they save; of fewer images those of the kernel.
-    # In bfloat16 the sums of the transforms would lose what precision there is.
-    is_plain = kernel.shape[:2] == (3, 3) and strides == (1, 1) and padding == (1, 1)
-    if is_plain and min(kernel.shape[2:]) >= 16 and x.shape[0] >= CHUNK and x.dtype != jnp.bfloat16:
+    # Of fewer images the kernel's transform costs more than the products that it saves.
+    if pays_by_winograd(kernel, **options) and x.shape[0] >= CHUNK:
         return winograd_conv(x, kernel)
     return matmul_conv(x, kernel, **options)
+
+
+def pays_by_winograd(kernel: Float[Array, "kh kw C F"], *, strides: Pair, padding: Pair) -> bool:
+    """Whether Winograd's way is right for this convolution, once its kernel is transformed.
+
+    Of fewer channels the images' transforms cost more than the products that they save; in bfloat16 their sums would
+    lose what precision there is.
+    """
+    is_plain = kernel.shape[:2] == (3, 3) and strides == (1, 1) and padding == (1, 1)
+    has_channels = min(kernel.shape[2:]) >= 16 and kernel.dtype != jnp.bfloat16
+    return jax.default_backend() == "cpu" and is_plain and has_channels
 
 
 def max_pool(x: Float[Array, "B H W C"], window: Pair, strides: Pair, *, padding: Pair = (0, 0)):
@@ -84,7 +95,11 @@ def max_pool(x: Float[Array, "B H W C"], window: Pair, strides: Pair, *, padding
 
 
 class Conv(nn.Module):
-    """A convolution `B H W C -> B h w F`, without bias unless asked; half the kernel is padded (SAME at stride 1)."""
+    """A convolution `B H W C -> B h w F`, without bias unless asked; half the kernel is padded (SAME at stride 1).
+
+    Applied with the collection PREPARED mutable it puts there what can be made of the kernel beforehand; applied with
+    what is there, it goes by that, for any number of images.
+    """
 
     features: int
     kernel: Pair = (3, 3)
@@ -97,8 +112,15 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w {self.features}"]:
         init = nn.initializers.he_normal()
         kernel = self.param("kernel", init, (*self.kernel, x.shape[-1], self.features), jnp.float32)
-        padding = self.padding or (self.kernel[0] // 2, self.kernel[1] // 2)
-        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), strides=self.strides, padding=padding)
+        options = {"strides": self.strides, "padding": self.padding or (self.kernel[0] // 2, self.kernel[1] // 2)}
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        may_prepare = self.is_mutable_collection(PREPARED) and not self.is_initializing()
+        if may_prepare and pays_by_winograd(kernel, **options):
+            self.put_variable(PREPARED, "kernel", transform_kernel(kernel))
+        if self.has_variable(PREPARED, "kernel"):
+            y = convolve_transformed(x, self.get_variable(PREPARED, "kernel"))
+        else:
+            y = convolve(x, kernel, **options)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             y = y + bias.astype(self.dtype)[None, None, None]

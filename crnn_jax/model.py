@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, UInt8
 from crnn_jax.charset import Charset
 from crnn_jax.cnn import STACKS, CnnBlock, stack_size
 from crnn_jax.config import ConfigError, ModelConfig
+from crnn_jax.conv import PREPARED
 from crnn_jax.lstm import BiLSTM
 from crnn_jax.stn import SpatialTransformer
 from crnn_jax.winograd import chunks
@@ -83,7 +84,7 @@ class CRNN(nn.Module):
         if self._reads_in_chunks(x, train=train):
             _, parts = nn.scan(
                 lambda model, _, part: (None, model._stack(part, train=False)),
-                variable_broadcast=["params", "batch_stats"],
+                variable_broadcast=["params", "batch_stats", PREPARED],
             )(self, None, chunks(x))
             x = parts.reshape(-1, *parts.shape[2:])
         else:
@@ -156,6 +157,18 @@ def build(config: ModelConfig, *, axis_name: str | None = None) -> CRNN:
 
         return build_keras(config, axis_name=axis_name)
     return CRNN(config, axis_name)
+
+
+def prepare(model: nn.Module, variables: dict) -> dict:
+    """The variables and what can be made of them beforehand, for many a `model.apply` without `train`: a collection
+    `prepared`, on a CPU the transformed kernels (`crnn_jax.winograd`), elsewhere none."""
+    image = jnp.zeros((1, model.config.height, model.config.width), jnp.uint8)
+
+    @jax.jit
+    def make(variables):
+        return model.apply(variables, image, mutable=[PREPARED])[1]
+
+    return variables | make(variables)
 
 
 def num_frames(config: ModelConfig, width: int) -> int:

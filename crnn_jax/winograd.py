@@ -27,23 +27,25 @@ Grid = list[list[Array]]  # an array for each place of a tile
 @jax.custom_vjp
 def winograd_conv(x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C F"]) -> Float[Array, "B H W F"]:
     """A convolution of stride 1 with one pixel of zeros around the images. Differentiable once, in reverse."""
-    transformed = _kernel_grid(kernel)
-    y = jax.lax.map(lambda images: _convolve(images, transformed), chunks(x))
-    return y.reshape(*x.shape[:3], kernel.shape[-1])
+    return convolve_transformed(x, transform_kernel(kernel))
 
 
 def _forward(x, kernel):
-    return winograd_conv(x, kernel), (x, kernel)
+    transformed = transform_kernel(kernel)
+    return convolve_transformed(x, transformed), (x, transformed)
 
 
 def _backward(residuals, dy):
-    x, kernel = residuals
-    dx = winograd_conv(dy, kernel[::-1, ::-1].swapaxes(2, 3))
+    x, transformed = residuals
+    # The gradient of the images is a convolution, too, by the kernel turned round, its channels exchanged. Turned
+    # round, its transform has the first place of each axis for the last, and the two between are as they were.
+    turned = [[transformed[i][j] for j in (3, 1, 2, 0)] for i in (3, 1, 2, 0)]
+    dx = _convolve(dy, turned, lambda tile, kernel: tile @ kernel.T)
 
     def add_chunk(total, chunk):
         return jax.tree.map(jnp.add, total, _kernel_grid_gradient(*chunk)), None
 
-    zeros = [[jnp.zeros(kernel.shape[2:], kernel.dtype)] * TILE] * TILE
+    zeros = jax.tree.map(jnp.zeros_like, transformed)
     total, _ = jax.lax.scan(add_chunk, zeros, (chunks(x), chunks(dy)))
     return dx, jnp.stack([jnp.stack(row) for row in _both_ways(OF_KERNEL.T, total)])
 
@@ -51,10 +53,25 @@ def _backward(residuals, dy):
 winograd_conv.defvjp(_forward, _backward)
 
 
-def _convolve(x, transformed: Grid):
-    """The convolution of a few images by a transformed kernel."""
+def transform_kernel(kernel: Float[Array, "3 3 C F"]) -> Grid:
+    """The kernel as the products take it, `C F` a place: made once for a kernel that stays."""
+    return _both_ways(OF_KERNEL, [[kernel[i, j] for j in range(3)] for i in range(3)])
+
+
+def convolve_transformed(x: Float[Array, "B H W C"], transformed: Grid) -> Float[Array, "B H W F"]:
+    """`winograd_conv` by a kernel that is transformed already."""
+    return _convolve(x, transformed, jnp.matmul)
+
+
+def _convolve(x, transformed: Grid, multiply):
+    y = jax.lax.map(lambda images: _convolve_few(images, transformed, multiply), chunks(x))
+    return y.reshape(*x.shape[:3], y.shape[-1])
+
+
+def _convolve_few(x, transformed: Grid, multiply):
+    """The convolution of a few images, whose tiles stay in the cache."""
     batch, height, width, _ = x.shape
-    tiles = _products(lambda tile, kernel: tile @ kernel, _image_grid(x), transformed)
+    tiles = _products(multiply, _image_grid(x), transformed)
     rows = [jnp.stack(row, axis=3) for row in _both_ways(BACK, tiles)]
     y = jnp.stack(rows, axis=2)  # B, tiles, 2, tiles, 2, F
     y = y.reshape(batch, y.shape[1] * STEP, y.shape[3] * STEP, -1)
@@ -83,10 +100,6 @@ def _image_grid(x) -> Grid:
         return x[:, i : i + STEP * (rows - 1) + 1 : STEP, j : j + STEP * (columns - 1) + 1 : STEP]
 
     return _both_ways(OF_TILE, [[place(i, j) for j in range(TILE)] for i in range(TILE)])
-
-
-def _kernel_grid(kernel) -> Grid:
-    return _both_ways(OF_KERNEL, [[kernel[i, j] for j in range(3)] for i in range(3)])
 
 
 def _both_ways(matrix, grid: Grid) -> Grid:

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from crnn_jax.cnn import CnnBlock, ConvLayer, PoolLayer
-from crnn_jax.conv import Conv, library_conv, matmul_conv, max_pool, out_length
+from crnn_jax.conv import PREPARED, Conv, library_conv, matmul_conv, max_pool, out_length
 
 CASES = [
     ((3, 3), (1, 1), (1, 1)),
@@ -66,6 +66,23 @@ def test_gradients_of_a_block_are_those_of_the_uncompiled_one():
         eager = jax.tree.leaves(jax.grad(loss)(params))
     for compiled, exact in zip(jax.tree.leaves(jax.jit(jax.grad(loss))(params)), eager, strict=True):
         np.testing.assert_allclose(compiled, exact, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 9])
+@pytest.mark.parametrize(
+    ("kernel", "channels", "is_prepared"), [((3, 3), 16, True), ((3, 3), 3, False), ((2, 3), 16, False)]
+)
+def test_a_kernel_is_prepared_once_for_many_calls(batch, kernel, channels, is_prepared):
+    x = jax.random.normal(jax.random.key(0), (batch, 5, 6, channels))
+    conv = Conv(16, kernel, use_bias=True)
+    variables = conv.init(jax.random.key(1), x)
+    assert set(variables) == {"params"}
+    prepared = conv.apply(variables, x[:1], mutable=[PREPARED])[1]
+    assert (PREPARED in prepared) == is_prepared
+    np.testing.assert_allclose(conv.apply(variables | prepared, x), conv.apply(variables, x), atol=1e-4)
+    if is_prepared:  # and nothing is made of the kernel itself any more
+        variables["params"]["kernel"] = jnp.full_like(variables["params"]["kernel"], jnp.nan)
+        assert jnp.isfinite(conv.apply(variables | prepared, x)).all()
 
 
 def test_padding_defaults_to_half_the_kernel_and_bias_is_added():

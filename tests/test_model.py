@@ -9,7 +9,7 @@ import pytest
 
 from crnn_jax.cnn import STACKS
 from crnn_jax.config import ConfigError, ModelConfig, StnConfig
-from crnn_jax.model import build, count_parameters, num_frames
+from crnn_jax.model import build, count_parameters, num_frames, prepare
 
 CRNN = ModelConfig(cnn="vgg", lstm_features=256, lstm_layers=2)
 SMALL = ModelConfig(cnn="tiny", lstm_features=8)
@@ -72,6 +72,20 @@ def test_words_of_a_batch_do_not_see_each_other_when_reading():
     together = model.apply(variables, batch)
     for i in (0, 7, 8, 15):
         np.testing.assert_allclose(together[i], model.apply(variables, batch[i : i + 1])[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("stn", [StnConfig(), StnConfig(kind="tps"), StnConfig(kind="affine", placement="block2")])
+def test_what_is_prepared_for_reading_reads_the_same(stn):
+    config = replace(SMALL, cnn="small", stn=stn)  # a stack with kernels that are transformed
+    model, batch = build(config), images(16)
+    variables = jax.jit(model.init)(jax.random.key(0), batch)
+    prepared = prepare(model, variables)
+    assert set(prepared) == {"params", "batch_stats", "prepared"}
+    assert {"block1", "block2", "block3"} <= set(prepared["prepared"])  # the last has no 3x3 kernel
+    assert "block4" not in prepared["prepared"]
+    read = jax.jit(model.apply)
+    for some in (batch, batch[:1]):
+        np.testing.assert_allclose(read(prepared, some), read(variables, some), atol=1e-4)
 
 
 def test_the_features_of_every_block_can_be_seen():
