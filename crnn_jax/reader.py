@@ -1,7 +1,8 @@
 """Read words: `crnn_jax.load(NAME or DIR) -> Reader`, `Reader.read(images) -> list[Reading]`."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,12 +18,13 @@ from crnn_jax.config import Config
 from crnn_jax.ctc import greedy_decode
 from crnn_jax.images import ImageSource, fit_image, load_image
 from crnn_jax.lexicon import Lexicon
-from crnn_jax.model import CRNN, build
+from crnn_jax.model import CRNN, build, prepare
 from crnn_jax.stn import Diagnosis
 from crnn_jax.training.checkpoint import CheckpointError, find_model, load_variables
+from crnn_jax.training.parallel import cores
 
 DEFAULT_MODEL = "small"  # the best of the bundled ones that has seen rendered words alone
-BATCH_SIZES = (1, 8, 64)  # a batch is filled up to the next of these, so that few shapes are ever compiled
+BATCH_SIZES = (1, 8, 32)  # a batch is filled up to the next of these, so that few shapes are ever compiled
 
 
 class Reading(NamedTuple):
@@ -57,6 +59,7 @@ class Reader:
         self.config: Config = config
         self.model: CRNN = build(config.model)
         self.variables = jax.device_put(variables)
+        self._prepared = prepare(self.model, self.variables)
         self.charset = Charset.of(config.model.charset)
         self.temperature = temperature
 
@@ -91,8 +94,8 @@ class Reader:
         """Reads images that `fit` has brought to a size of the model."""
         readings: list[Reading | None] = [None] * len(images)
         read_batch = _read_batch if lexicon is None else _search_batch
-        for rows, batch in _batches(images):
-            ids, sure = jax.device_get(read_batch(self.variables, batch, self.temperature, model=self.model))
+        read_batch = partial(read_batch, self._prepared, temperature=self.temperature, model=self.model)
+        for rows, (ids, sure) in _by_batches(read_batch, images):
             for i, row, row_sure in zip(rows, ids, sure, strict=False):
                 if lexicon is None:
                     readings[i] = Reading(self.charset.decode(row), float(row_sure))
@@ -109,16 +112,16 @@ class Reader:
     def logits(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Float[np.ndarray, "_ K"]]:
         """What the network makes of images that `fit` has brought to a size of the model, [T, K] each, undivided."""
         logits: list[np.ndarray | None] = [None] * len(images)
-        for rows, batch in _batches(images):
-            for i, frames in zip(rows, jax.device_get(_apply(self.variables, batch, model=self.model)), strict=False):
-                logits[i] = frames
+        for rows, frames in _by_batches(partial(_apply, self._prepared, model=self.model), images):
+            for i, word in zip(rows, frames, strict=False):
+                logits[i] = word
         return logits
 
     def transform(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Transform]:
         """What the STN does with images that `fit` has brought to a size of the model. ValueError where it has none."""
         transforms: list[Transform | None] = [None] * len(images)
-        for rows, batch in _batches(images):
-            (made, parameters), updated = jax.device_get(_transform_batch(self.variables, batch, model=self.model))
+        transform = partial(_transform_batch, self._prepared, model=self.model)
+        for rows, ((made, parameters), updated) in _by_batches(transform, images):
             numbers = [updated["diagnostics"]["stn"][f"stn_{name}"].tolist() for name in Diagnosis._fields]
             for row, i in enumerate(rows):
                 diagnosis = Diagnosis(*(values[row] for values in numbers))
@@ -126,16 +129,27 @@ class Reader:
         return transforms
 
 
-def _batches(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> Iterator[tuple[list[int], UInt8[np.ndarray, "_ _ _"]]]:
-    """Batches of one width, each with the indices of its images; behind those it is filled up with its first."""
+def _by_batches(function: Callable, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> Iterator[tuple[list[int], tuple]]:
+    """The indices of every batch, one width each, with what `function` makes of its images, on the host.
+
+    On a CPU as many batches are under way as it has cores: one core for each is faster than all for one. A batch is
+    filled up behind its images with the first of them.
+    """
+
+    def run(rows):
+        size = next(size for size in BATCH_SIZES if size >= len(rows))
+        return jax.device_get(function(np.stack([images[i] for i in rows] + [images[rows[0]]] * (size - len(rows)))))
+
     by_width = defaultdict(list)
     for index, image in enumerate(images):
         by_width[image.shape[1]].append(index)
-    for indices in by_width.values():
-        for first in range(0, len(indices), BATCH_SIZES[-1]):
-            rows = indices[first : first + BATCH_SIZES[-1]]
-            size = next(size for size in BATCH_SIZES if size >= len(rows))
-            yield rows, np.stack([images[i] for i in rows] + [images[rows[0]]] * (size - len(rows)))
+    step = BATCH_SIZES[-1]
+    batches = [rows[i : i + step] for rows in by_width.values() for i in range(0, len(rows), step)]
+    if len(batches) < 2 or jax.default_backend() != "cpu":
+        yield from ((rows, run(rows)) for rows in batches)
+        return
+    with ThreadPoolExecutor(cores()) as pool:
+        yield from zip(batches, pool.map(run, batches), strict=True)
 
 
 @partial(jax.jit, static_argnames="model")
@@ -149,14 +163,14 @@ def _transform_batch(variables, images, *, model: CRNN):
 
 
 @partial(jax.jit, static_argnames="model")
-def _read_batch(variables, images, temperature, *, model: CRNN):
+def _read_batch(variables, images, *, temperature, model: CRNN):
     # Dividing by a positive number moves no maximum, so the text is the same at every temperature.
     ids, _, confidence = jax.vmap(greedy_decode)(model.apply(variables, images) / temperature)
     return ids, confidence
 
 
 @partial(jax.jit, static_argnames="model")
-def _search_batch(variables, images, temperature, *, model: CRNN):
+def _search_batch(variables, images, *, temperature, model: CRNN):
     beams = jax.vmap(beam_search)(model.apply(variables, images) / temperature)
     return beams.ids, beams.log_probs
 

@@ -43,7 +43,6 @@ import contest
 import jax
 import lineup
 import scoreboard
-from results import cpus
 from supply import data_rates, memory
 from train import load_config
 
@@ -54,6 +53,7 @@ from crnn_jax.model import build
 from crnn_jax.synth.batch import load_source, synth_batch
 from crnn_jax.training.checkpoint import CheckpointError
 from crnn_jax.training.optimizer import make_optimizer
+from crnn_jax.training.parallel import cores
 from crnn_jax.training.state import create_state
 from crnn_jax.training.step import train_step
 
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     ) as error:
         print(f"bench.py: {error}", file=sys.stderr)
         return 1
-    print(f"{jax.devices()[0].device_kind}, {cpus()} CPU cores, batch {config.run.batch_size}")
+    print(f"{jax.devices()[0].device_kind}, {cores()} CPU cores, batch {config.run.batch_size}")
     for name, rate in rates.items():
         print(f"{name:<24} {rate:>9,.0f} images/s")
     return 0
@@ -132,10 +132,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def hold_contest(args: argparse.Namespace) -> dict:
     """All that a contest measures, as JSON has it. Raises ConfigError, ContestError, DatasetError, CheckpointError."""
-    default = 1 if args.model else cpus()
+    default = 1 if args.model else cores()
     threads = default if args.threads is None else args.threads
-    if not 1 <= threads <= cpus():
-        raise contest.ContestError(f"--threads {threads}: there are {cpus()} CPUs")
+    if not 1 <= threads <= cores():
+        raise contest.ContestError(f"--threads {threads}: there are {cores()} CPUs")
     if min(args.batch, args.rounds) < 1:
         raise contest.ContestError("--batch and --rounds are at least 1")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the contestants

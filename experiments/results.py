@@ -24,6 +24,7 @@ from crnn_jax.images import ImageError
 from crnn_jax.lexicon import LexiconError, load_lexicon
 from crnn_jax.model import count_parameters
 from crnn_jax.training.checkpoint import CheckpointError, bundled_models, find_model
+from crnn_jax.training.parallel import cores
 
 RESTARTED = "CRNN_JAX_ON_ONE_CPU"  # in the environment of the script once it has a single CPU
 
@@ -74,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{format_results(results)}\n\n{format_peers()}")
         if args.json:
             peers = [peer._asdict() for peer in PEERS]
-            args.json.write_text(json.dumps({"cpus": cpus(), "models": results, "peers": peers}, indent=2) + "\n")
+            args.json.write_text(json.dumps({"cpus": cores(), "models": results, "peers": peers}, indent=2) + "\n")
     except (CheckpointError, DatasetError, ImageError, LexiconError, OSError) as error:
         print(f"results.py: {error}", file=sys.stderr)
         return 1
@@ -114,7 +115,7 @@ def format_results(results: dict[str, dict]) -> str:
         ]
         for name, result in results.items()
     ]
-    speed = "images/s, one CPU thread" if cpus() == 1 else f"images/s, {cpus()} CPUs"
+    speed = "images/s, one CPU thread" if cores() == 1 else f"images/s, {cores()} CPUs"
     note = "Word accuracy / 1-NED in per cent, expected calibration error (ECE) over all words in per cent."
     return f"{_markdown([*head, 'ECE', speed], rows)}\n\n{note}"
 
@@ -138,14 +139,9 @@ def format_peers() -> str:
     return f"{note}\n\n{_markdown(head, rows)}"
 
 
-def cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def restart_on_one_cpu() -> None:
     """Starts this script again with one CPU to it, where that is not so yet and the system can do it."""
-    if cpus() > 1 and hasattr(os, "sched_setaffinity") and RESTARTED not in os.environ:
+    if cores() > 1 and hasattr(os, "sched_setaffinity") and RESTARTED not in os.environ:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # kept by exec, and by every thread
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {RESTARTED: "1"})
 

@@ -11,14 +11,13 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from results import cpus
-
 from crnn_jax.config import Config, override
 from crnn_jax.data.conversion import convert
 from crnn_jax.data.dataset import Part, open_dataset
 from crnn_jax.data.selection import select
 from crnn_jax.data.stream import WordSource, stream
 from crnn_jax.data.writers import WRITERS
+from crnn_jax.training.parallel import cores
 
 ROUNDS = 7  # measured in turn; the median counts
 SECONDS = 0.5  # about, of one round of one row
@@ -30,7 +29,7 @@ def data_rates(config: Config, path: str, *, words: int) -> dict[str, float]:
     """Images a second of reading: a row a kind of dataset and a way to read it, and tf.data's where it is installed."""
     # As far ahead as tf.data here, four batches: a row that reads on while the next one is measured would slow it.
     config = override(config, ["run.steps_per_dispatch=2"])
-    cores, size = cpus(), config.run.batch_size
+    workers, size = cores(), config.run.batch_size
     whole = open_dataset(path, strict=False)
     part = Part(whole, 0, min(words, len(whole)))
     with tempfile.TemporaryDirectory() as folder:
@@ -41,12 +40,12 @@ def data_rates(config: Config, path: str, *, words: int) -> dict[str, float]:
             dataset, selection = select(str(place), config)
             source = WordSource(dataset, selection, config, name=kind)
             for way, changes in WAYS.items():
-                there = override(config, [change.format(cores) for change in changes])
+                there = override(config, [change.format(workers) for change in changes])
                 streams.append(stream([source], [1], there, rows=size))
-                calls[f"{kind}, {cores} {way}"] = partial(next, streams[-1])
+                calls[f"{kind}, {workers} {way}"] = partial(next, streams[-1])
         if find_spec("tensorflow"):
             files = sorted(map(str, Path(folder, "tfrecord").iterdir()))
-            calls[f"tf.data, {cores} threads"] = partial(next, tf_data(files, config, threads=cores))
+            calls[f"tf.data, {workers} threads"] = partial(next, tf_data(files, config, threads=workers))
         rates = {name: size * rate for name, rate in call_rates(calls).items()}
         for opened in streams:
             opened.close()

@@ -38,7 +38,7 @@ def test_a_row_a_model_with_the_numbers_of_evaluate(folder, tmp_path, capsys):
     assert results.main(["--model", *models, "--data", data, data, "--json", str(table)]) == 0
     head, _, first, second, *_ = map(cells, capsys.readouterr().out.splitlines())
     assert head[3:6] == ["data (12)", f"{data} (12)", "ECE"]
-    assert head[6] == ("images/s, one CPU thread" if results.cpus() == 1 else f"images/s, {results.cpus()} CPUs")
+    assert head[6] == ("images/s, one CPU thread" if results.cores() == 1 else f"images/s, {results.cores()} CPUs")
     assert first[0] == f"`{models[0]}`" and (first[2], second[2]) == ("5.8 M", "")
     assert first[3] == first[4] == second[3] and first[3].startswith("66.7 / ")
 

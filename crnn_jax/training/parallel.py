@@ -4,6 +4,7 @@ A step is pmapped over the local devices of every process, and its collectives r
 State, source and key enter with `in_axes=None` and leave without a device axis. With one device there is no pmap.
 """
 
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -24,6 +25,21 @@ AXIS = "devices"
 # make_batch(key, source, first_index) -> this device's examples, first_index being its first one in the global batch;
 # in training with the option `streamed`: this device's words from disk, None where all of them are on the device.
 MakeBatch = Callable[..., Batch]
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_cpu(devices: int) -> None:
+    """Makes the CPU that many JAX devices, a core each, which then train together as several GPUs do.
+
+    Call it before anything else touches JAX. Raises ConfigError for a number that the cores do not allow.
+    """
+    if not 1 <= devices <= cores():
+        raise ConfigError(f"--cpu_devices {devices}: expected 1 to {cores()}, the cores of this machine")
+    jax.config.update("jax_num_cpu_devices", devices)
 
 
 def initialize(coordinator: str, num_processes: int, process_id: int) -> None:
