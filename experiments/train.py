@@ -1,6 +1,9 @@
 """Trains one experiment of `experiments/configs/`; started again with the same workdir, it goes on.
 
 python experiments/train.py [--config NAME] [--set a.b=VALUE ...] [--workdir DIR] [--init MODEL]
+
+On a CPU of several cores `--cpu_devices N` is faster for large networks: each of N cores then takes its share of every
+batch, in place of all working on one operation after the other.
 """
 
 import argparse
@@ -27,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/NAME")
     parser.add_argument("--init", metavar="MODEL", help="start from the weights of a bundled model, or of a folder")
+    parser.add_argument("--cpu_devices", type=int, metavar="N", help="CPU cores that share every batch")
     hosts = parser.add_argument_group("several hosts, one process each")
     hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     hosts.add_argument("--num_processes", type=int, default=1)
@@ -35,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every step of a save
     try:
+        if args.cpu_devices is not None:
+            parallel.share_cpu(args.cpu_devices)
         if args.coordinator:
             parallel.initialize(args.coordinator, args.num_processes, args.process_id)
         config = configs.override(load_config(args.config), args.set)

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from crnn_jax.cnn import CnnBlock, ConvLayer, PoolLayer
-from crnn_jax.conv import PREPARED, Conv, library_conv, matmul_conv, max_pool, out_length
+from crnn_jax.conv import PREPARED, Conv, library_conv, matmul_conv, max_pool, out_length, shallow_conv
 
 CASES = [
     ((3, 3), (1, 1), (1, 1)),
@@ -18,8 +18,9 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("ours", [matmul_conv, lambda x, kernel, **options: shallow_conv(x, kernel, *options.values())])
 @pytest.mark.parametrize(("window", "strides", "padding"), CASES)
-def test_matmul_conv_is_the_library_convolution(window, strides, padding):
+def test_it_is_the_library_convolution(window, strides, padding, ours):
     x = jax.random.normal(jax.random.key(0), (2, 6, 7, 3))
     kernel = jax.random.normal(jax.random.key(1), (*window, 3, 4))
 
@@ -31,8 +32,8 @@ def test_matmul_conv_is_the_library_convolution(window, strides, padding):
         (_, y), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(x, kernel)
         return y, *gradients
 
-    for ours, theirs in zip(run(matmul_conv), run(library_conv), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    for mine, theirs in zip(run(ours), run(library_conv), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize(
