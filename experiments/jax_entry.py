@@ -20,13 +20,43 @@ from crnn_jax.reader import Reader
 from crnn_jax.sampler import bilinear_sample
 from crnn_jax.stn import parameter_grid
 from crnn_jax.synth.batch import Batch
+from crnn_jax.training import parallel
 from crnn_jax.training.optimizer import make_optimizer
 from crnn_jax.training.state import create_state
 from crnn_jax.training.step import train_step
 
 
-def train(*, inputs: str, config: str) -> Callable[[], float]:
-    """Takes training steps on one batch; a call returns the loss."""
+def train(*, inputs: str, config: str, steps: int) -> Callable[[], float]:
+    """Takes training steps on one batch, `steps` in a call, as the loop does: every CPU core, or GPU, a device.
+
+    A call returns the loss.
+    """
+    arrays, config = np.load(inputs), from_json(config)
+    images = arrays["images"]
+    parallel.share_cpu(None, batch_size=len(images))
+    model = build(config.model, axis_name=parallel.axis_name())
+    tx, key = make_optimizer(config.optimizer, config.run.steps), jax.random.key(0)
+    state = create_state(key, build(config.model), tx, config.model)
+    size = parallel.per_device(len(images))
+
+    def own_words(key, source, first_index, streamed):
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first_index, size), source)
+
+    step = partial(train_step, model=model, tx=tx, ema_decay=config.optimizer.ema_decay, axis_name=parallel.axis_name())
+    dispatch = parallel.make_train(step, own_words, batch_size=len(images), length=steps)
+    batch = Batch(images, arrays["labels"], arrays["lengths"])
+    state, batch, key = parallel.replicate((state, batch, key))
+
+    def call():
+        nonlocal state
+        state, metrics = dispatch(state, batch, key)
+        return float(jax.block_until_ready(metrics)["loss"][-1])
+
+    return call
+
+
+def train_simply(*, inputs: str, config: str) -> Callable[[], float]:
+    """Takes training steps on one batch, one in a call, all threads on one device; a call returns the loss."""
     arrays, config = np.load(inputs), from_json(config)
     model, tx = build(config.model), make_optimizer(config.optimizer, config.run.steps)
     key = jax.random.key(0)
@@ -133,4 +163,4 @@ def _device_memory() -> int | None:
 
 
 if __name__ == "__main__":
-    serve(train, read, words, ctc, lstm, sampler, product, copy, device_memory=_device_memory)
+    serve(train, train_simply, read, words, ctc, lstm, sampler, product, copy, device_memory=_device_memory)

@@ -20,17 +20,24 @@ from crnn_jax.stn import start_parameters
 
 OURS, TORCH = "jax_entry.py", "torch_entry.py"
 SIDE = {"cpu": 2048, "gpu": 8192}  # of the matrices whose product is the ceiling of operations
+STEPS = 5  # a call, as the training loop takes some in one dispatch: 10 unless its config says more
 COPIED = 1 << 28  # bytes whose copy is the ceiling of memory: no cache holds them
 
 
 def train(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
-    """A whole training step on random words that are there already."""
+    """Whole training steps on random words that are there already: as the loop takes them, and one by one."""
     inputs = _save(folder / "words.npz", **random_words(config, batch))
-    takes = _takes(batch, work.train_step(config, batch=batch))
+    needed = work.train_step(config, batch=batch)
+    takes = _takes(batch, needed)
+    many = _takes(STEPS * batch, needed and work.Work(*(STEPS * need for need in needed)))
     optimizer = {"clip_norm": config.optimizer.clip_norm, "weight_decay": config.optimizer.weight_decay}
-    ours = Contestant("crnn_jax", OURS, "train", {"inputs": inputs, "config": to_json(config)}, *takes)
+    options = {"inputs": inputs, "config": to_json(config)}
+    ours = [
+        Contestant("crnn_jax", OURS, "train", options | {"steps": STEPS}, *many),
+        Contestant("crnn_jax, step by step", OURS, "train_simply", options, *takes),
+    ]
     options = {"inputs": inputs, **_torch_network(config.model), **optimizer}
-    return [ours, *(_both_torches("torch", "train", options, takes) if has_peer(config) else [])]
+    return [*ours, *(_both_torches("torch", "train", options, takes) if has_peer(config) else [])]
 
 
 def read(config: Config, *, batch: int, folder: Path) -> list[Contestant]:

@@ -2,8 +2,7 @@
 
 python experiments/train.py [--config NAME] [--set a.b=VALUE ...] [--workdir DIR] [--init MODEL]
 
-On a CPU of several cores `--cpu_devices N` is faster for large networks: each of N cores then takes its share of every
-batch, in place of all working on one operation after the other.
+On a CPU of several cores each takes its share of every batch, as several GPUs would.
 """
 
 import argparse
@@ -30,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/NAME")
     parser.add_argument("--init", metavar="MODEL", help="start from the weights of a bundled model, or of a folder")
-    parser.add_argument("--cpu_devices", type=int, metavar="N", help="CPU cores that share every batch")
+    parser.add_argument("--cpu_devices", type=int, metavar="N", help="CPU cores that share every batch (default: all)")
     hosts = parser.add_argument_group("several hosts, one process each")
     hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     hosts.add_argument("--num_processes", type=int, default=1)
@@ -39,11 +38,11 @@ def main(argv: list[str] | None = None) -> int:
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every step of a save
     try:
-        if args.cpu_devices is not None:
-            parallel.share_cpu(args.cpu_devices)
+        config = configs.override(load_config(args.config), args.set)
+        if args.cpu_devices is not None or not args.coordinator:
+            parallel.share_cpu(args.cpu_devices, batch_size=config.run.batch_size)
         if args.coordinator:
             parallel.initialize(args.coordinator, args.num_processes, args.process_id)
-        config = configs.override(load_config(args.config), args.set)
         init = find_model(args.init) if args.init else None
         train(config, args.workdir or Path("runs") / config.name, init=init)
     except (CheckpointError, ConfigError, DatasetError, FloatingPointError, ImageError, OSError) as error:

@@ -1,5 +1,7 @@
 """Eight devices render and sum up what one does."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,3 +65,33 @@ def test_an_evaluation_counts_each_example_once():
 def test_a_batch_that_the_devices_cannot_share(size):
     with pytest.raises(ConfigError, match=f"run.batch_size is {size}; with 8 devices it must be a multiple of 32"):
         parallel.per_device(size)
+
+
+@pytest.mark.parametrize(
+    ("asked", "batch_size", "there", "devices"),
+    [
+        (None, 64, 2, 2),
+        (None, 64, 3, 2),
+        (None, 64, 16, 4),
+        (None, 24, 2, 1),
+        (None, 8, 2, 1),
+        (2, 8, 2, 2),
+        (1, 64, 2, 1),
+    ],
+)
+def test_a_cpu_is_shared_among_its_cores(asked, batch_size, there, devices, monkeypatch):
+    told = {}
+    monkeypatch.setattr(parallel, "cores", lambda: there)
+    # As where nobody has told a number, and nothing has touched JAX.
+    monkeypatch.setattr(jax, "config", SimpleNamespace(jax_num_cpu_devices=-1, update=told.__setitem__))
+    parallel.share_cpu(asked, batch_size=batch_size)
+    assert told == {"jax_num_cpu_devices": devices}
+
+
+def test_a_number_of_cpu_devices_that_was_told_stays(monkeypatch):
+    before = jax.config.jax_num_cpu_devices
+    parallel.share_cpu(None, batch_size=64)
+    assert jax.config.jax_num_cpu_devices == before == jax.local_device_count()
+    for devices in (0, parallel.cores() + 1):
+        with pytest.raises(ConfigError, match=f"--cpu_devices {devices}: expected 1 to {parallel.cores()}"):
+            parallel.share_cpu(devices, batch_size=64)

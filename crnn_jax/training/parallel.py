@@ -21,6 +21,7 @@ from crnn_jax.synth.batch import Batch
 from crnn_jax.training.state import TrainState
 
 AXIS = "devices"
+LEAST = 16  # words of a batch for each CPU core: of fewer the devices' talk costs more than is gained
 
 # make_batch(key, source, first_index) -> this device's examples, first_index being its first one in the global batch;
 # in training with the option `streamed`: this device's words from disk, None where all of them are on the device.
@@ -32,11 +33,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def share_cpu(devices: int) -> None:
+def share_cpu(devices: int | None, *, batch_size: int) -> None:
     """Makes the CPU that many JAX devices, a core each, which then train together as several GPUs do.
 
-    Call it before anything else touches JAX. Raises ConfigError for a number that the cores do not allow.
+    That is faster than one device of several threads, which take every operation to pieces. None: as many as have
+    LEAST words each of a batch, unless JAX has been told already. Call it before anything else touches JAX. Raises
+    ConfigError for a number that the cores do not allow.
     """
+    if devices is None:
+        if jax.config.jax_num_cpu_devices != -1 or "xla_force_host_platform_device_count" in os.getenv("XLA_FLAGS", ""):
+            return
+        devices = max((n for n in range(1, cores() + 1) if batch_size % (LEAST * n) == 0), default=1)
     if not 1 <= devices <= cores():
         raise ConfigError(f"--cpu_devices {devices}: expected 1 to {cores()}, the cores of this machine")
     jax.config.update("jax_num_cpu_devices", devices)
