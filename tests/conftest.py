@@ -22,6 +22,13 @@ def pytest_configure(config):
         os.environ[name.upper()] = str(value)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_compilations():
+    """Programs of a file that is done are freed: each has memory mappings, of which Linux allows a process 65,530."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def quick_compilation():
     """Compiles in half the time, for tests of what a program does rather than of what it computes."""
