@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,9 +59,13 @@ class Reader:
         self.config: Config = config
         self.model: CRNN = build(config.model)
         self.variables = jax.device_put(variables)
-        self._prepared = prepare(self.model, self.variables)
         self.charset = Charset.of(config.model.charset)
         self.temperature = temperature
+
+    @cached_property
+    def _prepared(self) -> dict:
+        """What reading goes by. Not made before it is needed: of a model's STN alone there is nothing to read with."""
+        return prepare(self.model, self.variables)
 
     @property
     def has_stn(self) -> bool:
@@ -120,7 +124,7 @@ class Reader:
     def transform(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Transform]:
         """What the STN does with images that `fit` has brought to a size of the model. ValueError where it has none."""
         transforms: list[Transform | None] = [None] * len(images)
-        transform = partial(_transform_batch, self._prepared, model=self.model)
+        transform = partial(_transform_batch, self.variables, model=self.model)
         for rows, ((made, parameters), updated) in _by_batches(transform, images):
             numbers = [updated["diagnostics"]["stn"][f"stn_{name}"].tolist() for name in Diagnosis._fields]
             for row, i in enumerate(rows):

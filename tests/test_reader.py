@@ -107,6 +107,7 @@ class Columns(CRNN):
 
 def columns_reader(reader, config):
     replaced = Reader(Config(model=config), reader.variables)
+    replaced._prepared = reader.variables  # this network has no kernels, and what it is traced for is counted
     replaced.model = Columns(config)
     return replaced
 
