@@ -136,11 +136,13 @@ def read_words(
 ) -> Evaluation:
     """Reads chunks, and compares as `metrics.normalise` has it; with `diagnose` an STN is looked at as well.
 
-    The first chunk is read twice, since its first reading is mostly compilation. The diagnosis costs no measured time.
+    The first chunk of every size is read twice: of its first reading most is compilation, of batches that no other size
+    has. The diagnosis costs no measured time.
     """
-    words, seconds = [], 0.0
+    words, seconds, sizes = [], 0.0, set()
     for chunk in chunks:
-        if not words:
+        if len(chunk.images) not in sizes:
+            sizes.add(len(chunk.images))
             reader.read_fitted(chunk.images, lexicon=lexicon)
         begin = time.perf_counter()
         readings = reader.read_fitted(chunk.images, lexicon=lexicon)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import jax.numpy as jnp
 import pytest
@@ -12,7 +13,9 @@ from small import EXPERIMENTS, labelled_noise, load_script, noise_images, save_s
 
 import crnn_jax
 from crnn_jax.beam import beam_search
+from crnn_jax.evaluation import Chunk, read_words
 from crnn_jax.lexicon import core
+from crnn_jax.reader import Reading
 
 results, evaluate = load_script("results"), load_script("evaluate")
 
@@ -76,6 +79,23 @@ def test_words_of_a_lexicon_are_read(folder, tmp_path, capsys):
         assert [row.split("  ")[0] for row in rows[2:]] == (["in the lexicon"] if options else [])
         assert json.loads(table.read_text())["data"]["word_accuracy"] == accuracy[name]
     assert accuracy["without"] < 20 and accuracy["with"] > 60
+
+
+def test_compilation_counts_for_no_time():
+    """Of the last batches of a dataset, too, which may have a size of their own."""
+
+    class Slow:
+        has_stn, compiled = False, set()
+
+        def read_fitted(self, images, lexicon):
+            if len(images) not in self.compiled:
+                self.compiled.add(len(images))
+                time.sleep(0.2)
+            return [Reading("a", 1.0)] * len(images)
+
+    chunks = [Chunk([None] * size, ["a"] * size, [32] * size, 0.0) for size in (4, 4, 3)]
+    evaluation = read_words(Slow(), chunks)
+    assert len(evaluation.words) == 11 and evaluation.seconds < 0.2
 
 
 def test_peers_are_marked_as_of_other_splits():
