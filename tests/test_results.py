@@ -15,7 +15,7 @@ import crnn_jax
 from crnn_jax.beam import beam_search
 from crnn_jax.evaluation import Chunk, read_words
 from crnn_jax.lexicon import core
-from crnn_jax.reader import Reading
+from crnn_jax.reader import Reader, Reading
 
 results, evaluate = load_script("results"), load_script("evaluate")
 
@@ -84,8 +84,9 @@ def test_words_of_a_lexicon_are_read(folder, tmp_path, capsys):
 def test_compilation_counts_for_no_time():
     """Of the last batches of a dataset, too, which may have a size of their own."""
 
-    class Slow:
-        has_stn, compiled = False, set()
+    class Slow(Reader):
+        def __init__(self):
+            self.compiled = set()
 
         def read_fitted(self, images, lexicon):
             if len(images) not in self.compiled:
