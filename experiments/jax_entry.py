@@ -36,7 +36,7 @@ def train(*, inputs: str, config: str, steps: int) -> Callable[[], float]:
     parallel.share_cpu(None, batch_size=len(images))
     model = build(config.model, axis_name=parallel.axis_name())
     tx, key = make_optimizer(config.optimizer, config.run.steps), jax.random.key(0)
-    state = create_state(key, build(config.model), tx, config.model)
+    state = create_state(key, model, tx, config.model)
     size = parallel.per_device(len(images))
 
     def own_words(key, source, first_index, streamed):

@@ -88,7 +88,7 @@ def test_a_cpu_is_shared_among_its_cores(asked, batch_size, there, devices, monk
     assert told == {"jax_num_cpu_devices": devices}
 
 
-def test_a_number_of_cpu_devices_that_was_told_stays(monkeypatch):
+def test_a_number_of_cpu_devices_that_was_told_stays():
     before = jax.config.jax_num_cpu_devices
     parallel.share_cpu(None, batch_size=64)
     assert jax.config.jax_num_cpu_devices == before == jax.local_device_count()
