@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from crnn_jax.training.checkpoint import CheckpointError
 
 FILE = "calibration.json"  # in a model folder or a workdir
+TEMPERATURES = ("temperature", "lexicon_temperature")  # in it, the second not always
 LOG_TEMPERATURES = np.linspace(np.log(0.05), np.log(20), 61)  # searched; a grid finds the valley among several
 Confidences = Sequence[float] | Float[np.ndarray, " W"]  # of W words, 0..1
 Correct = Sequence[bool] | Bool[np.ndarray, " W"]  # whether each of W words was read right
@@ -79,13 +80,28 @@ def fit_temperature(logits: Sequence[Float[np.ndarray, "_ K"]], correct: Correct
     Raises:
         ValueError: where no word is wrong or none is right: the best temperature would be 0 or infinite.
     """
-    correct = np.asarray(correct, bool)
-    if len(logits) != correct.size:
-        raise ValueError(f"logits of {len(logits)} words, but {correct.size} words that are right or wrong")
+    if len(logits) != len(correct):
+        raise ValueError(f"logits of {len(logits)} words, but {len(correct)} words that are right or wrong")
+    return _fit(_log_confidence_of(logits), np.asarray(correct, bool))
+
+
+def share_confidences(scores: Float[np.ndarray, "W M"], *, temperature: float = 1.0) -> Float[np.ndarray, " W"]:
+    """The share of each word's best text at softmax(scores / temperature), as `Lexicon.choose` has it."""
+    return np.exp(_log_share_of(scores)(temperature))
+
+
+def fit_lexicon_temperature(scores: Float[np.ndarray, "W M"], correct: Correct) -> float:
+    """As `fit_temperature`, of the share that the best of M texts has at softmax(scores / T); `Lexicon.scores`."""
+    if len(scores) != len(correct):
+        raise ValueError(f"scores of {len(scores)} words, but {len(correct)} words that are right or wrong")
+    return _fit(_log_share_of(scores), np.asarray(correct, bool))
+
+
+def _fit(log_confidence: Callable[[float], np.ndarray], correct: Bool[np.ndarray, " W"]) -> float:
+    """The temperature of the least cross-entropy; `log_confidence` gives that of every word at a temperature."""
     if correct.all() or not correct.any():
         which = "right" if correct.size and correct.all() else "wrong"
         raise ValueError(f"all of {correct.size} words are read {which}: a temperature takes words of both kinds")
-    log_confidence = _log_confidence_of(logits)
 
     def loss(log_temperature: float) -> float:
         log_right = np.minimum(log_confidence(np.exp(log_temperature)), -1e-9)  # a certain word that is wrong: 21 nats
@@ -105,7 +121,7 @@ def save_calibration(folder: Path, calibration: dict) -> None:
 def load_calibration(folder: Path) -> dict | None:
     """The calibration in a model folder or workdir; None where there is none, which is a temperature of 1.
 
-    Raises CheckpointError, in one line, where it is damaged or its temperature no number above 0.
+    Raises CheckpointError, in one line, where it is damaged or a temperature no number above 0.
     """
     path = folder / FILE
     if not path.exists():
@@ -114,9 +130,11 @@ def load_calibration(folder: Path) -> dict | None:
         calibration = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is no calibration, or one cut short: {error}") from None
-    temperature = calibration.get("temperature") if isinstance(calibration, dict) else None
-    if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
-        raise CheckpointError(f"{path}: expected a temperature above 0, got {temperature!r}")
+    fitted = {"lexicon_temperature": 1.0} | (calibration if isinstance(calibration, dict) else {})
+    for name in TEMPERATURES:
+        temperature = fitted.get(name)
+        if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
+            raise CheckpointError(f"{path}: expected a {name} above 0, got {temperature!r}")
     return calibration
 
 
@@ -136,6 +154,12 @@ def _log_confidence_of(logits: Sequence[Float[np.ndarray, "_ K"]]) -> Callable[[
         return np.add.reduceat(frames, starts)
 
     return log_confidence
+
+
+def _log_share_of(scores: Float[np.ndarray, "W M"]) -> Callable[[float], np.ndarray]:
+    """The function from a temperature to the logarithm of the share of each word's best text."""
+    gaps = scores.max(axis=1, keepdims=True) - scores
+    return lambda temperature: -np.log(np.sum(np.exp(-gaps / temperature), axis=1))
 
 
 def _golden_section(function: Callable[[float], float], low: float, high: float) -> float:

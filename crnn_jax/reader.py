@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 
 from crnn_jax.beam import beam_search
-from crnn_jax.calibration import load_calibration
+from crnn_jax.calibration import TEMPERATURES, load_calibration
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config
 from crnn_jax.ctc import greedy_decode
@@ -31,7 +31,7 @@ class Reading(NamedTuple):
     """One word as it was read."""
 
     text: str
-    # 0..1, at the Reader's temperature: the product over frames of the likeliest class's probability; with a lexicon
+    # 0..1, at the Reader's temperatures: the product over frames of the likeliest class's probability; with a lexicon
     # the text's share of the probability of the texts that were looked at.
     confidence: float
 
@@ -53,14 +53,16 @@ class Reader:
         variables: params and batch_stats.
         charset: what the classes of the logits stand for.
         temperature: divides the logits before the softmax that confidences come from; fitted by calibrate.py, else 1.
+        lexicon_temperature: the same of the texts' scores, where a lexicon chooses.
     """
 
-    def __init__(self, config: Config, variables: dict, *, temperature: float = 1.0):
+    def __init__(self, config: Config, variables: dict, *, temperature: float = 1.0, lexicon_temperature: float = 1.0):
         self.config: Config = config
         self.model: CRNN = build(config.model)
         self.variables = jax.device_put(variables)
         self.charset = Charset.of(config.model.charset)
         self.temperature = temperature
+        self.lexicon_temperature = lexicon_temperature
 
     @cached_property
     def _prepared(self) -> dict:
@@ -96,22 +98,27 @@ class Reader:
         self, images: Sequence[UInt8[np.ndarray, "_ _"]], *, lexicon: Lexicon | None = None
     ) -> list[Reading]:
         """Reads images that `fit` has brought to a size of the model."""
+        if lexicon is not None:
+            found = self.search(images)
+            chosen = [lexicon.choose(*candidates, temperature=self.lexicon_temperature) for candidates in found]
+            return [Reading(texts[i], share) for (texts, _), (i, share) in zip(found, chosen, strict=True)]
         readings: list[Reading | None] = [None] * len(images)
-        read_batch = _read_batch if lexicon is None else _search_batch
-        read_batch = partial(read_batch, self._prepared, temperature=self.temperature, model=self.model)
+        read_batch = partial(_read_batch, self._prepared, temperature=self.temperature, model=self.model)
         for rows, (ids, sure) in _by_batches(read_batch, images):
             for i, row, row_sure in zip(rows, ids, sure, strict=False):
-                if lexicon is None:
-                    readings[i] = Reading(self.charset.decode(row), float(row_sure))
-                else:
-                    readings[i] = self._choose(row, row_sure, lexicon)
+                readings[i] = Reading(self.charset.decode(row), float(row_sure))
         return readings
 
-    def _choose(self, ids: Int[np.ndarray, "M T"], log_probs: Float[np.ndarray, " M"], lexicon: Lexicon) -> Reading:
-        """The reading by a lexicon, of the beams of one word."""
-        texts = [self.charset.decode(row) for row in ids]
-        place, share = lexicon.choose(texts, log_probs.tolist())
-        return Reading(texts[place], share)
+    def search(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[tuple[list[str], list[float]]]:
+        """The likeliest texts of images that `fit` has brought to a size of the model, and their log-probabilities.
+
+        The best first, as `beam_search` finds them, with the network's own probabilities: at temperature 1.
+        """
+        found: list[tuple | None] = [None] * len(images)
+        for rows, (ids, log_probs) in _by_batches(partial(_search_batch, self._prepared, model=self.model), images):
+            for i, beams, row in zip(rows, ids, log_probs.tolist(), strict=False):
+                found[i] = [self.charset.decode(beam) for beam in beams], row
+        return found
 
     def logits(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Float[np.ndarray, "_ K"]]:
         """What the network makes of images that `fit` has brought to a size of the model, [T, K] each, undivided."""
@@ -174,8 +181,8 @@ def _read_batch(variables, images, *, temperature, model: CRNN):
 
 
 @partial(jax.jit, static_argnames="model")
-def _search_batch(variables, images, *, temperature, model: CRNN):
-    beams = jax.vmap(beam_search)(model.apply(variables, images) / temperature)
+def _search_batch(variables, images, *, model: CRNN):
+    beams = jax.vmap(beam_search)(model.apply(variables, images))
     return beams.ids, beams.log_probs
 
 
@@ -185,10 +192,11 @@ def load(model: str | Path = DEFAULT_MODEL) -> Reader:
     Raises CheckpointError, one line, where there is no such model or its files are not whole.
     """
     folder = find_model(str(model))
-    calibration = load_calibration(folder) or {"temperature": 1.0}
+    calibration = load_calibration(folder) or {}
     config, variables = load_variables(folder)
     images = jax.ShapeDtypeStruct((1, config.model.height, config.model.width), np.uint8)
     expected = jax.eval_shape(build(config.model).init, jax.random.key(0), images)
     if jax.tree.map(np.shape, variables) != jax.tree.map(np.shape, {"batch_stats": {}} | expected):
         raise CheckpointError(f"{folder}: its weights are not those of the network that its config describes")
-    return Reader(config, variables, temperature=calibration["temperature"])
+    temperatures = {name: calibration[name] for name in TEMPERATURES if name in calibration}
+    return Reader(config, variables, **temperatures)

@@ -1,22 +1,34 @@
 """Fits the temperature of a model's confidence on labelled words, and writes it into the model's folder.
 
     python experiments/calibrate.py --model NAME|DIR --data PATH [PATH ...] [--part all|tenth|rest]
-        [--cased] [--punctuation] [--dry_run]
+        [--cased] [--punctuation] [--lexicon english|FILE] [--dry_run]
 
 A PATH is anything that evaluate.py reads, `rendered` too; what counts as right are its switches as well. Prints the
 expected calibration error of these words at temperature 1 and at the new one; evaluate.py tells it of other words.
+With --lexicon a second temperature is fitted, of the confidence with which words are read by a lexicon.
 calibration.json goes into the model folder or workdir, where read.py, evaluate.py and bundle.py find it.
 """
 
 import argparse
 import logging
 import sys
+from functools import partial
 
-from crnn_jax.calibration import expected_calibration_error, fit_temperature, greedy_confidences, save_calibration
+import numpy as np
+
+from crnn_jax.calibration import (
+    expected_calibration_error,
+    fit_lexicon_temperature,
+    fit_temperature,
+    greedy_confidences,
+    save_calibration,
+    share_confidences,
+)
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.evaluation import dataset_words, open_datasets, read_words
 from crnn_jax.images import ImageError
+from crnn_jax.lexicon import load_lexicon
 from crnn_jax.reader import DEFAULT_MODEL, load
 from crnn_jax.training.checkpoint import CheckpointError, find_model
 
@@ -29,40 +41,54 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
     parser.add_argument("--cased", action="store_true", help="a word in another case is wrong")
     parser.add_argument("--punctuation", action="store_true", help="a word with other punctuation marks is wrong")
+    parser.add_argument("--lexicon", metavar="english|FILE", help="fit the confidence with a lexicon, too")
     parser.add_argument("--dry_run", action="store_true", help="write nothing")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         reader, folder = load(args.model), find_model(args.model)
+        lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
         datasets = open_datasets(args.data, reader.config, part=args.part)
-        logits, correct = [], []
-        for name, dataset in datasets.items():
-            chunks = list(dataset_words(reader, dataset, name))
-            for chunk in chunks:
-                logits += reader.logits(chunk.images)
-            evaluation = read_words(reader, chunks, cased=args.cased, punctuation=args.punctuation)
-            correct += [word.correct for word in evaluation.words]
+        chunks = [chunk for name, dataset in datasets.items() for chunk in dataset_words(reader, dataset, name)]
+        images = [image for chunk in chunks for image in chunk.images]
+        evaluate = partial(read_words, reader, chunks, cased=args.cased, punctuation=args.punctuation)
+
+        logits, correct = reader.logits(images), [word.correct for word in evaluate().words]
         temperature = fit_temperature(logits, correct)
-        errors = [
-            expected_calibration_error(greedy_confidences(logits, temperature=t), correct) for t in (1.0, temperature)
-        ]
-        print(f"{len(correct)} words, {100 * sum(correct) / len(correct):.1f} % right: temperature {temperature:.4f}")
-        print(f"expected calibration error {errors[0]:.2f} at temperature 1, {errors[1]:.2f} at {temperature:.4f}")
-        if not args.dry_run:
-            calibration = {
-                "temperature": round(temperature, 4),
-                "fitted_on": "; ".join(datasets),
-                "words": len(correct),
-                "cased": args.cased,
-                "punctuation": args.punctuation,
-                "expected_calibration_error": {"before": round(errors[0], 2), "after": round(errors[1], 2)},
+        confidences = [greedy_confidences(logits, temperature=t) for t in (1.0, temperature)]
+        calibration = {
+            "temperature": round(temperature, 4),
+            "fitted_on": "; ".join(datasets),
+            "words": len(correct),
+            "cased": args.cased,
+            "punctuation": args.punctuation,
+            "expected_calibration_error": tell("", correct, confidences, temperature),
+        }
+        if lexicon is not None:
+            scores = np.array([lexicon.scores(*found) for found in reader.search(images)])
+            correct = [word.correct for word in evaluate(lexicon=lexicon).words]
+            temperature = fit_lexicon_temperature(scores, correct)
+            confidences = [share_confidences(scores, temperature=t) for t in (1.0, temperature)]
+            calibration |= {
+                "lexicon_temperature": round(temperature, 4),
+                "lexicon": args.lexicon,
+                "lexicon_expected_calibration_error": tell(" with the lexicon", correct, confidences, temperature),
             }
+        if not args.dry_run:
             save_calibration(folder, calibration)
             print(f"written: {folder / 'calibration.json'}")
     except (CheckpointError, DatasetError, ImageError, OSError, ValueError) as error:
         print(f"calibrate.py: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def tell(how: str, correct: list[bool], confidences: list[np.ndarray], temperature: float) -> dict[str, float]:
+    """Prints what was fitted; returns the calibration errors of the confidences before and after."""
+    before, after = (expected_calibration_error(values, correct) for values in confidences)
+    print(f"{len(correct)} words, {100 * np.mean(correct):.1f} % right{how}: temperature {temperature:.4f}")
+    print(f"expected calibration error {before:.2f} at temperature 1, {after:.2f} at {temperature:.4f}")
+    return {"before": round(before, 2), "after": round(after, 2)}
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--punctuation", action="store_true", help="compare punctuation marks as well")
     parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
     parser.add_argument(
-        "--bonus", type=float, metavar="NATS", help=f"how much likelier these are; {BONUS} unless given"
+        "--bonus", type=float, metavar="NATS", help=f"how much likelier, a character; {BONUS} unless given"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there too")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of what is wrong there")

@@ -63,6 +63,24 @@ def test_what_is_fitted_is_written_and_read(model, data, tmp_path, capsys):
     assert load_calibration(model) == calibration
 
 
+def test_a_second_temperature_for_reading_with_a_lexicon(model, data, tmp_path, capsys):
+    """Of a lexicon of what it reads anyway."""
+    reader, words = crnn_jax.load(model), tmp_path / "words.txt"
+    words.write_text("\n".join(reading.text for reading in reader.read(noise_images(40))))
+    before = row(model, data, tmp_path / "table.json", "--lexicon", words)
+    assert run("--model", model, "--data", data, "--lexicon", words) == 0
+    right = before["word_accuracy"]
+    assert f"40 words, {right:.1f} % right with the lexicon: temperature " in capsys.readouterr().out
+    calibration, after = load_calibration(model), row(model, data, tmp_path / "table.json", "--lexicon", words)
+    assert crnn_jax.load(model).lexicon_temperature == calibration["lexicon_temperature"] != 1.0
+    told = calibration["lexicon_expected_calibration_error"]
+    assert told["before"] == pytest.approx(before["expected_calibration_error"], abs=0.1)
+    assert told["after"] == pytest.approx(after["expected_calibration_error"], abs=0.1)
+    assert abs(after["confidence"] - right / 100) < abs(before["confidence"] - right / 100)
+    assert run("--model", model, "--data", data, "--lexicon", tmp_path / "none") == 1
+    assert capsys.readouterr().err.startswith(f"calibrate.py: {tmp_path}/none: No such file")
+
+
 def test_a_dry_run_writes_nothing(model, data, capsys):
     assert run("--model", model, "--data", data, "--dry_run") == 0
     assert len(capsys.readouterr().out.splitlines()) == 2

@@ -11,13 +11,16 @@ from small import noise_images, save_small
 import crnn_jax
 from crnn_jax.calibration import (
     expected_calibration_error,
+    fit_lexicon_temperature,
     fit_temperature,
     greedy_confidences,
     load_calibration,
     reliability,
     save_calibration,
+    share_confidences,
 )
 from crnn_jax.ctc import greedy_decode
+from crnn_jax.lexicon import Lexicon
 from crnn_jax.training.checkpoint import CheckpointError
 
 
@@ -113,6 +116,33 @@ def test_a_reader_divides_by_the_temperature_of_its_model(tmp_path):
     assert all(b.confidence != a.confidence for b, a in zip(before, after, strict=True))
 
 
+def test_a_reader_divides_by_the_other_temperature_where_a_lexicon_chooses(tmp_path):
+    model, images, lexicon = save_small(tmp_path / "small"), noise_images(5), Lexicon.of(["word"])
+    plain = crnn_jax.load(model)
+    assert plain.lexicon_temperature == 1.0
+    save_calibration(model, {"temperature": 2.5, "lexicon_temperature": 1.5})
+    calibrated = crnn_jax.load(model)
+    before, after = plain.read(images, lexicon=lexicon), calibrated.read(images, lexicon=lexicon)
+    assert [reading.text for reading in after] == [reading.text for reading in before]
+    scores = np.array([lexicon.scores(*found) for found in plain.search([plain.fit(image) for image in images])])
+    for readings, temperature in ((before, 1.0), (after, 1.5)):
+        expected = share_confidences(scores, temperature=temperature)
+        np.testing.assert_allclose([reading.confidence for reading in readings], expected, rtol=1e-6)
+    assert all(b.confidence > a.confidence for b, a in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_of_the_shares_is_found_again(temperature):
+    scores = np.random.default_rng(3).normal(0, 3, (8000, 16))
+    scores[:, 9:] = -np.inf  # fewer texts than beams
+    correct = np.random.default_rng(4).uniform(size=len(scores)) < share_confidences(scores)
+    assert fit_lexicon_temperature(temperature * scores, correct) == pytest.approx(temperature, rel=0.03)
+    with pytest.raises(ValueError, match="scores of 8000 words, but 1 words"):
+        fit_lexicon_temperature(scores, [True])
+    with pytest.raises(ValueError, match="all of 8000 words are read right"):
+        fit_lexicon_temperature(scores, [True] * 8000)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -125,6 +155,7 @@ def test_a_reader_divides_by_the_temperature_of_its_model(tmp_path):
         ('{"temperature": 0}', ": expected a temperature above 0, got 0"),
         ('{"temperature": NaN}', ": expected a temperature above 0, got nan"),
         ('{"temperature": Infinity}', ": expected a temperature above 0, got inf"),
+        ('{"temperature": 1, "lexicon_temperature": -1}', ": expected a lexicon_temperature above 0, got -1"),
     ],
 )
 def test_a_damaged_calibration_is_named_in_one_line(tmp_path, text, message):

@@ -16,12 +16,14 @@ def test_what_is_looked_up(text, expected):
 
 
 def test_its_words_count_as_likelier():
-    lexicon = Lexicon.of(["Hotel", "bar"], bonus=2.0)
+    lexicon = Lexicon.of(["Hotel", "bar"], bonus=0.4)  # nats a character, 2 of a hotel
     assert "HOTEL." in lexicon and "hotels" not in lexicon
     texts, log_probs = ["h0tel", "hotel", "hote1"], [-0.5, -1.5, -3.0]
     place, share = lexicon.choose(texts, log_probs)
     assert texts[place] == "hotel"
     assert share == pytest.approx(math.exp(0.5) / (math.exp(0.5) + math.exp(-0.5) + math.exp(-3.0)))
+    assert lexicon.choose(texts, log_probs, temperature=1e9) == (place, pytest.approx(1 / 3))
+    assert lexicon.scores(["h0tel", "'Bar'"], [-1.0, -2.0]) == [-1.0, pytest.approx(-0.8)]
     place, share = lexicon.choose(texts, [-0.5, -2.6, -math.inf])  # further apart than the bonus
     assert texts[place] == "h0tel"
     assert share == pytest.approx(math.exp(-0.5) / (math.exp(-0.5) + math.exp(-0.6)))

@@ -69,14 +69,14 @@ def test_a_reading_is_the_greedy_decoding_of_the_logits(reader):
 def test_with_a_lexicon_the_text_is_chosen_from_the_beams(reader):
     images = [reader.fit(image) for image in noise_images(3)]
     for image, logits in zip(images, reader.logits(images), strict=True):
-        beams = jax.jit(beam_search)(jnp.asarray(logits) / reader.temperature)
+        beams = jax.jit(beam_search)(jnp.asarray(logits))
         texts = [reader.charset.decode(ids) for ids in beams.ids]
         other = next(text for text in texts if core(text) not in ("", core(texts[0])))
         [reading] = reader.read([image], lexicon=Lexicon.of([other], bonus=50.0))
         assert core(reading.text) == core(other)
         [reading] = reader.read([image], lexicon=Lexicon.of([other], bonus=0.0))
         assert reading.text == texts[0]
-        share = jax.nn.softmax(beams.log_probs)[0]
+        share = jax.nn.softmax(beams.log_probs / reader.lexicon_temperature)[0]
         assert reading.confidence == pytest.approx(float(share), rel=1e-3)
 
 

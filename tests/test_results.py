@@ -60,7 +60,7 @@ def test_words_of_a_lexicon_are_read(folder, tmp_path, capsys):
     (tmp_path / "data").mkdir()
     with (tmp_path / "data" / "labels.tsv").open("w") as labels:
         for i, logits in enumerate(reader.logits([reader.fit(image) for image in images])):
-            beams = beam_search(jnp.asarray(logits) / reader.temperature)
+            beams = beam_search(jnp.asarray(logits))
             texts = [reader.charset.decode(ids) for ids in beams.ids]
             label = next(text for text in texts if core(text) not in ("", core(texts[0])))
             Image.fromarray(images[i]).save(tmp_path / "data" / f"{i}.png")
