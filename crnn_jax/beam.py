@@ -26,7 +26,7 @@ class _State(NamedTuple):
     label: Float[Array, " M"]  # and of those that end in its last label
 
 
-def beam_search(logits: Float[Array, "T K"], *, beams: int = 16, classes: int = 8) -> Beams:
+def beam_search(logits: Float[Array, "T K"], *, beams: int = 32, classes: int = 8) -> Beams:
     """The likeliest texts of ONE example, M = `beams` of them.
 
     `classes`: how many labels, the likeliest of a frame, a beginning can grow by there; one that it ends in already is
