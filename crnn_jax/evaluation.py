@@ -29,7 +29,7 @@ Row = dict[str, int | float]  # of the table
 class Chunk(NamedTuple):
     """Some words of a dataset, ready to be read."""
 
-    images: list[UInt8[np.ndarray, "_ _"]]  # as the model sees them
+    views: list[list[UInt8[np.ndarray, "_ _"]]]  # of each word, as the model sees it (`Reader.views`)
     labels: list[str]
     heights: list[int]  # pixels, of the images as they were given
     seconds: float  # that decoding and fitting took
@@ -113,16 +113,16 @@ def name_of(path: str, taken: Container[str]) -> str:
 
 def dataset_words(reader: Reader, dataset: Dataset, name: str) -> Iterator[Chunk]:
     """Chunks of a dataset, with a bar of progress that bears its name."""
-    images, labels, heights, begin = [], [], [], time.perf_counter()
+    views, labels, heights, begin = [], [], [], time.perf_counter()
     for sample in tqdm(dataset, desc=name, total=len(dataset), disable=None, leave=False):
-        images.append(reader.fit(sample.image))
+        views.append(reader.views(sample.image))
         labels.append(sample.label)
         heights.append(len(sample.image))
-        if len(images) == CHUNK:
-            yield Chunk(images, labels, heights, time.perf_counter() - begin)
-            images, labels, heights, begin = [], [], [], time.perf_counter()
-    if images:
-        yield Chunk(images, labels, heights, time.perf_counter() - begin)
+        if len(views) == CHUNK:
+            yield Chunk(views, labels, heights, time.perf_counter() - begin)
+            views, labels, heights, begin = [], [], [], time.perf_counter()
+    if views:
+        yield Chunk(views, labels, heights, time.perf_counter() - begin)
 
 
 def read_words(
@@ -141,15 +141,16 @@ def read_words(
     """
     words, seconds, sizes = [], 0.0, set()
     for chunk in chunks:
-        if len(chunk.images) not in sizes:
-            sizes.add(len(chunk.images))
-            reader.read_fitted(chunk.images, lexicon=lexicon)
+        size = sum(map(len, chunk.views))
+        if size not in sizes:
+            sizes.add(size)
+            reader.read_views(chunk.views, lexicon=lexicon)
         begin = time.perf_counter()
-        readings = reader.read_fitted(chunk.images, lexicon=lexicon)
+        readings = reader.read_views(chunk.views, lexicon=lexicon)
         seconds += chunk.seconds + time.perf_counter() - begin
         diagnoses = [None] * len(readings)
         if diagnose and reader.has_stn:
-            diagnoses = [transform.diagnosis for transform in reader.transform(chunk.images)]
+            diagnoses = [transform.diagnosis for transform in reader.transform([view for view, *_ in chunk.views])]
         for reading, label, height, diagnosis in zip(readings, chunk.labels, chunk.heights, diagnoses, strict=True):
             truth, prediction = (normalise(x, cased=cased, punctuation=punctuation) for x in (label, reading.text))
             words.append(Word(label, reading.text, truth, prediction, reading.confidence, height, diagnosis))

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ from crnn_jax.training.checkpoint import CheckpointError, find_model, load_varia
 from crnn_jax.training.parallel import cores
 
 DEFAULT_MODEL = "small"  # the best of the bundled ones that has seen rendered words alone
+TALL = 1.5  # widths high, and more: the word in such an image may run up or down
+TURNS = (0, 1, -1)  # quarters to the left, in which it is looked at then
 BATCH_SIZES = (1, 8, 32)  # a batch is filled up to the next of these, so that few shapes are ever compiled
 
 
@@ -76,13 +79,23 @@ class Reader:
 
     def fit(self, image: ImageSource) -> UInt8[np.ndarray, "h w"]:
         """An image as the model sees it: grey, at the model's height, stretched or padded. Raises ImageError."""
-        model = self.config.model
-        return fit_image(
-            load_image(image), height=model.height, width=model.width, fit=model.fit, max_width=model.max_width
-        )
+        return self.views(image)[0]
+
+    def views(self, image: ImageSource) -> list[UInt8[np.ndarray, "h w"]]:
+        """An image as `fit` makes it, and one that is much taller than wide turned to both sides as well, three in all.
+
+        Raises ImageError.
+        """
+        model, grey = self.config.model, load_image(image)
+        fit = partial(fit_image, height=model.height, width=model.width, fit=model.fit, max_width=model.max_width)
+        is_tall = grey.shape[0] > TALL * grey.shape[1]
+        return [fit(np.rot90(grey, turn)) for turn in (TURNS if is_tall else TURNS[:1])]
 
     def read(self, images: Iterable[ImageSource], *, lexicon: Lexicon | None = None) -> list[Reading]:
         """Reads words: paths, Pillow images or uint8 arrays, one word each, any number of them, any sizes.
+
+        An image that is much taller than wide is read as it is and turned to both sides, and the reading of most
+        confidence a character taken: of IC15's photographs 3 % are so, and few of them can be read upright.
 
         With a `lexicon` its words count as likelier: the text is chosen from the likeliest (`beam_search`).
 
@@ -92,7 +105,14 @@ class Reader:
         shape = getattr(images, "shape", (0, 0, 0))  # of an array: [B,H,W] is a list of images, [H,W] or [H,W,3] is one
         if isinstance(images, str | bytes) or len(shape) < 3 or len(shape) == 3 and shape[-1] in (3, 4):
             raise TypeError("read takes a list of images, also of one: read([image])")
-        return self.read_fitted([self.fit(image) for image in images], lexicon=lexicon)
+        return self.read_views([self.views(image) for image in images], lexicon=lexicon)
+
+    def read_views(
+        self, words: Sequence[Sequence[UInt8[np.ndarray, "_ _"]]], *, lexicon: Lexicon | None = None
+    ) -> list[Reading]:
+        """Reads words from their `views`: of each the reading of most confidence a character."""
+        readings = iter(self.read_fitted([view for views in words for view in views], lexicon=lexicon))
+        return [max(islice(readings, len(views)), key=_confidence_a_character) for views in words]
 
     def read_fitted(
         self, images: Sequence[UInt8[np.ndarray, "_ _"]], *, lexicon: Lexicon | None = None
@@ -138,6 +158,11 @@ class Reader:
                 diagnosis = Diagnosis(*(values[row] for values in numbers))
                 transforms[i] = Transform(None if made is None else made[row], parameters[row], diagnosis)
         return transforms
+
+
+def _confidence_a_character(reading: Reading) -> float:
+    """What compares readings of unequal length: nothing and a single character are read with confidence easily."""
+    return reading.confidence ** (1 / len(reading.text)) if reading.text else 0.0
 
 
 def _by_batches(function: Callable, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> Iterator[tuple[list[int], tuple]]:

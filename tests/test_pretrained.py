@@ -47,6 +47,12 @@ def test_a_bundled_model_reads_clean_print(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_a_bundled_model_reads_up_and_down(name):
+    turned = [np.rot90(print_word(word), turn) for word in ("hello", "market") for turn in (1, -1)]
+    assert [r.text.lower() for r in crnn_jax.load(name).read(turned)] == ["hello", "hello", "market", "market"]
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_a_bundled_model_reads_photographs(name):
     if not (REAL_WORDS / "iiit5k_train").is_dir():
         pytest.skip("the photographs are not here")

@@ -66,6 +66,21 @@ def test_a_reading_is_the_greedy_decoding_of_the_logits(reader):
     assert 0 < reading.confidence <= 1
 
 
+def test_of_an_image_that_is_tall_the_turn_of_most_confidence_is_read(reader):
+    squares = np.random.default_rng(2).integers(0, 256, (13, 8), dtype=np.uint8)
+    image = np.kron(squares, np.ones((8, 8), np.uint8))
+    tall, not_tall = image[:98], image[:96]  # 64 wide
+    assert len(reader.views(not_tall)) == 1
+    upright, left, right = views = reader.views(tall)
+    for view, turned in ((upright, tall), (left, tall.T[::-1]), (right, tall[::-1].T)):
+        np.testing.assert_array_equal(view, reader.fit(turned))
+    of_each = reader.read_fitted(views)
+    assert len({reading.confidence for reading in of_each}) == 3
+    best = max(of_each, key=lambda reading: reading.confidence ** (1 / len(reading.text)))
+    plain = reader.read_fitted([reader.fit(not_tall)])[0]
+    assert_same(reader.read([not_tall, tall, not_tall]), [plain, best, plain])
+
+
 def test_with_a_lexicon_the_text_is_chosen_from_the_beams(reader):
     images = [reader.fit(image) for image in noise_images(3)]
     for image, logits in zip(images, reader.logits(images), strict=True):

@@ -7,6 +7,7 @@ import sys
 import time
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from PIL import Image
 from small import EXPERIMENTS, labelled_noise, load_script, noise_images, save_small
@@ -94,7 +95,8 @@ def test_compilation_counts_for_no_time():
                 time.sleep(0.2)
             return [Reading("a", 1.0)] * len(images)
 
-    chunks = [Chunk([None] * size, ["a"] * size, [32] * size, 0.0) for size in (4, 4, 3)]
+    image = np.zeros((32, 100), np.uint8)
+    chunks = [Chunk([[image]] * size, ["a"] * size, [32] * size, 0.0) for size in (4, 4, 3)]
     evaluation = read_words(Slow(), chunks)
     assert len(evaluation.words) == 11 and evaluation.seconds < 0.2
 
