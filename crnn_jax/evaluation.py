@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
 from tqdm import tqdm
 
 from crnn_jax.calibration import expected_calibration_error
@@ -17,7 +16,7 @@ from crnn_jax.data.rendered import RenderedWords
 from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.lexicon import Lexicon
 from crnn_jax.metrics import normalise, score_words
-from crnn_jax.reader import Reader
+from crnn_jax.reader import Reader, Views
 from crnn_jax.stn import Diagnosis
 
 RENDERED = "rendered"
@@ -29,7 +28,7 @@ Row = dict[str, int | float]  # of the table
 class Chunk(NamedTuple):
     """Some words of a dataset, ready to be read."""
 
-    views: list[list[UInt8[np.ndarray, "_ _"]]]  # of each word, as the model sees it (`Reader.views`)
+    views: list[Views]  # of each word
     labels: list[str]
     heights: list[int]  # pixels, of the images as they were given
     seconds: float  # that decoding and fitting took
@@ -111,11 +110,11 @@ def name_of(path: str, taken: Container[str]) -> str:
     return path if name in taken else name
 
 
-def dataset_words(reader: Reader, dataset: Dataset, name: str) -> Iterator[Chunk]:
-    """Chunks of a dataset, with a bar of progress that bears its name."""
+def dataset_words(reader: Reader, dataset: Dataset, name: str, *, thorough: bool = False) -> Iterator[Chunk]:
+    """Chunks of a dataset, with a bar of progress that bears its name; `thorough` as in `Reader.views`."""
     views, labels, heights, begin = [], [], [], time.perf_counter()
     for sample in tqdm(dataset, desc=name, total=len(dataset), disable=None, leave=False):
-        views.append(reader.views(sample.image))
+        views.append(reader.views(sample.image, thorough=thorough))
         labels.append(sample.label)
         heights.append(len(sample.image))
         if len(views) == CHUNK:
@@ -141,7 +140,7 @@ def read_words(
     """
     words, seconds, sizes = [], 0.0, set()
     for chunk in chunks:
-        size = sum(map(len, chunk.views))
+        size = sum(len(margins) for turns in chunk.views for margins in turns)
         if size not in sizes:
             sizes.add(size)
             reader.read_views(chunk.views, lexicon=lexicon)
@@ -150,7 +149,7 @@ def read_words(
         seconds += chunk.seconds + time.perf_counter() - begin
         diagnoses = [None] * len(readings)
         if diagnose and reader.has_stn:
-            diagnoses = [transform.diagnosis for transform in reader.transform([view for view, *_ in chunk.views])]
+            diagnoses = [transform.diagnosis for transform in reader.transform([turns[0][0] for turns in chunk.views])]
         for reading, label, height, diagnosis in zip(readings, chunk.labels, chunk.heights, diagnoses, strict=True):
             truth, prediction = (normalise(x, cased=cased, punctuation=punctuation) for x in (label, reading.text))
             words.append(Word(label, reading.text, truth, prediction, reading.confidence, height, diagnosis))

@@ -64,6 +64,14 @@ def fit_image(
     return np.pad(scaled, ((0, 0), (0, padding)), mode="edge")
 
 
+def add_margin(grey: UInt8[np.ndarray, "H W"], pixels: int) -> UInt8[np.ndarray, "h w"]:
+    """An image with `pixels` more on all sides, which repeat its edge; or fewer, of which one at least is left."""
+    if pixels >= 0:
+        return np.pad(grey, pixels, mode="edge")
+    rows, columns = (min(-pixels, (size - 1) // 2) for size in grey.shape)
+    return grey[rows : grey.shape[0] - rows, columns : grey.shape[1] - columns]
+
+
 def bucket_width(width: int, *, narrowest: int, widest: int) -> int:
     """The width that an image of `width` is padded to: a multiple of `narrowest`, or `widest` where that is less.
 

@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         datasets = open_datasets(args.data, reader.config, part=args.part)
         chunks = [chunk for name, dataset in datasets.items() for chunk in dataset_words(reader, dataset, name)]
         # Of every word the view that is not turned: its logits are what the temperature is fitted to.
-        chunks = [chunk._replace(views=[views[:1] for views in chunk.views]) for chunk in chunks]
-        images = [view for chunk in chunks for (view,) in chunk.views]
+        chunks = [chunk._replace(views=[turns[:1] for turns in chunk.views]) for chunk in chunks]
+        images = [image for chunk in chunks for ((image,),) in chunk.views]
         evaluate = partial(read_words, reader, chunks, cased=args.cased, punctuation=args.punctuation)
 
         logits, correct = reader.logits(images), [word.correct for word in evaluate().words]

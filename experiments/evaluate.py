@@ -1,12 +1,12 @@
 """Measures a model on labelled words: a row a dataset.
 
     python experiments/evaluate.py --model NAME|DIR --data PATH [PATH ...] [--part all|tenth|rest]
-        [--cased] [--punctuation] [--lexicon english|FILE [--bonus NATS]] [--json FILE] [--html FILE]
+        [--cased] [--punctuation] [--lexicon english|FILE [--bonus NATS]] [--thorough] [--json FILE] [--html FILE]
 
 A PATH is a folder with labels.tsv or gt.txt, an LMDB, TFRecord shards, or `rendered`: held-out words, rendered in the
 style that the model was trained on. Compared are lower-case letters and digits; --cased and --punctuation widen that.
 With --lexicon its words (of a file, or English ones) count as likelier than others, by --bonus; two more rows part what
-is in it from what is not.
+is in it from what is not. With --thorough each word is looked at with three margins.
 --html writes one page that shows what is wrong: by length and height, by character, by confidence, and the worst words,
 and what the spatial transformer does, where the model has one. One that shows it next to nothing is said on stderr.
 """
@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--bonus", type=float, metavar="NATS", help=f"how much likelier, a character; {BONUS} unless given"
     )
+    parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there too")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of what is wrong there")
     args = parser.parse_args(argv)
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         evaluations = {
             name: read_words(
                 reader,
-                dataset_words(reader, dataset, name),
+                dataset_words(reader, dataset, name, thorough=args.thorough),
                 cased=args.cased,
                 punctuation=args.punctuation,
                 lexicon=lexicon,

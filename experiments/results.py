@@ -1,7 +1,7 @@
 """Prints the README's tables: models on labelled words, measured on ONE CPU thread, and beneath what others publish.
 
     python experiments/results.py --data PATH [PATH ...] [--model NAME|DIR ...] [--part all|tenth|rest]
-        [--cased] [--punctuation] [--lexicon english|FILE] [--json FILE]
+        [--cased] [--punctuation] [--lexicon english|FILE] [--thorough] [--json FILE]
 
 A row a model, by default every bundled one; a PATH is anything that evaluate.py reads. The script starts itself again
 on a single CPU, since jax takes all that it finds when it is imported; where the system cannot do that, the head of the
@@ -65,13 +65,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cased", action="store_true", help="compare the case as well")
     parser.add_argument("--punctuation", action="store_true", help="compare punctuation marks as well")
     parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
+    parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there too")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
         options = {"cased": args.cased, "punctuation": args.punctuation, "lexicon": lexicon}
-        results = {name: measure(name, args.data, part=args.part, **options) for name in args.model or bundled_models()}
+        options |= {"part": args.part, "thorough": args.thorough}
+        results = {name: measure(name, args.data, **options) for name in args.model or bundled_models()}
         print(f"{format_results(results)}\n\n{format_peers()}")
         if args.json:
             peers = [peer._asdict() for peer in PEERS]
@@ -82,14 +84,14 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def measure(model: str, paths: list[str], *, part: str, **options) -> dict:
+def measure(model: str, paths: list[str], *, part: str, thorough: bool, **options) -> dict:
     """One model: parameters, images seen in training (None where no card tells), rows of the datasets and of all.
 
-    `options` are those of `read_words`.
+    `thorough` is that of `dataset_words`, `options` are those of `read_words`.
     """
     reader, card = crnn_jax.load(model), find_model(model) / "card.json"
     evaluations = {
-        name: read_words(reader, dataset_words(reader, dataset, name), **options)
+        name: read_words(reader, dataset_words(reader, dataset, name, thorough=thorough), **options)
         for name, dataset in open_datasets(paths, reader.config, part=part).items()
     }
     return {

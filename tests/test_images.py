@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crnn_jax.images import ImageError, bucket_width, fit_image, load_image
+from crnn_jax.images import ImageError, add_margin, bucket_width, fit_image, load_image
 
 GRADIENT = np.linspace(0, 255, 6 * 40).reshape(6, 40).astype(np.uint8)
 
@@ -224,3 +224,11 @@ def test_bucket_width(width, bucket):
 def test_an_unknown_fit_is_named():
     with pytest.raises(ValueError, match="fit = 'crop': expected resize or pad"):
         fit_image(GRADIENT, height=32, width=100, fit="crop")
+
+
+def test_a_margin_repeats_the_edge_or_is_cut_off():
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    np.testing.assert_array_equal(add_margin(image, 0), image)
+    assert add_margin(image, 2).shape == (7, 8) and add_margin(image, 2)[:3, -3:].tolist() == [[3] * 3] * 3
+    assert add_margin(image, -1).tolist() == [[5, 6]]
+    assert add_margin(image, -5).tolist() == [[5, 6]]  # of three rows one is left, of four columns two

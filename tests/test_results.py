@@ -96,7 +96,7 @@ def test_compilation_counts_for_no_time():
             return [Reading("a", 1.0)] * len(images)
 
     image = np.zeros((32, 100), np.uint8)
-    chunks = [Chunk([[image]] * size, ["a"] * size, [32] * size, 0.0) for size in (4, 4, 3)]
+    chunks = [Chunk([[[image]]] * size, ["a"] * size, [32] * size, 0.0) for size in (4, 4, 3)]
     evaluation = read_words(Slow(), chunks)
     assert len(evaluation.words) == 11 and evaluation.seconds < 0.2
 
