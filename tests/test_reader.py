@@ -21,7 +21,7 @@ from crnn_jax.ctc import greedy_decode
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import Lexicon, core
 from crnn_jax.model import CRNN, build
-from crnn_jax.reader import BATCH_SIZES, Reader, Reading, _agreed
+from crnn_jax.reader import BATCH_SIZES, Reader, Reading
 from crnn_jax.stn import deviation
 from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables
 from crnn_jax.training.optimizer import make_optimizer
@@ -64,41 +64,6 @@ def test_a_reading_is_the_greedy_decoding_of_the_logits(reader):
     assert reading.text == reader.charset.decode(ids) != ""
     assert reading.confidence == pytest.approx(float(confidence), rel=1e-3)
     assert 0 < reading.confidence <= 1
-
-
-def test_of_an_image_that_is_tall_the_turn_of_most_confidence_is_read(reader):
-    squares = np.random.default_rng(2).integers(0, 256, (13, 8), dtype=np.uint8)
-    image = np.kron(squares, np.ones((8, 8), np.uint8))
-    tall, not_tall = image[:98], image[:96]  # 64 wide
-    assert len(reader.views(not_tall)) == 1
-    (upright,), (left,), (right,) = reader.views(tall)
-    for view, turned in ((upright, tall), (left, tall.T[::-1]), (right, tall[::-1].T)):
-        np.testing.assert_array_equal(view, reader.fit(turned))
-    of_each = reader.read_fitted([upright, left, right])
-    assert len({reading.confidence for reading in of_each}) == 3
-    best = max(of_each, key=lambda reading: reading.confidence ** (1 / len(reading.text)))
-    plain = reader.read_fitted([reader.fit(not_tall)])[0]
-    assert_same(reader.read([not_tall, tall, not_tall]), [plain, best, plain])
-
-
-def test_a_thorough_reading_looks_with_three_margins(reader):
-    image = noise_images(1)[0]  # 32 high
-    padded = np.pad(image, 3, mode="edge")
-    [views] = reader.views(image, thorough=True)
-    for view, expected in zip(views, (image, image[2:-2, 2:-2], padded), strict=True):
-        np.testing.assert_array_equal(view, reader.fit(expected))
-    assert [len(margins) for margins in reader.views(np.rot90(image), thorough=True)] == [3, 3, 3]
-    of_each = reader.read_fitted(views)
-    assert len({reading.text for reading in of_each}) == 3
-    best = max(of_each, key=lambda reading: reading.confidence)
-    assert best != of_each[0]
-    assert_same(reader.read([image], thorough=True), [best])
-
-
-def test_what_readings_agree_on_is_read():
-    readings = [Reading("one", 0.5), Reading("two", 0.4), Reading("two", 0.3)]
-    assert _agreed(readings) == ("two", 0.4)
-    assert _agreed(readings[:2]) == _agreed(readings[:1]) == ("one", 0.5)
 
 
 def test_with_a_lexicon_the_text_is_chosen_from_the_beams(reader):
