@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
-from small import SMALL, noise_images, save_small
+from small import SMALL, assert_same, noise_images, save_small
 from toy import toy_config
 
 import crnn_jax
@@ -39,12 +39,6 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def reader(model):
     return crnn_jax.load(model)
-
-
-def assert_same(readings, expected):
-    """Texts are equal; confidences but for the rounding of products of another size."""
-    assert [reading.text for reading in readings] == [reading.text for reading in expected]
-    np.testing.assert_allclose([r.confidence for r in readings], [r.confidence for r in expected], rtol=1e-3)
 
 
 def test_a_folder_is_loaded_whole(reader, model):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small import noise_images, save_small
+from small import assert_same, noise_images, save_small
 
 import crnn_jax
 from crnn_jax.reader import Reading, _agreed
@@ -11,12 +11,6 @@ from crnn_jax.reader import Reading, _agreed
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
     return crnn_jax.load(save_small(tmp_path_factory.mktemp("models") / "small"))
-
-
-def assert_same(readings, expected):
-    """Texts are equal; confidences but for the rounding of products of another size."""
-    assert [reading.text for reading in readings] == [reading.text for reading in expected]
-    np.testing.assert_allclose([r.confidence for r in readings], [r.confidence for r in expected], rtol=1e-3)
 
 
 def test_of_an_image_that_is_tall_the_turn_of_most_confidence_is_read(reader):
