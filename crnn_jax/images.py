@@ -66,7 +66,9 @@ def fit_image(
 
 def add_margin(grey: UInt8[np.ndarray, "H W"], pixels: int) -> UInt8[np.ndarray, "h w"]:
     """An image with `pixels` more on all sides, which repeat its edge; or fewer, of which one at least is left."""
-    if pixels >= 0:
+    if pixels == 0:
+        return grey
+    if pixels > 0:
         return np.pad(grey, pixels, mode="edge")
     rows, columns = (min(-pixels, (size - 1) // 2) for size in grey.shape)
     return grey[rows : grey.shape[0] - rows, columns : grey.shape[1] - columns]
