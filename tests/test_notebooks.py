@@ -35,7 +35,7 @@ def test_look_inside(tmp_path, monkeypatch):
     assert len(bent) == 3 and all(word == straightened for word, _, straightened in bent)
     assert sum(word == read for word, read, _ in bent) < 3
     before, after = (float(loss) for loss in re.findall(r"(?:before|after): .* loss ([\d.]+)", printed))
-    assert after < before / 2  # the points that the gradient found
+    assert after < before / 4  # the points that the gradient found
     assert "after:  station" in printed
 
 
