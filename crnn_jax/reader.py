@@ -30,7 +30,6 @@ TURNS = (0, 1, -1)  # quarters to the left, in which it is looked at then
 MARGINS = (0.0, -0.06, 0.08)  # of the shorter side, added around the image in a thorough reading
 BATCH_SIZES = (1, 8, 32)  # a batch is filled up to the next of these, so that few shapes are ever compiled
 
-
 Views = Sequence[Sequence[UInt8[np.ndarray, "_ _"]]]  # of one word: by turns, by margins
 
 

@@ -26,9 +26,10 @@ from crnn_jax.calibration import (
 )
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.evaluation import dataset_words, open_datasets, read_words
+from crnn_jax.evaluation import dataset_words, open_datasets
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import load_lexicon
+from crnn_jax.metrics import normalise
 from crnn_jax.reader import DEFAULT_MODEL, load
 from crnn_jax.training.checkpoint import CheckpointError, find_model
 
@@ -51,11 +52,12 @@ def main(argv: list[str] | None = None) -> int:
         datasets = open_datasets(args.data, reader.config, part=args.part)
         chunks = [chunk for name, dataset in datasets.items() for chunk in dataset_words(reader, dataset, name)]
         # Of every word the view that is not turned: its logits are what the temperature is fitted to.
-        chunks = [chunk._replace(views=[turns[:1] for turns in chunk.views]) for chunk in chunks]
-        images = [image for chunk in chunks for ((image,),) in chunk.views]
-        evaluate = partial(read_words, reader, chunks, cased=args.cased, punctuation=args.punctuation)
+        images = [turns[0][0] for chunk in chunks for turns in chunk.views]
+        labels = [label for chunk in chunks for label in chunk.labels]
+        compared = partial(normalise, cased=args.cased, punctuation=args.punctuation)
 
-        logits, correct = reader.logits(images), [word.correct for word in evaluate().words]
+        logits, texts = reader.logits(images), [reading.text for reading in reader.read_fitted(images)]
+        correct = [compared(text) == compared(label) for text, label in zip(texts, labels, strict=True)]
         temperature = fit_temperature(logits, correct)
         confidences = [greedy_confidences(logits, temperature=t) for t in (1.0, temperature)]
         calibration = {
@@ -67,8 +69,10 @@ def main(argv: list[str] | None = None) -> int:
             "expected_calibration_error": tell("", correct, confidences, temperature),
         }
         if lexicon is not None:
-            scores = np.array([lexicon.scores(*found) for found in reader.search(images)])
-            correct = [word.correct for word in evaluate(lexicon=lexicon).words]
+            found = reader.search(images)
+            scores = np.array([lexicon.scores(*candidates) for candidates in found])
+            texts = [candidates[0][row.argmax()] for candidates, row in zip(found, scores, strict=True)]
+            correct = [compared(text) == compared(label) for text, label in zip(texts, labels, strict=True)]
             temperature = fit_lexicon_temperature(scores, correct)
             confidences = [share_confidences(scores, temperature=t) for t in (1.0, temperature)]
             calibration |= {

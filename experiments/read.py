@@ -3,10 +3,10 @@
     python experiments/read.py IMAGE|DIR ... [--model NAME|DIR] [--lexicon english|FILE] [--thorough]
 
 Of a folder every image is read, in the order of their names. An image that cannot be decoded is named on stderr; the
-others are read all the same, and the exit status is 1. One that is much taller than wide is looked at from both sides,
-too, for words that run up or down. With --lexicon its words (of a file, or English ones) count as
-likelier: more of what is a word is read right, and now and then a word is seen in what is none. With --thorough each is
-looked at three times, with other margins, and read better.
+others are read all the same, and the exit status is 1. One that is much taller than wide is turned to both sides as
+well, for words that run up or down. With --lexicon its words (of a file, or English ones) count as likelier: more of
+what is a word is read right, and now and then a word is seen in what is none. With --thorough each is looked at three
+times, with other margins, and read better.
 """
 
 import argparse
@@ -45,15 +45,15 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     failed = 0
     for first in range(0, len(images), CHUNK):
-        fitted = []
+        words = []
         for path in images[first : first + CHUNK]:
             try:
-                fitted.append((path, reader.views(path, thorough=args.thorough)))
+                words.append((path, reader.views(path, thorough=args.thorough)))
             except ImageError as error:
                 failed += 1
                 print(f"read.py: {error}", file=sys.stderr)
-        readings = reader.read_views([views for _, views in fitted], lexicon=lexicon)
-        for (path, _), reading in zip(fitted, readings, strict=True):
+        readings = reader.read_views([views for _, views in words], lexicon=lexicon)
+        for (path, _), reading in zip(words, readings, strict=True):
             print(f"{path}\t{reading.text}\t{reading.confidence:.4f}", flush=True)
     return 1 if failed else 0
 

@@ -127,6 +127,7 @@ def _confidence_table(reader: Reader, confidences: Sequence[float], correct: Seq
         ("mean confidence", f"{100 * np.mean(confidences):.2f}"),
         ("expected calibration error", f"{expected_calibration_error(confidences, correct):.2f}"),
         ("temperature of the model", f"{reader.temperature:.3f}"),
+        ("with a lexicon", f"{reader.lexicon_temperature:.3f}"),
     ]
     return f"<div>{number_table(('all words together', ''), lines)}</div>"
 
