@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray | jax.Array
+TALL = 1.5  # widths high, and more: the word in such an image may run up or down
 
 
 class ImageError(ValueError):
@@ -72,6 +73,11 @@ def add_margin(grey: UInt8[np.ndarray, "H W"], pixels: int) -> UInt8[np.ndarray,
         return np.pad(grey, pixels, mode="edge")
     rows, columns = (min(-pixels, (size - 1) // 2) for size in grey.shape)
     return grey[rows : grey.shape[0] - rows, columns : grey.shape[1] - columns]
+
+
+def is_tall(grey: UInt8[np.ndarray, "H W"]) -> bool:
+    """Whether an image is so much higher than wide that its word may run up or down."""
+    return grey.shape[0] > TALL * grey.shape[1]
 
 
 def bucket_width(width: int, *, narrowest: int, widest: int) -> int:

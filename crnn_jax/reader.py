@@ -17,7 +17,7 @@ from crnn_jax.calibration import TEMPERATURES, load_calibration
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config
 from crnn_jax.ctc import greedy_decode
-from crnn_jax.images import ImageSource, add_margin, fit_image, load_image
+from crnn_jax.images import ImageSource, add_margin, fit_image, is_tall, load_image
 from crnn_jax.lexicon import Lexicon
 from crnn_jax.model import CRNN, build, prepare
 from crnn_jax.stn import Diagnosis
@@ -25,8 +25,7 @@ from crnn_jax.training.checkpoint import CheckpointError, find_model, load_varia
 from crnn_jax.training.parallel import cores
 
 DEFAULT_MODEL = "small"  # the best of the bundled ones that has seen rendered words alone
-TALL = 1.5  # widths high, and more: the word in such an image may run up or down
-TURNS = (0, 1, -1)  # quarters to the left, in which it is looked at then
+TURNS = (0, 1, -1)  # quarters to the left, in which a tall image is looked at
 MARGINS = (0.0, -0.06, 0.08)  # of the shorter side, added around the image in a thorough reading
 BATCH_SIZES = (1, 8, 32)  # a batch is filled up to the next of these, so that few shapes are ever compiled
 
@@ -89,7 +88,7 @@ class Reader:
         one or, for a `thorough` reading, three. The first is what `fit` makes. Raises ImageError."""
         model, grey = self.config.model, load_image(image)
         fit = partial(fit_image, height=model.height, width=model.width, fit=model.fit, max_width=model.max_width)
-        turns = TURNS if grey.shape[0] > TALL * grey.shape[1] else TURNS[:1]
+        turns = TURNS if is_tall(grey) else TURNS[:1]
         pixels = [round(margin * min(grey.shape)) for margin in (MARGINS if thorough else MARGINS[:1])]
         return [[fit(add_margin(np.rot90(grey, turn), n)) for n in pixels] for turn in turns]
 

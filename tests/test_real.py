@@ -55,6 +55,15 @@ def test_the_last_tenth_is_apart_and_what_does_not_fit_is_counted(tmp_path):
     )
 
 
+def test_words_that_run_up_or_down_are_left_out(tmp_path):
+    path = write_folder(tmp_path / "real", ["1", "23", "456", *["789"] * 7])
+    for name in ("0", "1", "2"):  # as high as three widths: room for one character, and perhaps for two
+        Image.fromarray(np.zeros((48, 16), np.uint8)).save(tmp_path / "real" / f"{name}.png")
+    train, _, report = load_real(override(toy_config(), [f"data.real={path}", "data.share_real=1"]))
+    assert np.asarray(train.label_length).tolist() == [1, 2, 3, 3, 3, 3, 3, 3]
+    assert report == "9 real words, 1 of them held out; 1 left out: turned on its side"
+
+
 def test_too_few_words_are_refused(tmp_path):
     path = write_folder(tmp_path / "real", ["1", "2"])
     with pytest.raises(DatasetError, match="none in the last tenth"):

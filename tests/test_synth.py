@@ -200,6 +200,24 @@ def test_small_capitals_are_smaller_behind_the_first(source):
     np.testing.assert_allclose(lower, lower[0], rtol=1e-4)
 
 
+def test_off_the_middle_no_side_is_cut_further(source):
+    style = replace(PLAIN, margin_mean=6.0, margin_std=0.0, margin_min=-8.0, off_centre_std=20.0)
+    glyphs = jnp.array([GLYPHS.index(c) for c in "Hamburg"])
+
+    def crop(bits, style):
+        view = lay_out(Draws(bits), source.bank, glyphs, jnp.int32(7), jnp.array(False), style=style).view
+        return view.centre, view.extent
+
+    bits = jax.vmap(lambda key: jax.random.bits(key, (256,)))(jax.random.split(KEY, 200))
+    moved, extents = jax.jit(jax.vmap(partial(crop, style=style)))(bits)
+    middle, plain_extents = jax.jit(jax.vmap(partial(crop, style=replace(style, off_centre_std=0.0))))(bits)
+    np.testing.assert_allclose(extents, plain_extents, rtol=1e-5)
+    shift = np.asarray(moved - middle)
+    # Three pixels a side, and at most four less than none: 3 + 4 = 7.
+    assert np.abs(shift).max() < 7.001 and np.mean(np.abs(shift) > 6.999) > 0.5
+    assert np.abs(shift.mean(0)).max() < 1.5 and np.abs(np.corrcoef(shift.T)[0, 1]) < 0.2
+
+
 def test_a_length_bias_draws_short_words_as_often_as_it_says():
     table = load_words(24)
     sizes = np.sum(np.asarray(table.train) != PAD, axis=1)

@@ -14,6 +14,7 @@ from crnn_jax.data.augment import augment
 from crnn_jax.data.dataset import open_dataset, tenth_start
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.target import class_ids, fit, reasons, unfit
+from crnn_jax.images import is_tall
 from crnn_jax.synth.batch import Batch
 from crnn_jax.synth.render import example_keys
 from crnn_jax.synth.style import Style
@@ -31,8 +32,8 @@ def load_real(config: Config) -> tuple[RealWords, RealWords, str]:
     """The words of `config.data.real`: those to train on, the last tenth of every dataset, and a line on what was kept.
 
     Labels lose their spaces and the punctuation marks that the charset lacks, as the evaluation's protocol has it. Left
-    out, and counted, are words with other characters that it lacks, without a character, and too long for the label's
-    slots or the frames. Raises DatasetError and ImageError.
+    out, and counted, are words with other characters that it lacks, without a character, too long for the label's
+    slots or the frames, and those that run up or down (`_turned`). Raises DatasetError and ImageError.
     """
     charset = Charset.of(config.model.charset)
     parts, left_out = ([], []), Counter()
@@ -41,7 +42,7 @@ def load_real(config: Config) -> tuple[RealWords, RealWords, str]:
         tenth = tenth_start(dataset)
         for index, sample in enumerate(dataset):
             ids = class_ids(sample.label, charset)
-            reason = unfit(ids, config)
+            reason = unfit(ids, config) or _turned(sample.image, ids)
             left_out[reason] += 1
             if not reason:
                 parts[index >= tenth].append((fit(sample.image, config), ids))
@@ -84,6 +85,14 @@ def real_batch(key, words: RealWords, *, batch_size: int, style: Style, first_in
         return Batch(image, words.label[index], words.label_length[index])
 
     return jax.vmap(draw)(example_keys(key, first_index, batch_size))
+
+
+def _turned(image: UInt8[np.ndarray, "H W"], ids: list[int]) -> str:
+    """Why a word cannot be upright in its image: that is too tall for three characters. Empty where it can.
+
+    To which side it is turned nobody tells, and squeezed to the model's size as it is it would teach what is wrong.
+    """
+    return "turned on its side" if len(ids) > 2 and is_tall(image) else ""
 
 
 def _stack(samples: list[tuple[np.ndarray, list[int]]], slots: int) -> RealWords:

@@ -50,6 +50,7 @@ class Style(Section):
     margin_mean: float = 15.0  # the crop is the ink's box and this margin, shared by both sides; can be negative
     margin_std: float = 10.0
     margin_min: float = -12.0
+    off_centre_std: float = 0.0  # the crop's middle from the ink's, across and down; no side loses more for it
     # Surroundings
     neighbour_share: float = 0.0  # of every fourth word: another word before, behind, above or below it
     line_height: Range = (0.75, 1.3)  # em, from its line to the next
