@@ -64,8 +64,10 @@ class Charset:
         return "".join(self.characters[i - 1] for i in ids if i != BLANK)
 
     def fold(self, text: str) -> str:
-        """`text` in the case that the charset can express: lower case where it has no upper case, else unchanged."""
-        has_upper = any(character.isupper() for character in self.characters)
+        """`text` in the case that the charset can express: that of its letters where all are of one, else unchanged."""
+        has_upper, has_lower = (any(map(is_case, self.characters)) for is_case in (str.isupper, str.islower))
+        if has_upper and not has_lower:
+            return text.upper()
         return text if has_upper else text.lower()
 
 

@@ -12,8 +12,8 @@ def ctc_loss(
     """Negative log-likelihood of each label, in nats and float32, and whether the label fits into T frames at all.
 
     `labels` hold class ids from 1 on, the first `label_lengths` of each row, with zeros behind; N >= 1. An infeasible
-    label (see `feasible`) has loss 0 and gradient 0: count it with the mask rather than let it poison a mean. No NaN
-    or infinity arises from finite logits.
+    label (see `feasible`) has loss 0 and gradient 0: count it with the mask rather than let it poison a mean. Of
+    logits whose sums along a path stay below 1e5, optax's logarithm of 0, no NaN or infinity arises.
 
     Whatever the dtype of the logits, everything is computed in float32 at the highest matmul precision: bfloat16
     errs by 0.1 nats at a loss of 100, and optax picks the labels' log-probabilities by a product with a one-hot.

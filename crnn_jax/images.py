@@ -39,6 +39,8 @@ def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndar
             source = Path(source).read_bytes()
         except OSError as error:  # missing, a folder, not permitted
             raise ImageError(f"{name}: {error.strerror}") from None
+        except ValueError as error:  # a null character
+            raise ImageError(f"{name!r}: {error}") from None
     return _decode(io.BytesIO(source), name or "image")
 
 
@@ -132,7 +134,8 @@ def _to_8_bits(values: np.ndarray, tops: list[int]) -> UInt8[np.ndarray, "H W"]:
 
     The range of 16 bit images is known; that of 32 bit integers and floats has to be guessed from the values.
     """
-    values = np.nan_to_num(values.astype(np.float64))
+    values = values.astype(np.float64)
+    values = np.nan_to_num(values, posinf=np.max(values, where=np.isfinite(values), initial=0), neginf=0)
     low, high = values.min(), values.max()
     if low >= 0 and high <= tops[-1]:
         low, high = 0, next(top for top in tops if high <= top)

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from crnn_jax.beam import beam_search
 from crnn_jax.calibration import TEMPERATURES, load_calibration
 from crnn_jax.charset import Charset
-from crnn_jax.config import Config
+from crnn_jax.config import Config, ConfigError
 from crnn_jax.ctc import greedy_decode
 from crnn_jax.images import ImageSource, add_margin, fit_image, is_tall, load_image
 from crnn_jax.lexicon import Lexicon
@@ -107,8 +107,8 @@ class Reader:
         Raises ImageError, one line that names the image, at the first that cannot be decoded; TypeError for a single
         image that is in no list.
         """
-        shape = getattr(images, "shape", (0, 0, 0))  # of an array: [B,H,W] is a list of images, [H,W] or [H,W,3] is one
-        if isinstance(images, str | bytes) or len(shape) < 3 or len(shape) == 3 and shape[-1] in (3, 4):
+        shape = getattr(images, "shape", (0, 0, 0))  # of an array [B,H,W] is a list; [H,W] and [H,W,1|3|4] are not
+        if isinstance(images, str | bytes) or len(shape) < 3 or len(shape) == 3 and shape[-1] in (1, 3, 4):
             raise TypeError("read takes a list of images, also of one: read([image])")
         return self.read_views([self.views(image, thorough=thorough) for image in images], lexicon=lexicon)
 
@@ -238,7 +238,10 @@ def load(model: str | Path = DEFAULT_MODEL) -> Reader:
     calibration = load_calibration(folder) or {}
     config, variables = load_variables(folder)
     images = jax.ShapeDtypeStruct((1, config.model.height, config.model.width), np.uint8)
-    expected = jax.eval_shape(build(config.model).init, jax.random.key(0), images)
+    try:
+        expected = jax.eval_shape(build(config.model).init, jax.random.key(0), images)
+    except ConfigError as error:  # sizes and layers that do not go together
+        raise CheckpointError(f"{folder}: {error}") from None
     if jax.tree.map(np.shape, variables) != jax.tree.map(np.shape, {"batch_stats": {}} | expected):
         raise CheckpointError(f"{folder}: its weights are not those of the network that its config describes")
     temperatures = {name: calibration[name] for name in TEMPERATURES if name in calibration}

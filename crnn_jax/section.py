@@ -53,12 +53,13 @@ class Section:
 def override(config: Section, assignments: Iterable[str]):
     """`config` with fields set by assignments such as `model.stn.kind=tps` or `model.stn.features=16,32,64`.
 
-    A value is read by its field's annotation; a section takes the name of one of its presets, `data.style=photo`. The
-    rules are checked once all are set, so fields that depend on each other may come in any order. Raises ConfigError.
+    A value is read by its field's annotation; a section takes the name of one of its presets, `data.style=photo`. Any
+    order gives the same: presets come before the fields that change them, and the rules are checked once all are set.
+    Of two values of one field the last counts. Raises ConfigError.
     """
     known = _field_types(type(config))
     values = dataclasses.asdict(config)
-    for assignment in assignments:
+    for assignment in sorted(assignments, key=lambda a: not dataclasses.is_dataclass(known.get(a.partition("=")[0]))):
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"{assignment!r}: expected FIELD=VALUE, such as model.stn.kind=tps")

@@ -10,7 +10,7 @@ from small import SMALL, load_script, noise_images, save_small
 
 import crnn_jax
 from crnn_jax.config import Config, DataConfig
-from crnn_jax.training.checkpoint import Checkpoints, images_seen, load_variables, save_start
+from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, images_seen, load_variables, save_start
 
 bundle = load_script("bundle")
 
@@ -67,3 +67,17 @@ def test_what_is_no_run_is_said_in_one_line(tmp_path, capsys):
     assert bundle.main([str(tmp_path / "empty"), "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err == f"bundle.py: {tmp_path}/empty holds no checkpoint\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("card", ["[]", '{"images_seen": null}', "{"])
+def test_a_card_that_is_none_is_named(tmp_path, card):
+    (tmp_path / "card.json").write_text(card)
+    with pytest.raises(CheckpointError, match=r"^\S*card.json.*$"):
+        images_seen(tmp_path)
+
+
+def test_a_start_that_came_to_nothing_is_forgotten(workdir, tmp_path):
+    save_start(tmp_path, workdir)
+    assert (tmp_path / "start.json").exists()
+    save_start(tmp_path, None)
+    assert not (tmp_path / "start.json").exists()

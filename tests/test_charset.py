@@ -50,9 +50,11 @@ def test_encode_names_the_unknown_characters_once_each():
         Charset.of("36").encode("A-b-A")
 
 
-def test_fold_lowers_only_where_there_is_no_upper_case():
+def test_fold_takes_the_case_of_a_charset_that_has_but_one():
     assert Charset.of("36").fold("It's ÄRGER") == "it's ärger"
     assert Charset.of("62").fold("It's") == "It's"
+    assert Charset("0123456789ABCD").fold("It's a1") == "IT'S A1"  # number plates
+    assert Charset("0123456789").fold("It") == "it"
 
 
 def test_a_charset_is_hashable_and_equal_by_its_characters():

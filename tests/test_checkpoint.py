@@ -158,6 +158,7 @@ def test_resuming_a_checkpoint_cut_short(run, tmp_path):
         (["optimizer.learning_rate=0.5"], "optimizer.learning_rate is 0.003 there and 0.5 here"),
         (["model.lstm_features=9", "run.seed=3"], "run.seed is 0 there and 3 here"),
         (["model.charset=abc"], "model.charset is '0123456789' there and 'abc' here"),
+        (["data.held_out_words=8"], "data.held_out_words is 40 there and 8 here"),  # by which the best is told
     ],
 )
 def test_another_configuration_is_refused_and_its_fields_named(run, change, named):
@@ -166,7 +167,7 @@ def test_another_configuration_is_refused_and_its_fields_named(run, change, name
 
 
 def test_periods_may_change_on_the_way(run):
-    changed = override(CONFIG, ["run.log_every=4", "run.keep=5", "data.held_out_words=8"])
+    changed = override(CONFIG, ["run.log_every=4", "run.keep=5", "data.max_damaged=0.5"])
     assert Checkpoints(run, changed).restore(make_state()).step == 40
 
 

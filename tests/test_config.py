@@ -53,6 +53,8 @@ def test_fields_that_depend_on_each_other_come_in_any_order():
     assignments = ["run.steps_per_dispatch=7", "run.steps=70", "run.log_every=7", "run.eval_every=14"]
     run = override(Config(), [*assignments, "run.checkpoint_every=21"]).run
     assert (run.steps_per_dispatch, run.steps) == (7, 70)
+    style = ["data.style.blur_share=0.9", "data.style=plain", "data.style=photo"]
+    assert override(Config(), style).data.style == dataclasses.replace(PHOTO, blur_share=0.9)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +176,8 @@ def test_a_style_is_a_preset_whose_fields_may_be_changed():
         ("data.style.blur=1", "data.style.blur = 1: expected two numbers, such as 0.5,2"),
         ("data.style.blur_share=1.5", "data.style.blur_share = 1.5: expected a share, 0 to 1"),
         ("data.style.rotation_std=-1", "data.style.rotation_std = -1.0: expected at least 0"),
+        ("data.style.coarse=0,1", r"data.style.coarse = \(0.0, 1.0\): expected two shares of the height, 0.1 to 1"),
+        ("data.style.small_caps=0,0.5", r"data.style.small_caps = \(0.0, 0.5\): expected two shares of the size"),
     ):
         with pytest.raises(ConfigError, match=message):
             override(Config(), [wrong])

@@ -160,7 +160,7 @@ def test_an_array_of_images_is_a_list_and_one_image_is_not(reader):
     images = np.stack([image[:, :80] for image in noise_images(3)])
     assert reader.read(images) == reader.read(list(images))
     colour = images[0][..., None].repeat(3, axis=2)
-    for single in ("word.png", images[0], colour):
+    for single in ("word.png", images[0], images[0][..., None], colour):
         with pytest.raises(TypeError, match=r"a list of images, also of one: read\(\[image\]\)"):
             reader.read(single)
 
@@ -241,6 +241,8 @@ def test_weights_of_another_network_are_told(tmp_path):
     config.write_text(config.read_text().replace('"lstm_features": 8', '"lstm_features": 16'))
     with pytest.raises(CheckpointError, match="not those of the network that its config describes"):
         crnn_jax.load(tmp_path / "model")
+    config.write_text(config.read_text().replace('"height": 32', '"height": 4'))
+    assert one_line(tmp_path / "model").startswith(f"{tmp_path}/model: model.height = 4 and model.width")
 
 
 @pytest.mark.parametrize("normalise", ["range", "contrast"])

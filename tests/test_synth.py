@@ -11,10 +11,11 @@ import pytest
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError, DataConfig
 from crnn_jax.synth.batch import load_source, synth_batch, to_classes
+from crnn_jax.synth.colour import Fill, paint
 from crnn_jax.synth.draws import Draws
 from crnn_jax.synth.layout import lay_out
 from crnn_jax.synth.render import render
-from crnn_jax.synth.style import MJSYNTH, PLAIN, STYLES
+from crnn_jax.synth.style import MJSYNTH, PHOTO, PLAIN, STYLES
 from crnn_jax.synth.words import (
     GLYPHS,
     PAD,
@@ -200,24 +201,6 @@ def test_small_capitals_are_smaller_behind_the_first(source):
     np.testing.assert_allclose(lower, lower[0], rtol=1e-4)
 
 
-def test_off_the_middle_no_side_is_cut_further(source):
-    style = replace(PLAIN, margin_mean=6.0, margin_std=0.0, margin_min=-8.0, off_centre_std=20.0)
-    glyphs = jnp.array([GLYPHS.index(c) for c in "Hamburg"])
-
-    def crop(bits, style):
-        view = lay_out(Draws(bits), source.bank, glyphs, jnp.int32(7), jnp.array(False), style=style).view
-        return view.centre, view.extent
-
-    bits = jax.vmap(lambda key: jax.random.bits(key, (256,)))(jax.random.split(KEY, 200))
-    moved, extents = jax.jit(jax.vmap(partial(crop, style=style)))(bits)
-    middle, plain_extents = jax.jit(jax.vmap(partial(crop, style=replace(style, off_centre_std=0.0))))(bits)
-    np.testing.assert_allclose(extents, plain_extents, rtol=1e-5)
-    shift = np.asarray(moved - middle)
-    # Three pixels a side, and at most four less than none: 3 + 4 = 7.
-    assert np.abs(shift).max() < 7.001 and np.mean(np.abs(shift) > 6.999) > 0.5
-    assert np.abs(shift.mean(0)).max() < 1.5 and np.abs(np.corrcoef(shift.T)[0, 1]) < 0.2
-
-
 def test_a_length_bias_draws_short_words_as_often_as_it_says():
     table = load_words(24)
     sizes = np.sum(np.asarray(table.train) != PAD, axis=1)
@@ -233,6 +216,20 @@ def test_width_and_height_are_free(source):
     glyphs = jnp.full((4, 6), GLYPHS.index("a"))
     images = render(KEY, source.bank, glyphs, jnp.full(4, 6), style=MJSYNTH, height=24, width=200)
     assert images.shape == (4, 24, 200) and np.asarray(images).std() > 3
+
+
+def test_words_of_any_length_are_rendered(source):
+    glyphs = jnp.full((4, 130), GLYPHS.index("o"))
+    images = render(KEY, source.bank, glyphs, jnp.full(4, 130), style=PHOTO, width=560)
+    assert np.asarray(images).std(axis=(1, 2)).min() > 1
+
+
+def test_textures_smaller_than_the_image_go_on_in_a_mirror():
+    textures = jnp.arange(24, dtype=jnp.uint8).reshape(2, 3, 4) * 10
+    second = Fill(jnp.zeros(()), jnp.int32(12), jnp.ones(()), jnp.int32(0), jnp.array(True))  # nothing but the texture
+    layer = 255 * np.asarray(paint(second, textures, (7, 6)))
+    rows, columns = [0, 1, 2, 1, 0, 1, 2], [0, 1, 2, 3, 2, 1]
+    np.testing.assert_allclose(layer, np.asarray(textures[1])[rows][:, columns], atol=1e-3)
 
 
 def test_pad_keeps_the_aspect_and_repeats_the_last_column(source):

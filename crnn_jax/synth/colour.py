@@ -44,7 +44,7 @@ class Look(NamedTuple):
 
 def _draw_fill(draws: Draws, level, textures_shape, size, plain, style: Style) -> Fill:
     count, tall, wide = textures_shape
-    row, column = draws.choice(tall - size[0] + 1), draws.choice(max(wide - size[1], 0) + 1)
+    row, column = draws.choice(max(tall - size[0], 0) + 1), draws.choice(max(wide - size[1], 0) + 1)
     texture = (draws.choice(count) * tall + row) * wide + column
     amount = jnp.where(plain, 0.0, jnp.minimum(jnp.abs(style.blend_std * draws.normal()), 1.0))
     # A colour over nothing of a texture is that colour only when the texture lies on top.
@@ -106,14 +106,18 @@ def blend(mode: Int[Array, ""], source, alpha, ground) -> Float[Array, "H W"]:
     return result
 
 
+def _mirrored(n: int, length: int) -> Int[Array, " n"]:
+    """Where n pixels lie in a texture of `length`: one behind the other, and back from its end, so without a seam."""
+    place = jnp.arange(n)
+    return jnp.abs((place + length - 1) % (2 * length - 2) - (length - 1)) if n > length else place
+
+
 def paint(fill: Fill, textures: UInt8[Array, "N h w"], size: tuple[int, int]) -> Float[Array, "H W"]:
     """A layer's grey levels: its colour blended with a crop of a texture."""
-    _, _, wide = textures.shape
-    # Images wider than the textures see them repeated in a mirror, so that there is no seam.
-    column = jnp.arange(size[1])
-    column = jnp.abs((column + wide - 1) % (2 * wide - 2) - (wide - 1)) if size[1] > wide else column
-    index = fill.texture + (jnp.arange(size[0]) * wide)[:, None] + column[None, :]
-    texture = textures.reshape(-1).at[index].get(mode="promise_in_bounds").astype(jnp.float32) / 255
+    _, tall, wide = textures.shape
+    row, column = _mirrored(size[0], tall), _mirrored(size[1], wide)
+    texture = textures.reshape(-1).at[fill.texture + row[:, None] * wide + column[None, :]]
+    texture = texture.get(mode="promise_in_bounds").astype(jnp.float32) / 255
     source = jnp.where(fill.texture_below, texture, fill.level)
     amount = jnp.where(fill.texture_below, fill.amount, 1 - fill.amount)
     return jnp.clip(blend(fill.mode, source, amount, jnp.where(fill.texture_below, fill.level, texture)), 0.0, 1.0)

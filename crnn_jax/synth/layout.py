@@ -190,10 +190,6 @@ def lay_out(
     matrix, tilt = _keep(_view_matrix(draws, style))
     low, high = _ink_box(_word_to_image(matrix, tilt, jnp.stack([word_x, word_y], -1)), used)
     margin = jnp.maximum(style.margin_mean + style.margin_std * draws.normal(size=2), style.margin_min)
-    if style.off_centre_std > 0:
-        room = (margin - style.margin_min) / 2  # until one side is cut as far as the smallest margin cuts both
-        shift = jnp.clip(style.off_centre_std * draws.normal(size=2), -room, room)
-        low, high = low + shift, high + shift
     view, filled = _crop(low, high, margin, aspect, matrix, tilt)
 
     # Word plane -> cell: turn back, undo the slant, scale to texels; the ink's top left is at (SPREAD, SPREAD).

@@ -19,7 +19,7 @@ from crnn_jax.synth.style import Style
 
 BORDER_EVERY = 4  # every fourth word has two layers of ink: an outline, an inset or a shadow
 NEIGHBOUR_EVERY, NEIGHBOUR_AT = 4, 2  # every fourth word, another one, may have a neighbour (Style.neighbour_share)
-RANDOM_WORDS = 224  # 32-bit words of randomness for one image
+RANDOM_WORDS, ROOM = 224, 100  # 32-bit words of randomness for one image, with letters for so many of them
 
 
 def example_keys(key, first_index, count: int):
@@ -67,11 +67,12 @@ def render(
     batch, size = glyphs.shape[0], (height, width)
     texels, cell = bank.texels.reshape(-1), bank.texels.shape[2]
     rows, aspect = jnp.arange(batch), width / height if fit == "pad" else None
+    random_words = RANDOM_WORDS + max(0, glyphs.shape[1] - ROOM)
     if glyphs.shape[1] == 1:  # ink.py has every pixel choose between an odd and an even letter: there must be both
         glyphs = jnp.pad(glyphs, ((0, 0), (0, 1)))
 
     def set_out(example_key, glyphs, length, bordered):
-        draws = Draws(jax.random.bits(example_key, (RANDOM_WORDS,)))
+        draws = Draws(jax.random.bits(example_key, (random_words,)))
         layout = lay_out(draws, bank, glyphs, length, bordered, style=style, aspect=aspect)
         return layout, draw_look(draws, bank.textures, size=size, style=style), draw_camera(draws, style)
 
@@ -81,7 +82,7 @@ def render(
 
     def set_neighbour(example_key, glyphs, length, layout):
         """Another word seen from where this one is: its letters shuffled, in its font, since drawn by the same bits."""
-        bits = jax.random.bits(example_key, (RANDOM_WORDS,))
+        bits = jax.random.bits(example_key, (random_words,))
         order = jnp.argsort(
             jnp.where(jnp.arange(glyphs.shape[0]) < length, bits[: glyphs.shape[0]], jnp.uint32(2**32 - 1))
         )

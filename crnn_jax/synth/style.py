@@ -50,7 +50,6 @@ class Style(Section):
     margin_mean: float = 15.0  # the crop is the ink's box and this margin, shared by both sides; can be negative
     margin_std: float = 10.0
     margin_min: float = -12.0
-    off_centre_std: float = 0.0  # the crop's middle from the ink's, across and down; no side loses more for it
     # Surroundings
     neighbour_share: float = 0.0  # of every fourth word: another word before, behind, above or below it
     line_height: Range = (0.75, 1.3)  # em, from its line to the next
@@ -81,6 +80,10 @@ class Style(Section):
                 self._require(0 <= getattr(self, name) <= 1, name, "a share, 0 to 1")
             elif name.endswith("_std"):
                 self._at_least(0, name)
+        self._require(0.1 <= self.coarse[0] <= self.coarse[1] <= 1, "coarse", "two shares of the height, 0.1 to 1")
+        self._require(
+            0 < self.small_caps[0] <= self.small_caps[1] <= 1, "small_caps", "two shares of the size, up to 1"
+        )
 
 
 MJSYNTH = Style()
@@ -92,8 +95,8 @@ PHOTO = replace(
     apart_share=0.1,
     curve_share=0.25,
     wide_share=0.4,
-    margin_mean=10.0,
-    margin_std=16.0,
+    margin_mean=15.0,
+    margin_std=12.0,
     neighbour_share=0.8,
     edge_share=0.2,
     plain_share=0.3,

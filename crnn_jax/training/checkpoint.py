@@ -27,9 +27,9 @@ from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError, from_json, to_json
 from crnn_jax.section import differences
 
-# Fields that a resumed run may change: none of them touches what is learnt.
+# Fields that a resumed run may change: none of them touches what is learnt, or which checkpoint is the best.
 FREE_FIELDS = {
-    *("data.held_out_words", "data.max_damaged", "data.validation"),
+    "data.max_damaged",
     *("run.steps_per_dispatch", "run.log_every", "run.eval_every", "run.checkpoint_every", "run.keep"),
     *("run.read_threads", "run.read_processes"),
 }
@@ -155,19 +155,30 @@ def load_variables(path: Path | str) -> tuple[Config, dict]:
 def images_seen(path: Path) -> int:
     """How many images the weights of a model folder, or of a run's best checkpoint, were trained on.
 
-    Those of the model that a run started from count as well. 0 where a model's card does not tell.
+    Those of the model that a run started from count as well. 0 where a model's card does not tell. Raises
+    CheckpointError.
     """
     path = Path(path).absolute()
     if (path / "card.json").is_file():
-        return int(_read_json(path / "card.json").get("images_seen", 0))
+        return _told_images_seen(path / "card.json")
     checkpoint = training_checkpoint(path)
-    start = checkpoint.parent.parent / START
-    before = _read_json(start)["images_seen"] if start.is_file() else 0
-    return before + int(checkpoint.name) * _config_of(checkpoint, _read_meta(checkpoint)).run.batch_size
+    start, meta = checkpoint.parent.parent / START, _read_meta(checkpoint)
+    before = _told_images_seen(start) if start.is_file() else 0
+    return before + meta["position"]["step"] * _config_of(checkpoint, meta).run.batch_size
 
 
-def save_start(workdir: Path, init: Path) -> None:
-    """Notes in a workdir which model its weights are from (START)."""
+def _told_images_seen(path: Path) -> int:
+    count = _read_json(path).get("images_seen", 0)
+    if not isinstance(count, int):
+        raise CheckpointError(f"{path}: images_seen = {count!r}: expected a number")
+    return count
+
+
+def save_start(workdir: Path, init: Path | None) -> None:
+    """Notes in a workdir which model its weights are from (START); None for fresh ones."""
+    if init is None:
+        (workdir / START).unlink(missing_ok=True)  # of a start that came to no checkpoint
+        return
     start = {"model": Path(init).name, "images_seen": images_seen(init)}
     (workdir / START).write_text(json.dumps(start, indent=2) + "\n")
 
@@ -253,9 +264,12 @@ def _read_meta(folder: Path) -> dict:
 
 def _read_json(path: Path) -> dict:
     try:
-        return json.loads(_read_text(path))
+        found = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
         raise _unreadable(path, error) from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: expected a JSON object")
+    return found
 
 
 def _read_text(path: Path) -> str:

@@ -83,7 +83,8 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     # 2. the weights of `init`, with a fresh optimiser, at step 0;
     # 3. fresh weights, from the run's seed.
     checkpoints = Checkpoints(workdir, config)
-    if checkpoints.latest is not None:
+    fresh = checkpoints.latest is None
+    if not fresh:
         state = checkpoints.restore(state)
     elif init is not None:
         state, note = with_weights(state, config, load_variables(init), name=init)
@@ -92,7 +93,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     step = start = int(state.step)
     if parallel.is_main():
         (workdir / "config.json").write_text(to_json(config) + "\n")
-        if init is not None and start == 0:
+        if fresh:
             save_start(workdir, init)
 
     # What is compiled: some steps in one dispatch, and an evaluation.

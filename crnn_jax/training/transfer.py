@@ -33,7 +33,7 @@ def with_weights(
         raise CheckpointError(
             f"{name} has other layers than this config's model ({', '.join(lost[:4])}): it cannot start this run"
         )
-    added = set(charset.characters) - set(loaded_charset.characters)
+    added = {c for c in charset.characters if not _known(c, loaded_charset)}
     notes = [f"starts from the weights of {name}"]
     notes += [f"new layers: {', '.join(new)}"] if new else []
     notes += [f"{len(added)} characters new to the head: {''.join(sorted(added))}"] if added else []
@@ -78,11 +78,15 @@ def _same_characters(fresh: np.ndarray, loaded: np.ndarray, charset: Charset, lo
     result = np.array(fresh)
     result[..., 0] = loaded[..., 0]
     for here, character in enumerate(charset.characters, start=1):
-        known = [c for c in (character, character.swapcase()) if c in loaded_charset.characters]
-        if known:
-            (there,) = loaded_charset.encode(known[0])
+        if known := _known(character, loaded_charset):
+            (there,) = loaded_charset.encode(known)
             result[..., here] = loaded[..., there]
     return result
+
+
+def _known(character: str, charset: Charset) -> str:
+    """The character as a charset has it: itself, or in its other case; empty where it has neither."""
+    return next((c for c in (character, character.swapcase()) if c in charset.characters), "")
 
 
 def _layers(paths) -> list[str]:
