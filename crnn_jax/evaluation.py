@@ -89,25 +89,27 @@ def open_datasets(paths: Iterable[str], config: Config, *, part: str = "all") ->
     """The datasets at `paths`, or the same part of each (see `dataset.take_part`), by their names in the table.
 
     `rendered` stands for held-out words in the style that the model of `config` was trained on; they are taken whole,
-    since training sees none of them. Raises DatasetError.
+    since training sees none of them. Raises DatasetError, of a dataset that is given twice, too.
     """
     datasets = {}
     for path in paths:
-        name = name_of(path, datasets)
         if path == RENDERED:
-            datasets[name] = RenderedWords(config)
+            datasets[name_of(path, datasets)] = RenderedWords(config)
             continue
+        name = name_of(path, datasets, suffix="" if part == "all" else f", {part}")
         try:
-            datasets[name if part == "all" else f"{name}, {part}"] = take_part(open_dataset(path), part)
+            datasets[name] = take_part(open_dataset(path), part)
         except DatasetError as error:
             raise DatasetError(str(error) if path in str(error) else f"{path}: {error}") from None
     return datasets
 
 
-def name_of(path: str, taken: Container[str]) -> str:
-    """A dataset's name: the last part of its path, the whole path where that is taken."""
-    name = Path(path).name or str(path)
-    return path if name in taken else name
+def name_of(path: str, taken: Container[str], *, suffix: str = "") -> str:
+    """A dataset's name in a table: the last part of its path, or as much more of it as others leave, and `suffix`."""
+    for name in (Path(path).name or path, path, str(Path(path).absolute())):
+        if name + suffix not in taken:
+            return name + suffix
+    raise DatasetError(f"{path}: given twice")
 
 
 def dataset_words(reader: Reader, dataset: Dataset, name: str, *, thorough: bool = False) -> Iterator[Chunk]:

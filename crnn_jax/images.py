@@ -5,6 +5,8 @@ Images stay uint8 until they are on the device; the model itself takes them to -
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -42,6 +44,12 @@ def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndar
         except ValueError as error:  # a null character
             raise ImageError(f"{name!r}: {error}") from None
     return _decode(io.BytesIO(source), name or "image")
+
+
+def image_height(encoded: bytes, *, name: str) -> int:
+    """The height of an encoded image in pixels, by its header alone. Raises ImageError."""
+    with _opened(io.BytesIO(encoded), name) as image:
+        return image.height
 
 
 def fit_image(
@@ -91,22 +99,34 @@ def bucket_width(width: int, *, narrowest: int, widest: int) -> int:
 
 
 def _decode(source: Image.Image | io.BytesIO, name: str) -> UInt8[np.ndarray, "H W"]:
-    try:
-        if isinstance(source, Image.Image):
+    if isinstance(source, Image.Image):
+        with _told(name):
             return _grey(source)
-        with Image.open(source) as image:
-            # Pillow warns above its limit and refuses above twice that; an image of a word is never near. (Turning the
-            # warning into an error instead is nothing for several threads: filters are the process's.)
-            if image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                raise Image.DecompressionBombError
-            # Of a colour JPEG the luma alone, which is what grey is: a third of the decoder's work is left out.
-            image.draft("L", image.size)
-            return _grey(image)
+    with _opened(source, name) as image:
+        # Of a colour JPEG the luma alone, which is what grey is: a third of the decoder's work is left out.
+        image.draft("L", image.size)
+        return _grey(image)
+
+
+@contextmanager
+def _opened(source: io.BytesIO, name: str) -> Iterator[Image.Image]:
+    """An encoded image, of which the header is read; whatever Pillow raises from here on is an ImageError."""
+    with _told(name, is_empty=not source.getbuffer().nbytes), Image.open(source) as image:
+        # Pillow warns above its limit and refuses above twice that; an image of a word is never near. (Turning the
+        # warning into an error instead is nothing for several threads: filters are the process's.)
+        if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError
+        yield image
+
+
+@contextmanager
+def _told(name: str, *, is_empty: bool = False) -> Iterator[None]:
+    try:
+        yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ImageError(f"{name}: larger than {Image.MAX_IMAGE_PIXELS} pixels") from None
     except UnidentifiedImageError:
-        empty = isinstance(source, io.BytesIO) and not source.getvalue()
-        raise ImageError(f"{name}: {'empty' if empty else 'not an image of a known format'}") from None
+        raise ImageError(f"{name}: {'empty' if is_empty else 'not an image of a known format'}") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise ImageError(f"{name}: does not decode: {' '.join(str(error).split())}") from error
 

@@ -11,7 +11,8 @@ import types
 from collections.abc import Iterable
 from typing import ClassVar
 
-# A field's annotation: str, int, float, bool, tuple[int, ...], tuple[str, ...], tuple[float, float], or a section.
+# A field's annotation: str, int, float, bool, tuple[int, ...], tuple[str, ...], tuple[float, ...],
+# tuple[float, float], or a section.
 Kind = type | types.GenericAlias
 
 

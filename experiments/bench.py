@@ -87,6 +87,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.model and args.what != "read":
         parser.error("--model goes with `read`")
+    if args.words < 1:
+        parser.error("--words is at least 1")
     if args.model and (args.config or args.set):
         parser.error("--model has its own config")
     takes_data = args.what in ("data", "memory")

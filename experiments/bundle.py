@@ -41,9 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         # Of the real words their names, not where they lay on this machine.
         names = tuple(Path(path).name for path in config.data.real)
         config = replace(config, data=replace(config.data, real=names))
-        results = json.loads(args.table.read_text()) if args.table else {}
-        for row in results.values():
-            row.pop("images_per_second", None)  # of the machine, not of the model
+        results = read_table(args.table) if args.table else {}
         card = {
             "name": config.name,
             "parameters": count_parameters(variables),
@@ -62,6 +60,14 @@ def main(argv: list[str] | None = None) -> int:
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"{args.out}: {card['parameters']:,} parameters, step {card['steps']}, {size / 1e6:.1f} MB")
     return 0
+
+
+def read_table(path: Path) -> dict[str, dict]:
+    """What evaluate.py --json wrote, without the speed: it is the machine's, not the model's. Raises ValueError."""
+    table = json.loads(path.read_text())
+    if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
+        raise ValueError(f"{path}: expected a row a dataset, as evaluate.py --json writes them")
+    return {name: {k: v for k, v in row.items() if k != "images_per_second"} for name, row in table.items()}
 
 
 if __name__ == "__main__":

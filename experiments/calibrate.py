@@ -21,6 +21,7 @@ from crnn_jax.calibration import (
     fit_lexicon_temperature,
     fit_temperature,
     greedy_confidences,
+    load_calibration,
     save_calibration,
     share_confidences,
 )
@@ -68,6 +69,9 @@ def main(argv: list[str] | None = None) -> int:
             "punctuation": args.punctuation,
             "expected_calibration_error": tell("", correct, confidences, temperature),
         }
+        # What was fitted with a lexicon stays until that is fitted anew.
+        before = load_calibration(folder) or {}
+        calibration |= {name: value for name, value in before.items() if name.startswith("lexicon")}
         if lexicon is not None:
             found = reader.search(images)
             scores = np.array([lexicon.scores(*candidates) for candidates in found])

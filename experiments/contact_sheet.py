@@ -50,7 +50,7 @@ def main() -> int:
             halves.append(page(sample_images(args.beside, count, images.shape[1:], args.seed), args.columns))
         sheet = Image.fromarray(np.concatenate(halves, axis=1))
         sheet.resize((sheet.width * args.scale, sheet.height * args.scale), Image.Resampling.NEAREST).save(args.out)
-    except (ConfigError, DatasetError, ImageError, OSError, ValueError) as error:
+    except (ConfigError, DatasetError, ImageError, OSError, OverflowError, ValueError) as error:
         print(f"contact_sheet.py: {error}", file=sys.stderr)
         return 1
     print(f"{count} rendered words{' left, of ' + args.beside + ' right' if args.beside else ''}: {args.out}")

@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         "--bonus", type=float, metavar="NATS", help=f"how much likelier, a character; {BONUS} unless given"
     )
     parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write a row a dataset there, for bundle.py")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of what is wrong there")
     args = parser.parse_args(argv)
     if args.bonus is not None and args.lexicon is None:

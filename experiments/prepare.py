@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.run(args)
     except KeyboardInterrupt:
-        print("prepare.py: interrupted; nothing is left half-written, and synth90k can go on", file=sys.stderr)
+        print("prepare.py: interrupted; no dataset is left half-written, and synth90k can go on", file=sys.stderr)
         return 130  # as shells have it
     except (DatasetError, OSError) as error:
         if isinstance(error, BrokenPipeError):
@@ -128,11 +128,12 @@ def run_stand_in(args: argparse.Namespace) -> int:
 def run_inspect(args: argparse.Namespace) -> int:
     """prepare.py inspect."""
     found = survey(open_dataset(args.data, strict=False))
+    if found.words:
+        print(f"data        {args.data}\n{found}")
     if args.json:
         write_json(args.json, {"data": args.data} | found.to_json())
     if not found.words:
         raise DatasetError(f"{args.data}: nothing is left: {found.damage}: {found.damage.places[0][1]}")
-    print(f"data        {args.data}\n{found}")
     if args.sheet:
         captions = [
             sample.label.encode("ascii", "backslashreplace").decode()[:CAPTION].replace("\n", " ")

@@ -94,6 +94,7 @@ def keep_compiled() -> Path | None:
 
 if __name__ == "__main__":
     keep_compiled()
+    sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be bytes that are no text: as they are
     try:
         sys.exit(main())
     except BrokenPipeError:  # whoever reads the output, such as head, has had enough

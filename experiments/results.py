@@ -23,7 +23,8 @@ from crnn_jax.evaluation import all_words, dataset_words, open_datasets, read_wo
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import LexiconError, load_lexicon
 from crnn_jax.model import count_parameters
-from crnn_jax.training.checkpoint import CheckpointError, bundled_models, find_model
+from crnn_jax.reader import Reader
+from crnn_jax.training.checkpoint import CheckpointError, bundled_models, find_model, images_seen
 from crnn_jax.training.parallel import cores
 
 RESTARTED = "CRNN_JAX_ON_ONE_CPU"  # in the environment of the script once it has a single CPU
@@ -73,7 +74,8 @@ def main(argv: list[str] | None = None) -> int:
         lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
         options = {"cased": args.cased, "punctuation": args.punctuation, "lexicon": lexicon}
         options |= {"part": args.part, "thorough": args.thorough}
-        results = {name: measure(name, args.data, **options) for name in args.model or bundled_models()}
+        readers = {name: crnn_jax.load(name) for name in args.model or bundled_models()}  # all, before the minutes
+        results = {name: measure(name, reader, args.data, **options) for name, reader in readers.items()}
         print(f"{format_results(results)}\n\n{format_peers()}")
         if args.json:
             peers = [peer._asdict() for peer in PEERS]
@@ -84,19 +86,18 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def measure(model: str, paths: list[str], *, part: str, thorough: bool, **options) -> dict:
+def measure(model: str, reader: Reader, paths: list[str], *, part: str, thorough: bool, **options) -> dict:
     """One model: parameters, images seen in training (None where no card tells), rows of the datasets and of all.
 
     `thorough` is that of `dataset_words`, `options` are those of `read_words`.
     """
-    reader, card = crnn_jax.load(model), find_model(model) / "card.json"
     evaluations = {
         name: read_words(reader, dataset_words(reader, dataset, name, thorough=thorough), **options)
         for name, dataset in open_datasets(paths, reader.config, part=part).items()
     }
     return {
         "parameters": count_parameters(reader.variables),
-        "images_seen": json.loads(card.read_text()).get("images_seen") if card.exists() else None,
+        "images_seen": images_seen(find_model(model)) or None,
         "datasets": {name: evaluation.row() for name, evaluation in evaluations.items()},
         "all_words": all_words(list(evaluations.values())).row(),
     }

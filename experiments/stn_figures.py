@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from rows import read_rows
 from stn_settings import STUDIES, keys
-from stn_table import average, by_seed, differences, interval, read_rows, words_read
+from stn_table import average, by_seed, differences, interval, words_read
 
 INK, MUTED, GRID = "#22262b", "#6f747b", "#e4e1da"
 COLOURS = ("#2f6690", "#b4472e", "#3a7d44", "#8e6c8a", "#c08a2b")

@@ -29,15 +29,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from rows import add_rows, claim, read_rows
 from stn_settings import STUDIES, keys
-from stn_table import add_rows, difference_table, read_rows, table, words_read
+from stn_table import difference_table, table, words_read
 from stn_words import HELD_OUT_BATCH, KINDS, MakeBatch, load_datasets, look, make_words, read_datasets, read_held_out
 from train import load_config
 
-from crnn_jax.config import Config, ConfigError, from_json, override, to_json
+from crnn_jax.config import Config, ConfigError, override
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.images import ImageError
-from crnn_jax.section import differences
 from crnn_jax.synth.batch import Source, load_source
 from crnn_jax.synth.style import Style
 from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, find_model, load_variables
@@ -154,20 +154,6 @@ def train_all(
                     told.append(row)
                 add_rows(results, told)
                 shutil.rmtree(workdir)
-
-
-def claim(out: Path, base: Config, init: str | None, words: list[str]) -> None:
-    """Notes what the networks of a folder have in common. Raises ConfigError where that is something else there."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "base.json"
-    if path.exists():
-        there = json.loads(path.read_text())
-        changed = list(differences(from_json(json.dumps(there["config"])), base))
-        changed += ["--init"] if there["init"] != init else []
-        changed += ["--data"] if there.get("words", list(KINDS)) != words else []
-        if changed:
-            raise ConfigError(f"{out} holds networks of another {', '.join(changed[:4])}; take another --out")
-    path.write_text(json.dumps({"config": json.loads(to_json(base)), "init": init, "words": words}, indent=2) + "\n")
 
 
 def train_population(

@@ -1,9 +1,7 @@
 """The results of stn_study.py as tables: means over the seeds with 95 % intervals."""
 
-import json
 import math
 import statistics
-from pathlib import Path
 
 from scipy.stats import t as student
 from stn_words import KINDS
@@ -11,18 +9,6 @@ from stn_words import KINDS
 from crnn_jax.stn import Diagnosis, collapse
 
 CONVERGED = 50.0  # per cent of the words that are read best, straight ones
-
-
-def read_rows(path: Path) -> list[dict]:
-    """The networks of a results file, a line each; none where there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def add_rows(path: Path, rows: list[dict]) -> None:
-    """Adds networks to a results file: all of them or, where it is killed, none."""
-    partial = path.with_name(f".incomplete-{path.name}")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in read_rows(path) + rows))
-    partial.replace(path)
 
 
 def words_read(rows: list[dict]) -> list[str]:

@@ -11,13 +11,13 @@ not done again: the same command goes on where it was stopped. Steps and seeds o
 """
 
 import argparse
-import json
 import logging
 import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+from rows import add_rows, claim, read_rows
 from train import load_config
 
 import crnn_jax
@@ -88,7 +88,7 @@ LEARNING = {
 MODEL = {
     "unchanged": [],
     "both cases": ["model.charset=62"],
-    "contrast normalised": ["model.normalise=contrast"],
+    "contrast as it is": ["model.normalise=range"],
     "padded, not stretched": ["model.fit=pad"],
     "128 pixels wide": ["model.width=128"],
     "160 pixels wide": ["model.width=160"],
@@ -122,8 +122,8 @@ def main(argv: list[str] | None = None) -> int:
         base = override(load_config(args.config), args.set)
         init = find_model(args.init) if args.init else None
         datasets = open_datasets(args.data, base)
-        out.mkdir(parents=True, exist_ok=True)
-        rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+        claim(out, base, args.init, list(datasets))
+        rows = read_rows(results)
         for seed in args.seeds:  # a whole round of variants before the next seed
             for variant in chosen:
                 if any((r["variant"], r["seed"], r["steps"]) == (variant, seed, args.steps) for r in rows):
@@ -134,8 +134,7 @@ def main(argv: list[str] | None = None) -> int:
                 if train(config, workdir, init=init)["step"] < config.run.steps:
                     return 1  # interrupted, and saved
                 rows.append({"variant": variant, "seed": seed, "steps": args.steps, **accuracies(workdir, datasets)})
-                with results.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
+                add_rows(results, rows[-1:])
     except (CheckpointError, ConfigError, DatasetError, FloatingPointError, ImageError, OSError) as error:
         print(f"study.py: {error}", file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ On a CPU of several cores each takes its share of every batch, as several GPUs w
 import argparse
 import importlib.util
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def main(argv: list[str] | None = None) -> int:
     hosts.add_argument("--num_processes", type=int, default=1)
     hosts.add_argument("--process_id", type=int, default=0)
     args = parser.parse_args(argv)
+    if args.coordinator is None and (args.num_processes, args.process_id) != (1, 0):
+        parser.error("--num_processes and --process_id need a --coordinator, or each host trains a model of its own")
+    if args.coordinator is not None and not re.fullmatch(r".+:\d+", args.coordinator):
+        parser.error(f"--coordinator {args.coordinator}: expected HOST:PORT")
+    if not 0 <= args.process_id < args.num_processes:
+        parser.error(f"--process_id {args.process_id}: expected 0 to --num_processes - 1, {args.num_processes - 1}")
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every step of a save
     try:

@@ -81,3 +81,40 @@ def test_a_start_that_came_to_nothing_is_forgotten(workdir, tmp_path):
     assert (tmp_path / "start.json").exists()
     save_start(tmp_path, None)
     assert not (tmp_path / "start.json").exists()
+
+
+def test_what_is_no_model_is_not_replaced(workdir, tmp_path, capsys):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("years")
+    for out in (tmp_path / "thesis", workdir):
+        assert bundle.main([str(workdir), "--out", str(out)]) == 1
+        assert capsys.readouterr().err == (
+            f"bundle.py: {out}: exists and is no model that could be replaced: name another folder\n"
+        )
+    assert (tmp_path / "thesis" / "thesis.txt").exists() and crnn_jax.load(workdir)
+
+
+def test_a_model_stays_until_the_next_is_whole(workdir, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "model"
+    assert bundle.main([str(workdir), "--out", str(out), "--note", "old"]) == 0
+
+    def full(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED:\n No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("orbax.checkpoint.StandardCheckpointer.save", full)
+        assert bundle.main([str(workdir), "--out", str(out), "--note", "new"]) == 1
+    message = f"bundle.py: {out} cannot be written: RESOURCE_EXHAUSTED: No space left on device\n"
+    assert capsys.readouterr().err == message
+    assert json.loads((out / "card.json").read_text())["note"] == "old" and crnn_jax.load(out)
+    assert bundle.main([str(workdir), "--out", str(out), "--note", "new"]) == 0
+    assert json.loads((out / "card.json").read_text())["note"] == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("table", ["[1]", '{"x": 3}'])
+def test_a_table_that_is_none_is_told(workdir, tmp_path, capsys, table):
+    (tmp_path / "table.json").write_text(table)
+    arguments = [str(workdir), "--out", str(tmp_path / "out"), "--table", str(tmp_path / "table.json")]
+    assert bundle.main(arguments) == 1
+    assert capsys.readouterr().err.startswith(f"bundle.py: {tmp_path}/table.json: expected a row a dataset")

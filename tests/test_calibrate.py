@@ -77,6 +77,10 @@ def test_a_second_temperature_for_reading_with_a_lexicon(model, data, tmp_path, 
     assert told["before"] == pytest.approx(before["expected_calibration_error"], abs=0.1)
     assert told["after"] == pytest.approx(after["expected_calibration_error"], abs=0.1)
     assert abs(after["confidence"] - right / 100) < abs(before["confidence"] - right / 100)
+    assert run("--model", model, "--data", data) == 0, "without the lexicon, whose temperature stays"
+    kept = load_calibration(model)
+    assert {k: v for k, v in kept.items() if "lexicon" in k} == {k: v for k, v in calibration.items() if "lexicon" in k}
+    capsys.readouterr()
     assert run("--model", model, "--data", data, "--lexicon", tmp_path / "none") == 1
     assert capsys.readouterr().err.startswith(f"calibrate.py: {tmp_path}/none: No such file")
 

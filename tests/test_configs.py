@@ -15,7 +15,8 @@ from crnn_jax.training.state import create_state
 from crnn_jax.training.step import train_step
 
 NAMES = sorted(path.stem for path in (EXPERIMENTS / "configs").glob("*.py"))
-load_config = load_script("train").load_config
+train_script = load_script("train")
+load_config = train_script.load_config
 
 
 def test_the_configs_are_found():
@@ -44,3 +45,17 @@ def test_a_step_takes_a_batch_of_its_words(name):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert metrics["loss"].shape == () and metrics["loss"].dtype == jnp.float32
     assert num_frames(config.model, config.model.width) >= slots
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num_processes", "2", "--process_id", "1"], "--num_processes and --process_id need a --coordinator"),
+        (["--coordinator", "nonsense"], "--coordinator nonsense: expected HOST:PORT"),
+        (["--coordinator", "a:1", "--num_processes", "2", "--process_id", "2"], "expected 0 to --num_processes - 1, 1"),
+    ],
+)
+def test_hosts_that_cannot_find_each_other_are_refused(capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        train_script.main(arguments)
+    assert message in capsys.readouterr().err

@@ -64,13 +64,15 @@ def test_natural_widths_are_where_the_repeated_columns_begin():
 
 
 def test_what_cannot_be_written_is_one_line(folder, tmp_path, monkeypatch):
-    with pytest.raises(DatasetError, match="original: not an empty folder"):
+    with pytest.raises(DatasetError, match="original: exists already"):
         write_stand_in(folder, count=1)
     for word in ("naïve", "two words", "", "x" * 25):
         with pytest.raises(DatasetError, match="expected a word of 1 to 24 letters and digits"):
             write_stand_in(tmp_path / "a", count=1, words=[word])
     with pytest.raises(DatasetError, match="0 images of 1 words"):
         write_stand_in(tmp_path / "a", count=0, words=["a"])
+    with pytest.raises(DatasetError, match="seed = -1: expected at least 0"):
+        write_stand_in(tmp_path / "a", count=1, words=["a"], seed=-1)
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetError, match="file/a.*: Not a directory"):
         write_stand_in(tmp_path / "file/a", count=1, words=["a"])

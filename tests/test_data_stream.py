@@ -101,6 +101,14 @@ def test_a_damaged_image_is_told_and_the_next_word_comes_in_its_place(tmp_path, 
     assert f"skipped: {path}/w.tfrecord-00000-of-00002, record 4: does not decode" in caplog.text
 
 
+def test_neighbours_that_are_damaged_are_counted_once_each(tmp_path):
+    config = config_of(
+        "data.max_damaged=0.3", sources=[shards(tmp_path / "a", range(100, 120), damaged=range(103, 108))]
+    )
+    words = sum(numbers(stream(sources_of(config), [1], config, rows=10), 40), [])  # 5 of 20 are
+    assert len(words) == 400 and words.count(108) == 120
+
+
 def test_too_much_damage_stops_with_a_line(tmp_path):
     config = config_of(sources=[shards(tmp_path / "a", range(100, 120), damaged=range(100, 110))])
     with pytest.raises(

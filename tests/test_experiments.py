@@ -223,6 +223,10 @@ def test_datasets_of_one_name_keep_their_rows(model, words, tmp_path, capsys):
     paths = [tmp_path / "a" / "same", tmp_path / "b" / "same"]
     run(evaluate, capsys, "--model", model, "--data", *paths, "--json", table)
     assert list(json.loads(table.read_text())) == ["same", str(paths[1])]
+    run(evaluate, capsys, "--model", model, "--data", *paths, "--part", "rest", "--json", table)
+    assert list(json.loads(table.read_text())) == ["same, rest", f"{paths[1]}, rest"]
+    assert evaluate.main(["--model", str(model), "--data", *[str(paths[0])] * 3]) == 1
+    assert capsys.readouterr().err == f"evaluate.py: {paths[0]}: given twice\n"
 
 
 def test_evaluate_as_a_process(workdir, words, tmp_path):
@@ -291,7 +295,9 @@ def test_a_table_that_cannot_be_written_is_printed_all_the_same(model, words, tm
 
 
 def test_a_sheet_without_columns_is_refused_in_one_line():
-    process = start("contact_sheet", "--columns", "0")
-    out, err = process.communicate()
-    assert (process.returncode, out) == (1, "")
-    assert err == "contact_sheet.py: --rows, --columns and --scale are at least 1\n"
+    with start("contact_sheet", "--columns", "0") as process:
+        out, err = process.communicate()
+    assert (process.returncode, out) == (
+        1,
+        "",
+    ) and err == "contact_sheet.py: --rows, --columns and --scale are at least 1\n"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crnn_jax.images import ImageError, add_margin, bucket_width, fit_image, load_image
+from crnn_jax.images import ImageError, add_margin, bucket_width, fit_image, image_height, load_image
 
 GRADIENT = np.linspace(0, 255, 6 * 40).reshape(6, 40).astype(np.uint8)
 
@@ -232,3 +232,12 @@ def test_a_margin_repeats_the_edge_or_is_cut_off():
     assert add_margin(image, 2).shape == (7, 8) and add_margin(image, 2)[:3, -3:].tolist() == [[3] * 3] * 3
     assert add_margin(image, -1).tolist() == [[5, 6]]
     assert add_margin(image, -5).tolist() == [[5, 6]]  # of three rows one is left, of four columns two
+
+
+def test_a_height_is_read_from_the_header(monkeypatch):
+    assert image_height(jpeg()[:-500], name="word.jpg") == 32
+    with pytest.raises(ImageError, match=r"^word.jpg: not an image of a known format$"):
+        image_height(b"nothing", name="word.jpg")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    with pytest.raises(ImageError, match=r"^word.jpg: larger than 2000 pixels$"):
+        image_height(jpeg(), name="word.jpg")

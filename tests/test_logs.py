@@ -13,7 +13,7 @@ from toy import toy_config, toy_source, toy_words
 from crnn_jax.config import StnConfig, override
 from crnn_jax.model import build
 from crnn_jax.stn import start_parameters
-from crnn_jax.training.logs import DRAWN, Logs
+from crnn_jax.training.logs import DRAWN, Logs, _lines_until
 from crnn_jax.training.optimizer import make_optimizer
 from crnn_jax.training.state import create_state
 from crnn_jax.training.step import train_step
@@ -93,3 +93,9 @@ def test_a_model_without_a_transformer_has_neither(tmp_path, capsys):
         log.held_out(2, {"word_accuracy": 0.0}, samples)
     assert "transformer" not in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["samples.png"]
+
+
+def test_lines_that_are_none_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\nnoise\n[2]\n{"step": 3}\n{"step": 4}\n{"step": 4')
+    assert _lines_until(path, 3) == ['{"step": 1}\n', '{"step": 3}\n']

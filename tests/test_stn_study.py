@@ -85,7 +85,7 @@ def test_labelled_words_are_read_as_well(study, tmp_path, capsys):
     np.testing.assert_allclose(measured["noise"], np.full((1, 2), 100 * (1 - 50 / kept)), rtol=1e-5)
 
     study.claim(tmp_path, config, "tiny", ["rendered", "noise"])
-    with pytest.raises(ConfigError, match="holds networks of another --data; take another --out"):
+    with pytest.raises(ConfigError, match="holds runs of another --data; take another --out"):
         study.claim(tmp_path, config, "tiny", ["rendered"])
 
 

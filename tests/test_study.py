@@ -54,6 +54,11 @@ def test_runs_are_done_once_and_their_words_are_told(study, tmp_path, monkeypatc
     assert "| shorter words | 2 | 66.67 ± 0.00 | 66.67 ± 0.00 | +0.00 ± 0.00 |" in capsys.readouterr().out
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["all"] for line in lines] == pytest.approx([200 / 3] * 4)
+    assert study.main([*arguments, "--set", "run.batch_size=32"]) == 1
+    assert "holds runs of another run.batch_size; take another --out" in capsys.readouterr().err
+    (tmp_path / "out" / "results.jsonl").write_text('{"variant": "ph')
+    assert study.main(arguments) == 1
+    assert "results.jsonl: a line that is no JSON: " in capsys.readouterr().err
 
 
 def test_the_table_tells_the_difference_from_the_base_seed_by_seed(study):

@@ -87,7 +87,7 @@ def lay_plan(out: Path, lists: dict[str, list[bytes]], lexicon: bytes, *, shards
     plan = {"shards": shards, "seed": SEED, "lists": content, "lexicon": hashlib.sha256(lexicon).hexdigest()}
     file = out / FOLDER / "plan.json"
     if file.exists():
-        if json.loads(file.read_text()) != plan:
+        if _plan_there(file) != plan:
             raise DatasetError(f"{out}: has shards of other lists or another number: remove it or name another folder")
     elif any(out.glob("*.tfrecord*")):
         raise DatasetError(f"{out}: has shards that are not of this preparation: name another folder")
@@ -101,6 +101,13 @@ def lay_plan(out: Path, lists: dict[str, list[bytes]], lexicon: bytes, *, shards
         for i, part in enumerate(np.array_split(rng.permutation(len(lines)), count) if count else []):
             parts[f"{NAME}-{split}.tfrecord-{i:05}-of-{count:05}"] = [lines[j] for j in part]
     return parts
+
+
+def _plan_there(file: Path) -> object:
+    try:
+        return json.loads(file.read_text())
+    except ValueError:
+        return None  # no plan, so another one
 
 
 def sort_images(images: Iterable[tuple[bytes, bytes]], shards: list[Shard]) -> None:

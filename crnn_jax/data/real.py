@@ -56,7 +56,8 @@ def load_real(config: Config) -> tuple[RealWords, RealWords, str]:
 def load_validation(config: Config) -> tuple[RealWords, str]:
     """At most `data.held_out_words` of the words of `data.validation`, and a line on what was kept.
 
-    Of every dataset equally many are looked at, evenly spread over it; the model's limits are those of `load_real`.
+    Of every dataset equally many are looked at, evenly spread over it; the model's limits are those of `load_real`, but
+    words on their side are kept, as evaluate.py keeps them.
     """
     charset, kept, left_out = Charset.of(config.model.charset), [], Counter()
     for path in config.data.validation:

@@ -1,7 +1,6 @@
 """Which records of a dataset can be trained on, and why the others cannot: found out before the first step."""
 
 import hashlib
-import io
 import json
 import multiprocessing
 import uuid
@@ -14,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
-from PIL import Image
 from tqdm import tqdm
 
 from crnn_jax.charset import Charset
@@ -22,6 +20,7 @@ from crnn_jax.config import Config
 from crnn_jax.data.dataset import open_dataset
 from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.data.target import class_ids, reasons, unfit
+from crnn_jax.images import ImageError, image_height
 
 CHUNK = 10_000  # records that are looked at together
 IN_PARALLEL = 100_000  # records from which on other processes are worth their start
@@ -89,13 +88,10 @@ def _look(dataset: Dataset, config: Config, chunk: range) -> tuple[np.ndarray, C
     for index in chunk:
         try:
             record = dataset[index]
-            low = _height(record.image) < config.data.min_height
-        except DatasetError as error:
+            low = _height(record.image, name=dataset.place(record.name)) < config.data.min_height
+        except (DatasetError, ImageError) as error:
             reason = "damaged"
             damage.append(str(error))
-        except OSError as error:  # Pillow's, of what is no image
-            reason = "damaged"
-            damage.append(f"{dataset.place(record.name)}: {' '.join(str(error).split())}")
         else:
             reason = f"lower than {config.data.min_height} pixels" if low else ""
             reason = reason or unfit(class_ids(record.label, charset), config)
@@ -106,11 +102,8 @@ def _look(dataset: Dataset, config: Config, chunk: range) -> tuple[np.ndarray, C
     return np.array(kept, np.int64), left_out, damage[:PLACES]
 
 
-def _height(image: bytes | np.ndarray) -> int:
-    if isinstance(image, np.ndarray):
-        return image.shape[0]
-    with Image.open(io.BytesIO(image)) as opened:  # reads the header alone
-        return opened.height
+def _height(image: bytes | np.ndarray, *, name: str) -> int:
+    return image.shape[0] if isinstance(image, np.ndarray) else image_height(image, name=name)
 
 
 def _looks(dataset: Dataset, config: Config, chunks: list[range], processes: int) -> Iterator[tuple]:

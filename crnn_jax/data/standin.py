@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from crnn_jax.data.mjsynth import COUNTS, LEXICON, LISTS
 from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.writers import whole_folder
 from crnn_jax.synth.bank import load_bank
 from crnn_jax.synth.render import render
 from crnn_jax.synth.style import MJSYNTH, Style
@@ -46,7 +47,7 @@ def write_stand_in(
 
     `words` is the lexicon, lower case, of at most 24 letters and digits; by default the bundled list, and each word of
     the stand-in is drawn from it and is lower case, upper case or a title. `fonts` is how many of the bundled fonts are
-    used, 0 all. The lists are written last: an interrupted stand-in has none. Raises DatasetError.
+    used, 0 all. An interrupted stand-in leaves nothing. Raises DatasetError.
     """
     folder = Path(folder).absolute()
     lexicon = list(english_words() if words is None else words)
@@ -56,6 +57,8 @@ def write_stand_in(
             raise DatasetError(f"{word!r}: expected a word of 1 to {longest} letters and digits")
     if count < 1 or not lexicon:
         raise DatasetError(f"{count} images of {len(lexicon)} words: expected at least one of each")
+    if seed < 0:
+        raise DatasetError(f"seed = {seed}: expected at least 0")
     rng = np.random.default_rng(seed)
     indices, cases = rng.integers(len(lexicon), size=count), rng.integers(3, size=count)
     labels = [
@@ -63,13 +66,13 @@ def write_stand_in(
     ]
     paths = [_path(i, label, int(indices[i])) for i, label in enumerate(labels)]
     try:
-        if folder.exists() and any(folder.iterdir()):
-            raise DatasetError(f"{folder}: not an empty folder")
-        for leaf in sorted({path.rpartition("/")[0] for path in paths}):
-            (folder / leaf).mkdir(parents=True, exist_ok=True)
-        _write_images(folder, paths, _render(labels, style, fonts, seed), count)
-        (folder / LEXICON).write_text("\n".join(lexicon) + "\n")
-        return _write_lists(folder, [f"./{path} {index}" for path, index in zip(paths, indices, strict=True)])
+        with whole_folder(folder) as partial_folder:
+            for leaf in sorted({path.rpartition("/")[0] for path in paths}):
+                (partial_folder / leaf).mkdir(parents=True, exist_ok=True)
+            _write_images(partial_folder, paths, _render(labels, style, fonts, seed), count)
+            (partial_folder / LEXICON).write_text("\n".join(lexicon) + "\n")
+            lines = [f"./{path} {index}" for path, index in zip(paths, indices, strict=True)]
+            return _write_lists(partial_folder, lines)
     except OSError as error:
         raise DatasetError(f"{error.filename or folder}: {error.strerror}") from None
 

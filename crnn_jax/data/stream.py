@@ -31,8 +31,8 @@ class WordSource:
     """The selected words of a dataset, decoded and at the model's size, by their positions.
 
     In the place of a word that proves damaged comes the next one that is not; it is counted and logged. Above
-    `data.max_damaged` of the readings a DatasetError ends the run. May be read from several threads; with several
-    processes each counts its own.
+    `data.max_damaged` of the words that were asked for a DatasetError ends the run. May be read from several threads;
+    with several processes each counts its own.
     """
 
     def __init__(self, dataset: Dataset, selection: Selection, config: Config, *, name: str):
@@ -52,9 +52,11 @@ class WordSource:
                 image, label, name = self._dataset[index]
                 pixels = fit(load_image(image, name=self._dataset.place(name)), self._config)
             except (DatasetError, ImageError) as error:
-                self._count(error)
+                if step == 0:  # its neighbours, in its place, are counted in their own
+                    self._count(error)
                 continue
-            self._count()
+            if step == 0:
+                self._count()
             ids = class_ids(label, self._charset)
             slots = np.zeros(self._config.data.max_length, np.int32)
             slots[: len(ids)] = ids

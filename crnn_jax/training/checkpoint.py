@@ -19,13 +19,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError, from_json, to_json
 from crnn_jax.section import differences
+from crnn_jax.training.stored import (
+    CheckpointError,
+    read_json,
+    read_parts,
+    read_text,
+    read_tree,
+    unreadable,
+    written,
+)
 
 # Fields that a resumed run may change: none of them touches what is learnt, or which checkpoint is the best.
 FREE_FIELDS = {
@@ -33,10 +41,6 @@ FREE_FIELDS = {
     *("run.steps_per_dispatch", "run.log_every", "run.eval_every", "run.checkpoint_every", "run.keep"),
     *("run.read_threads", "run.read_processes"),
 }
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit: its message is one line for the user."""
 
 
 class Checkpoints:
@@ -62,8 +66,9 @@ class Checkpoints:
             "metrics": metrics,
         }
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        self._manager.save(step, args=args, metrics=metrics, force=True)
-        self._manager.wait_until_finished()
+        with written(self.folder / str(step)):
+            self._manager.save(step, args=args, metrics=metrics, force=True)
+            self._manager.wait_until_finished()
 
     def restore(self, like: PyTree) -> PyTree:
         """The last checkpoint as NumPy arrays, in the shape of `like`.
@@ -78,7 +83,7 @@ class Checkpoints:
         if self.latest % dispatch:  # an interrupted run stops behind any of its own dispatches
             raise CheckpointError(f"{folder} is of a step that is no multiple of run.steps_per_dispatch = {dispatch}")
         like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
-        return _read(folder / "state", like)
+        return read_tree(folder / "state", like)
 
     def close(self) -> None:
         """Waits for what is being written."""
@@ -89,21 +94,32 @@ def save_inference(path: Path, config: Config, variables: dict, card: dict, *, d
     """Writes a model for use alone: variables, config, charset, and a card of what is known of it.
 
     Args:
-        path: a folder; what it held before is replaced.
+        path: a folder; a model that it held before is replaced once the new one is whole.
         config: of the run that trained it.
         variables: params and batch_stats, as `state.variables` or `load_variables` give them.
         card: training data, time, measured accuracies: anything JSON holds.
         dtype: float32, or bfloat16 for half the size: floating arrays are cast for storage and cast back when loaded.
+
+    Raises CheckpointError where the folder holds anything but a model, or cannot be written.
     """
     path = Path(path).absolute()
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+    is_model = (path / "variables").is_dir() and (path / "config.json").is_file()
+    if path.exists() and not is_model and not (path.is_dir() and not any(path.iterdir())):
+        raise CheckpointError(f"{path}: exists and is no model that could be replaced: name another folder")
+    partial = path.with_name(f".incomplete-{path.name}")
+    shutil.rmtree(partial, ignore_errors=True)
     stored = jax.tree.map(lambda x: np.asarray(jnp.asarray(x, dtype)), {k: variables[k] for k in INFERENCE})
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path / "variables", stored)
-    (path / "config.json").write_text(to_json(config) + "\n")
-    (path / "charset.txt").write_text(Charset.of(config.model.charset).characters + "\n", encoding="utf-8")
-    (path / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    try:
+        partial.mkdir(parents=True)
+        with written(path), ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(partial / "variables", stored)
+        (partial / "config.json").write_text(to_json(config) + "\n")
+        (partial / "charset.txt").write_text(Charset.of(config.model.charset).characters + "\n", encoding="utf-8")
+        (partial / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+        shutil.rmtree(path, ignore_errors=True)
+        partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 INFERENCE = ("params", "batch_stats")
@@ -140,13 +156,13 @@ def load_variables(path: Path | str) -> tuple[Config, dict]:
     """
     path = Path(path).absolute()
     if (path / "variables").is_dir():
-        charset = _read_text(path / "charset.txt").removesuffix("\n")
-        meta = {"config": _read_json(path / "config.json"), "charset": charset}
-        stored = _read_parts(path / "variables", INFERENCE)
+        charset = read_text(path / "charset.txt").removesuffix("\n")
+        meta = {"config": read_json(path / "config.json"), "charset": charset}
+        stored = read_parts(path / "variables", INFERENCE)
     else:
         folder = training_checkpoint(path)
         meta = _read_meta(folder)
-        stored = _read_parts(folder / "state", ("ema_params", "batch_stats"))
+        stored = read_parts(folder / "state", ("ema_params", "batch_stats"))
         stored = {"params": stored["ema_params"], "batch_stats": stored["batch_stats"]}
     config = _config_of(path, meta)
     return config, jax.tree.map(lambda x: np.asarray(x, np.float32), stored)
@@ -168,7 +184,7 @@ def images_seen(path: Path) -> int:
 
 
 def _told_images_seen(path: Path) -> int:
-    count = _read_json(path).get("images_seen", 0)
+    count = read_json(path).get("images_seen", 0)
     if not isinstance(count, int):
         raise CheckpointError(f"{path}: images_seen = {count!r}: expected a number")
     return count
@@ -220,68 +236,8 @@ def training_checkpoint(path: Path) -> Path:
     raise CheckpointError(f"{path} holds no checkpoint")
 
 
-def _read(folder: Path, like: PyTree) -> PyTree:
-    """Restores the whole of a folder in the shape of `like`."""
-    try:
-        _read_values(folder)
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(folder, like)
-    except Exception as error:  # Orbax and TensorStore raise many kinds for one cause: the files are not whole
-        raise _unreadable(folder, error) from error
-
-
-def _read_parts(folder: Path, names: tuple[str, ...]) -> dict:
-    """Restores some of the top-level entries of a folder as NumPy arrays, whatever shape they were saved in."""
-    try:
-        _read_values(folder)
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            metadata = checkpointer.metadata(folder).item_metadata
-            if metadata is None:
-                raise ValueError("its file _METADATA is missing or cut short")
-            tree = metadata.tree
-            like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), {name: tree[name] for name in names})
-            return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(item=like, partial_restore=True))
-    except Exception as error:
-        raise _unreadable(folder, error) from error
-
-
-def _read_values(folder: Path) -> None:
-    """Reads every stored value and forgets it; raises where one is damaged.
-
-    Orbax reads them all at once: where one fails, it leaves the others behind, and Python writes a traceback of each
-    to stderr, under the one line that the user is to see.
-    """
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/"}).result()
-    keys = store.list().result()
-    missing = [key.decode() for key in keys if not store.read(key).result().value]
-    if missing or not keys:
-        raise ValueError(f"the values of {missing[0] if missing else 'all its arrays'} are missing")
-
-
 def _read_meta(folder: Path) -> dict:
-    return _read_json(folder / "meta" / "metadata")
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        found = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: expected a JSON object")
-    return found
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-    return CheckpointError(f"{path} is no checkpoint, or one cut short: {reason}")
+    return read_json(folder / "meta" / "metadata")
 
 
 def _config_of(path: Path, meta: dict) -> Config:
@@ -289,7 +245,7 @@ def _config_of(path: Path, meta: dict) -> Config:
     try:
         config = from_json(json.dumps(meta["config"]))
     except (KeyError, ConfigError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     characters = Charset.of(config.model.charset).characters
     if characters != meta.get("charset"):
         raise CheckpointError(

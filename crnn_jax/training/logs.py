@@ -1,6 +1,7 @@
 """What a run writes while it goes: metrics as JSON lines, TensorBoard events, pictures, and a progress bar."""
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -179,4 +180,11 @@ def sheet(images: np.ndarray, captions: list[str], *, columns: int = 4) -> np.nd
 def _lines_until(path: Path, step: int) -> list[str]:
     """The whole lines of a metrics file up to `step`; a killed process may have cut its last one short."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    return [line for line in lines if line.endswith("\n") and _step(line) <= step]
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):  # no line of ours: dropped, rather than in the way of the run
+        return math.inf

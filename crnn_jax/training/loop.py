@@ -57,7 +57,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
         NonFiniteError: with the number of the step; the last checkpoint is of a step before it.
         CheckpointError: the workdir's checkpoint is cut short or of another run; `init` does not fit the model.
         ConfigError: the devices cannot share the batch equally.
-        DatasetError: real words cannot be read; one that comes up in the middle of the run is raised once it is saved.
+        DatasetError, ImageError: words cannot be read; what comes up in the middle of the run is told once it is saved.
     """
     run, workdir = config.run, Path(workdir)
     init_key, run_key = jax.random.split(jax.random.key(run.seed))

@@ -1,0 +1,88 @@
+"""Arrays and JSON of a checkpoint, written and read: what goes wrong is told in one line, a CheckpointError."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore
+from jaxtyping import PyTree
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or does not fit: its message is one line for the user."""
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Tells in one line what Orbax raises where it cannot write: a full disk is a ValueError of many lines."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be written: {' '.join(str(error).split())[:200]}") from error
+
+
+def read_tree(folder: Path, like: PyTree) -> PyTree:
+    """Restores the whole of a folder in the shape of `like`."""
+    try:
+        _read_values(folder)
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(folder, like)
+    except Exception as error:  # Orbax and TensorStore raise many kinds for one cause: the files are not whole
+        raise unreadable(folder, error) from error
+
+
+def read_parts(folder: Path, names: tuple[str, ...]) -> dict:
+    """Restores some of the top-level entries of a folder as NumPy arrays, whatever shape they were saved in."""
+    try:
+        _read_values(folder)
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(folder).item_metadata
+            if metadata is None:
+                raise ValueError("its file _METADATA is missing or cut short")
+            tree = metadata.tree
+            like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), {name: tree[name] for name in names})
+            return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(item=like, partial_restore=True))
+    except Exception as error:
+        raise unreadable(folder, error) from error
+
+
+def _read_values(folder: Path) -> None:
+    """Reads every stored value and forgets it; raises where one is damaged.
+
+    Orbax reads them all at once: where one fails, it leaves the others behind, and Python writes a traceback of each
+    to stderr, under the one line that the user is to see.
+    """
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/"}).result()
+    keys = store.list().result()
+    missing = [key.decode() for key in keys if not store.read(key).result().value]
+    if missing or not keys:
+        raise ValueError(f"the values of {missing[0] if missing else 'all its arrays'} are missing")
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file."""
+    try:
+        found = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise unreadable(path, error) from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: expected a JSON object")
+    return found
+
+
+def read_text(path: Path) -> str:
+    """The text of a file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """The error for a file that is not whole, of what was raised where it was read."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    return CheckpointError(f"{path} is no checkpoint, or one cut short: {reason}")

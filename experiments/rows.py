@@ -1,0 +1,47 @@
+"""The folder of a study: what all its runs have in common, and a file of results, a line of JSON a run."""
+
+import json
+from pathlib import Path
+
+from crnn_jax.config import Config, ConfigError, from_json, to_json
+from crnn_jax.section import differences
+
+
+def claim(out: Path, base: Config, init: str | None, words: list[str]) -> None:
+    """Notes what the runs of a folder have in common: a config, the model that they start from, the words they read.
+
+    Raises ConfigError where that is something else there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "base.json"
+    if path.exists():
+        try:
+            there = json.loads(path.read_text())
+            changed = list(differences(from_json(json.dumps(there["config"])), base))
+            changed += ["--init"] if there["init"] != init else []
+            changed += ["--data"] if there.get("words", words) != words else []
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{path}: is not what a study writes: {error}") from None
+        if changed:
+            raise ConfigError(f"{out} holds runs of another {', '.join(changed[:4])}; take another --out")
+    write_whole(path, json.dumps({"config": json.loads(to_json(base)), "init": init, "words": words}, indent=2) + "\n")
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The runs of a results file; none where there is no file. Raises ConfigError."""
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    except ValueError as error:
+        raise ConfigError(f"{path}: a line that is no JSON: {error}") from None
+
+
+def add_rows(path: Path, rows: list[dict]) -> None:
+    """Adds runs to a results file: all of them or, where it is killed, none. Raises ConfigError."""
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in read_rows(path) + rows))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is there whole, or as it was before."""
+    partial = path.with_name(f".incomplete-{path.name}")
+    partial.write_text(text)
+    partial.replace(path)
