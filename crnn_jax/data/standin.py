@@ -74,7 +74,7 @@ def write_stand_in(
             lines = [f"./{path} {index}" for path, index in zip(paths, indices, strict=True)]
             return _write_lists(partial_folder, lines)
     except OSError as error:
-        raise DatasetError(f"{error.filename or folder}: {error.strerror}") from None
+        raise DatasetError(f"{folder}: {error.strerror}") from None
 
 
 def natural_widths(images: UInt8[np.ndarray, "B H W"]) -> Int[np.ndarray, " B"]:

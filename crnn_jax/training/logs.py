@@ -183,7 +183,7 @@ def _lines_until(path: Path, step: int) -> list[str]:
     return [line for line in lines if line.endswith("\n") and _step(line) <= step]
 
 
-def _step(line: str) -> float:
+def _step(line: str) -> int | float:
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):  # no line of ours: dropped, rather than in the way of the run
