@@ -68,7 +68,7 @@ def test_networks_are_trained_once_and_go_on_where_they_stopped(study, tmp_path,
     rows, count = train("stopped", "", "model.stn.bypass=0.25")
     assert count == 2 and rows.items() >= whole.items()
     base = override(base, ["run.batch_size=8"])
-    with pytest.raises(ConfigError, match="holds networks of another run.batch_size; take another --out"):
+    with pytest.raises(ConfigError, match="holds runs of another run.batch_size; take another --out"):
         train("stopped", "")
 
 
