@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.run(args)
     except KeyboardInterrupt:
-        print("prepare.py: interrupted; no dataset is left half-written, and synth90k can go on", file=sys.stderr)
+        print("prepare.py: interrupted; nothing is left half-written, and synth90k can go on", file=sys.stderr)
         return 130  # as shells have it
     except (DatasetError, OSError) as error:
         if isinstance(error, BrokenPipeError):
