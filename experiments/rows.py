@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from crnn_jax.config import Config, ConfigError, from_json, to_json
+from crnn_jax.data.whole import write_whole
 from crnn_jax.section import differences
 
 
@@ -24,7 +25,8 @@ def claim(out: Path, base: Config, init: str | None, words: list[str]) -> None:
             raise ConfigError(f"{path}: is not what a study writes: {error}") from None
         if changed:
             raise ConfigError(f"{out} holds runs of another {', '.join(changed[:4])}; take another --out")
-    write_whole(path, json.dumps({"config": json.loads(to_json(base)), "init": init, "words": words}, indent=2) + "\n")
+    claimed = {"config": json.loads(to_json(base)), "init": init, "words": words}
+    write_whole(path, (json.dumps(claimed, indent=2) + "\n").encode())
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -37,11 +39,4 @@ def read_rows(path: Path) -> list[dict]:
 
 def add_rows(path: Path, rows: list[dict]) -> None:
     """Adds runs to a results file: all of them or, where it is killed, none. Raises ConfigError."""
-    write_whole(path, "".join(json.dumps(row) + "\n" for row in read_rows(path) + rows))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is there whole, or as it was before."""
-    partial = path.with_name(f".incomplete-{path.name}")
-    partial.write_text(text)
-    partial.replace(path)
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in read_rows(path) + rows).encode())

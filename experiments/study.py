@@ -88,6 +88,7 @@ LEARNING = {
 MODEL = {
     "unchanged": [],
     "both cases": ["model.charset=62"],
+    "contrast normalised": ["model.normalise=contrast"],
     "contrast as it is": ["model.normalise=range"],
     "padded, not stretched": ["model.fit=pad"],
     "128 pixels wide": ["model.width=128"],
@@ -122,6 +123,8 @@ def main(argv: list[str] | None = None) -> int:
         base = override(load_config(args.config), args.set)
         init = find_model(args.init) if args.init else None
         datasets = open_datasets(args.data, base)
+        # What a base has already is no variant of it.
+        chosen = [name for name in chosen if not variants[name] or override(base, variants[name]) != base]
         claim(out, base, args.init, list(datasets))
         rows = read_rows(results)
         for seed in args.seeds:  # a whole round of variants before the next seed

@@ -16,7 +16,8 @@ from crnn_jax.data import conversion, tfrecord, writers
 from crnn_jax.data.conversion import convert
 from crnn_jax.data.dataset import open_dataset
 from crnn_jax.data.sample import Dataset, DatasetError, Record
-from crnn_jax.data.writers import WRITERS, LmdbWriter, image_format, whole_folder
+from crnn_jax.data.whole import whole_folder
+from crnn_jax.data.writers import WRITERS, LmdbWriter, image_format
 
 lmdb = pytest.importorskip("lmdb")
 pytest.importorskip("array_record")

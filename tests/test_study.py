@@ -19,7 +19,8 @@ def study(monkeypatch):
 def test_every_variant_changes_the_config_and_sees_as_many_images(study):
     base = study.load_config("tiny")
     for variants in study.STUDIES.values():
-        configs = [study.variant_config(base, changes, steps=40, seed=3) for changes in variants.values()]
+        changes = [c for c in variants.values() if c != ["model.normalise=contrast"]]  # which tiny has already
+        configs = [study.variant_config(base, change, steps=40, seed=3) for change in changes]
         assert len({(c.data, c.model, c.optimizer, c.run.batch_size) for c in configs}) == len(configs)
         assert {(c.run.steps * c.run.batch_size, c.run.seed) for c in configs} == {(40 * 64, 3)}
         assert all(c.run.eval_every == c.run.checkpoint_every == c.run.steps for c in configs)
@@ -48,7 +49,7 @@ def test_runs_are_done_once_and_their_words_are_told(study, tmp_path, monkeypatc
         "0",
         "1",
     ]
-    arguments += ["--variants", "photo", "shorter words"]
+    arguments += ["--variants", "photo", "shorter words", "words as in a dictionary"]  # which this base has already
     assert study.main(arguments) == study.main(arguments) == 0
     assert done == [(1.0, 0, None), (3.0, 0, None), (1.0, 1, None), (3.0, 1, None)]
     assert "| shorter words | 2 | 66.67 ± 0.00 | 66.67 ± 0.00 | +0.00 ± 0.00 |" in capsys.readouterr().out

@@ -13,7 +13,8 @@ from PIL import Image
 
 from crnn_jax.data.damage import Damage, whole_records
 from crnn_jax.data.sample import Dataset, DatasetError
-from crnn_jax.data.writers import WRITERS, LabelError, whole_folder
+from crnn_jax.data.whole import whole_folder
+from crnn_jax.data.writers import WRITERS, LabelError
 
 
 @dataclass(frozen=True)

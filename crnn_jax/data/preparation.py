@@ -20,6 +20,7 @@ from crnn_jax.data.example import serialise
 from crnn_jax.data.mjsynth import LEXICON, UnfitError, image_path, read_entry, read_lexicon
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.tfrecord import TFRecordFile, TFRecordWriter
+from crnn_jax.data.whole import write_whole
 
 NAME = "synth90k"  # of the dataset, as TFDS has it
 FOLDER = "preparation"
@@ -168,13 +169,6 @@ def write_shard(shard: Shard) -> None:
         shard.parcel.unlink(missing_ok=True)
     except OSError as error:
         raise DatasetError(f"{shard.path}: {error.strerror}") from None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that has its name once it is whole. Raises OSError."""
-    partial = path.with_name(f"{uuid.uuid4().hex}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def sweep(out: Path, *, finished: bool = False) -> None:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from crnn_jax.data.mjsynth import COUNTS, LEXICON, LISTS
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.data.writers import whole_folder
+from crnn_jax.data.whole import whole_folder
 from crnn_jax.synth.bank import load_bank
 from crnn_jax.synth.render import render
 from crnn_jax.synth.style import MJSYNTH, Style

@@ -23,9 +23,9 @@ from crnn_jax.data.preparation import (
     read_result,
     sort_images,
     sweep,
-    write_whole,
 )
 from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.whole import write_whole
 from crnn_jax.data.workers import write_here, write_in_processes, write_on_beam
 
 VERSION = "1.0.0"

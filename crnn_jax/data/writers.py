@@ -1,9 +1,7 @@
-"""Writing datasets: TFRecord and ArrayRecord shards, LMDBs, folders of images; a folder that is whole or not there."""
+"""Writing datasets: TFRecord and ArrayRecord shards, LMDBs, folders of images."""
 
 import io
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -19,26 +17,6 @@ IN_A_FOLDER = 1000  # images
 
 class LabelError(DatasetError):
     """A label that a format cannot hold: this record is lost, the others are not."""
-
-
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A new folder to write in that becomes `path` at the end; after an error nothing of it is left.
-
-    Until then it is `.incomplete-NAME` beside it. Raises DatasetError where `path` is there already and is not an
-    empty folder, OSError where it cannot be written.
-    """
-    path = path.resolve()
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise DatasetError(f"{path}: exists already; name another or remove it")
-    partial = path.with_name(f".incomplete-{path.name}")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 class Writer:

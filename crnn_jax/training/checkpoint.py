@@ -11,7 +11,6 @@ Arrays are saved as NumPy arrays, so that a checkpoint of eight devices opens on
 """
 
 import json
-import shutil
 from importlib import resources
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError, from_json, to_json
+from crnn_jax.data.whole import whole_folder
 from crnn_jax.section import differences
 from crnn_jax.training.stored import (
     CheckpointError,
@@ -106,20 +106,13 @@ def save_inference(path: Path, config: Config, variables: dict, card: dict, *, d
     is_model = (path / "variables").is_dir() and (path / "config.json").is_file()
     if path.exists() and not is_model and not (path.is_dir() and not any(path.iterdir())):
         raise CheckpointError(f"{path}: exists and is no model that could be replaced: name another folder")
-    partial = path.with_name(f".incomplete-{path.name}")
-    shutil.rmtree(partial, ignore_errors=True)
     stored = jax.tree.map(lambda x: np.asarray(jnp.asarray(x, dtype)), {k: variables[k] for k in INFERENCE})
-    try:
-        partial.mkdir(parents=True)
+    with whole_folder(path, replaces=is_model) as partial:
         with written(path), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(partial / "variables", stored)
         (partial / "config.json").write_text(to_json(config) + "\n")
         (partial / "charset.txt").write_text(Charset.of(config.model.charset).characters + "\n", encoding="utf-8")
         (partial / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-        shutil.rmtree(path, ignore_errors=True)
-        partial.replace(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 INFERENCE = ("params", "batch_stats")

@@ -1,0 +1,38 @@
+"""Files and folders that are whole, or as they were before."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from crnn_jax.data.sample import DatasetError
+
+
+@contextmanager
+def whole_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
+    """A new folder to write in that becomes `path` at the end; after an error nothing of it is left.
+
+    Until then it is `.incomplete-NAME` beside it. With `replaces` the folder that is there already goes then. Raises
+    DatasetError where one is that is not empty, without it, and OSError where it cannot be written.
+    """
+    path = path.resolve()
+    if not replaces and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise DatasetError(f"{path}: exists already; name another or remove it")
+    partial = path.with_name(f".incomplete-{path.name}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if replaces:
+            shutil.rmtree(path, ignore_errors=True)
+        partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file that has its name once it is whole. Raises OSError."""
+    partial = path.with_name(f"{uuid.uuid4().hex}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
