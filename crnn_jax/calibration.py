@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from crnn_jax.data.whole import write_whole
 from crnn_jax.training.checkpoint import CheckpointError
 
 FILE = "calibration.json"  # in a model folder or a workdir
@@ -115,7 +116,7 @@ def _fit(log_confidence: Callable[[float], np.ndarray], correct: Bool[np.ndarray
 
 def save_calibration(folder: Path, calibration: dict) -> None:
     """Writes the calibration of a model folder or workdir: its "temperature", and what else is to be known of it."""
-    (folder / FILE).write_text(json.dumps(calibration, indent=2) + "\n")
+    write_whole(folder / FILE, (json.dumps(calibration, indent=2) + "\n").encode())
 
 
 def load_calibration(folder: Path) -> dict | None:
@@ -129,7 +130,7 @@ def load_calibration(folder: Path) -> dict | None:
     try:
         calibration = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no calibration, or one cut short: {error}") from None
+        raise CheckpointError(f"{path} is no calibration (remove it, and fit it anew): {error}") from None
     fitted = {"lexicon_temperature": 1.0} | (calibration if isinstance(calibration, dict) else {})
     for name in TEMPERATURES:
         temperature = fitted.get(name)

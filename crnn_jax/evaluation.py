@@ -164,14 +164,15 @@ def mean_diagnosis(words: Iterable[Word]) -> Diagnosis | None:
     return Diagnosis(*np.mean(diagnoses, axis=0).tolist()) if diagnoses else None
 
 
-def format_table(rows: dict[str, Row]) -> str:
-    """Rows by their names, as text in columns."""
-    width = max(len(name) for name in rows)
+def format_head(width: int) -> str:
+    """The head of the table whose rows `format_row` gives; the longest name in it has `width` characters."""
     columns = f"{'words':>6}  {'accuracy':>8}  {'1-NED':>6}  {'confidence':>10}  {'ECE':>5}  {'images/s':>8}"
-    lines = [f"{'dataset':<{width}}  {columns}"]
-    lines += [
+    return f"{'dataset':<{width}}  {columns}"
+
+
+def format_row(name: str, row: Row, width: int) -> str:
+    """A row of the table as text in columns."""
+    return (
         f"{name:<{width}}  {row['count']:>6}  {row['word_accuracy']:>8.2f}  {row['one_minus_ned']:>6.2f}"
         f"  {row['confidence']:>10.3f}  {row['expected_calibration_error']:>5.2f}  {row['images_per_second']:>8.0f}"
-        for name, row in rows.items()
-    ]
-    return "\n".join(lines)
+    )

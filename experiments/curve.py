@@ -14,6 +14,7 @@ from pathlib import Path
 
 import crnn_jax
 from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.whole import check_writable
 from crnn_jax.evaluation import dataset_words, open_datasets, read_words
 from crnn_jax.images import ImageError
 from crnn_jax.training.checkpoint import CheckpointError
@@ -29,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a checkpoint
     rows = []
     try:
+        if args.json:
+            check_writable(args.json)
         for step in kept_steps(args.workdir):
             reader = crnn_jax.load(args.workdir / "checkpoints" / str(step))
             datasets = open_datasets(args.data, reader.config)

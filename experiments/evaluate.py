@@ -20,12 +20,14 @@ from pathlib import Path
 import crnn_jax
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.whole import check_writable
 from crnn_jax.evaluation import (
     Evaluation,
     Row,
     all_words,
     dataset_words,
-    format_table,
+    format_head,
+    format_row,
     mean_diagnosis,
     open_datasets,
     read_words,
@@ -36,6 +38,8 @@ from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.report.page import report
 from crnn_jax.stn import collapse
 from crnn_jax.training.checkpoint import CheckpointError
+
+TOTALS = ALL, INSIDE, OUTSIDE = "all words", "in the lexicon", "not in it"  # rows beneath those of the datasets
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,8 +66,13 @@ def main(argv: list[str] | None = None) -> int:
         lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
         reader = crnn_jax.load(args.model)
         datasets = open_datasets(args.data, reader.config, part=args.part)  # all, before the hours
-        evaluations = {
-            name: read_words(
+        for target in filter(None, (args.json, args.html)):
+            check_writable(target)
+        width = max(map(len, [*datasets, *TOTALS]))
+        print(format_head(width))
+        evaluations = {}
+        for name, dataset in datasets.items():  # a row each as soon as it is there
+            evaluations[name] = read_words(
                 reader,
                 dataset_words(reader, dataset, name, thorough=args.thorough),
                 cased=args.cased,
@@ -71,13 +80,13 @@ def main(argv: list[str] | None = None) -> int:
                 lexicon=lexicon,
                 diagnose=True,
             )
-            for name, dataset in datasets.items()
-        }
+            print(format_row(name, evaluations[name].row(), width), flush=True)
         table = {name: evaluation.row() for name, evaluation in evaluations.items()}
         together = all_words(list(evaluations.values()))
-        total = {"all words": together.row()} if len(table) > 1 else {}
+        total = {ALL: together.row()} if len(table) > 1 else {}
         total |= rows_by_lexicon(together, lexicon) if lexicon else {}
-        print(format_table(table | total))
+        for name, row in total.items():
+            print(format_row(name, row, width))
         diagnosis = mean_diagnosis(together.words)
         if diagnosis and (reason := collapse(diagnosis)):
             print(f"evaluate.py: the spatial transformer of {args.model} has collapsed: {reason}", file=sys.stderr)
@@ -96,9 +105,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def rows_by_lexicon(evaluation: Evaluation, lexicon: Lexicon) -> dict[str, Row]:
     """A row of the words whose labels are in the lexicon, and one of the others."""
-    words = {"in the lexicon": [], "not in it": []}
+    words = {INSIDE: [], OUTSIDE: []}
     for word in evaluation.words:
-        words["in the lexicon" if word.label in lexicon else "not in it"].append(word)
+        words[INSIDE if word.label in lexicon else OUTSIDE].append(word)
     shares = {
         name: Evaluation(group, evaluation.seconds * len(group) / len(evaluation.words))
         for name, group in words.items()

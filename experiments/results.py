@@ -19,6 +19,7 @@ from typing import NamedTuple
 import crnn_jax
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.whole import check_writable
 from crnn_jax.evaluation import all_words, dataset_words, open_datasets, read_words
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import LexiconError, load_lexicon
@@ -71,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
+        if args.json:
+            check_writable(args.json)
         lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
         options = {"cased": args.cased, "punctuation": args.punctuation, "lexicon": lexicon}
         options |= {"part": args.part, "thorough": args.thorough}

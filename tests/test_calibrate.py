@@ -127,4 +127,4 @@ def test_what_is_wrong_is_said_in_one_line(model, data, tmp_path, capsys):
     (model / "calibration.json").write_text("{")
     assert run("--model", model, "--data", data) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"calibrate.py: {model}/calibration.json is no calibration, or one cut short: ")
+    assert line.startswith(f"calibrate.py: {model}/calibration.json is no calibration (remove it, and fit it anew): ")

@@ -146,8 +146,8 @@ def test_the_temperature_of_the_shares_is_found_again(temperature):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is no calibration, or one cut short: "),
-        ('{"temperature": 1.', "is no calibration, or one cut short: "),
+        ("", "is no calibration (remove it, and fit it anew): "),
+        ('{"temperature": 1.', "is no calibration (remove it, and fit it anew): "),
         ("[1.5]", ": expected a temperature above 0, got None"),
         ("{}", ": expected a temperature above 0, got None"),
         ('{"temperature": "warm"}', ": expected a temperature above 0, got 'warm'"),

@@ -286,12 +286,12 @@ def test_evaluate_says_in_one_line_what_is_wrong(model, words, bad, tmp_path, ca
     assert err == ["evaluate.py: " + message.format(tmp=tmp_path)]
 
 
-def test_a_table_that_cannot_be_written_is_printed_all_the_same(model, words, tmp_path, capsys):
+@pytest.mark.parametrize("switch", ["--json", "--html"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(model, words, tmp_path, capsys, switch):
     folder = write_labels(tmp_path / "good", words)
-    target = tmp_path / "none" / "table.json"
-    code, out, err = run(evaluate, capsys, "--model", model, "--data", folder, "--json", target)
-    assert (code, len(out)) == (1, 2)
-    assert err == [f"evaluate.py: [Errno 2] No such file or directory: '{target}'"]
+    target = tmp_path / "none" / "table"
+    code, out, err = run(evaluate, capsys, "--model", model, "--data", folder, switch, target)
+    assert (code, out, err) == (1, [], [f"evaluate.py: [Errno 2] No such file or directory: '{target}'"])
 
 
 def test_a_sheet_without_columns_is_refused_in_one_line():

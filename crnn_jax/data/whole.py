@@ -36,3 +36,11 @@ def write_whole(path: Path, content: bytes) -> None:
     partial = path.with_name(f"{uuid.uuid4().hex}.partial")
     partial.write_bytes(content)
     partial.replace(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raises OSError where no file can be written at `path`: to be told before the hours that lead to it."""
+    exists = path.exists()
+    path.open("ab").close()
+    if not exists:
+        path.unlink()
