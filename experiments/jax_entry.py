@@ -33,6 +33,7 @@ def train(*, inputs: str, config: str, steps: int) -> Callable[[], float]:
     """
     arrays, config = np.load(inputs), from_json(config)
     images = arrays["images"]
+    parallel.leave_out_fusion_emitters()
     parallel.share_cpu(None, batch_size=len(images))
     model = build(config.model, axis_name=parallel.axis_name())
     tx, key = make_optimizer(config.optimizer, config.run.steps), jax.random.key(0)

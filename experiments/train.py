@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every step of a save
     try:
         config = configs.override(load_config(args.config), args.set)
+        parallel.leave_out_fusion_emitters()
         if args.cpu_devices is not None or not args.coordinator:
             parallel.share_cpu(args.cpu_devices, batch_size=config.run.batch_size)
         if args.coordinator:

@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 import jax
 import pytest
@@ -20,6 +21,16 @@ def pytest_configure(config):
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+def pytest_sessionstart():
+    """Most of the time of these tests is XLA's: so, and with few optimisations, it compiles in half of it or less.
+
+    `XLA_FLAGS= python -m pytest` tests what training compiles.
+    """
+    from crnn_jax.training.parallel import leave_out_fusion_emitters  # not before its types are checked
+
+    leave_out_fusion_emitters()
 
 
 @pytest.fixture(autouse=True, scope="module")

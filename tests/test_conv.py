@@ -1,5 +1,7 @@
 """The formulation for CPUs against the library's operators: values and gradients."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +31,7 @@ def test_it_is_the_library_convolution(window, strides, padding, ours):
             y = convolve(x, kernel, strides=strides, padding=padding)
             return jnp.sum(jnp.sin(y)), y
 
-        (_, y), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(x, kernel)
+        (_, y), gradients = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(x, kernel)
         return y, *gradients
 
     for mine, theirs in zip(run(ours), run(library_conv), strict=True):
@@ -49,7 +51,7 @@ def test_max_pool_is_the_library_pool(window, strides, padding):
         return nn.max_pool(x, window, strides, [(p, p) for p in padding])
 
     np.testing.assert_array_equal(ours(x), theirs(x))
-    mine, library = (jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2))(x) for f in (ours, theirs))
+    mine, library = (jax.jit(jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2)))(x) for f in (ours, theirs))
     np.testing.assert_allclose(mine, library, rtol=1e-6)
 
 
@@ -76,14 +78,15 @@ def test_gradients_of_a_block_are_those_of_the_uncompiled_one():
 def test_a_kernel_is_prepared_once_for_many_calls(batch, kernel, channels, is_prepared):
     x = jax.random.normal(jax.random.key(0), (batch, 5, 6, channels))
     conv = Conv(16, kernel, use_bias=True)
-    variables = conv.init(jax.random.key(1), x)
+    variables = jax.jit(conv.init)(jax.random.key(1), x)
     assert set(variables) == {"params"}
-    prepared = conv.apply(variables, x[:1], mutable=[PREPARED])[1]
+    prepared = jax.jit(partial(conv.apply, mutable=[PREPARED]))(variables, x[:1])[1]
     assert (PREPARED in prepared) == is_prepared
-    np.testing.assert_allclose(conv.apply(variables | prepared, x), conv.apply(variables, x), atol=1e-4)
+    apply = jax.jit(conv.apply)
+    np.testing.assert_allclose(apply(variables | prepared, x), apply(variables, x), atol=1e-4)
     if is_prepared:  # and nothing is made of the kernel itself any more
         variables["params"]["kernel"] = jnp.full_like(variables["params"]["kernel"], jnp.nan)
-        assert jnp.isfinite(conv.apply(variables | prepared, x)).all()
+        assert jnp.isfinite(apply(variables | prepared, x)).all()
 
 
 def test_padding_defaults_to_half_the_kernel_and_bias_is_added():

@@ -1,6 +1,7 @@
 """The network: sizes that the papers give, frames that the tables promise, an STN at every place."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,15 @@ SMALL = ModelConfig(cnn="tiny", lstm_features=8)
 
 def images(count=2, width=100):
     return jax.random.randint(jax.random.key(7), (count, 32, width), 0, 256).astype(jnp.uint8)
+
+
+def init(model, batch):
+    """Variables as a run starts from; operation by operation a network takes many times as long to compile."""
+    return jax.jit(model.init)(jax.random.key(0), batch)
+
+
+def read(model, variables, batch):
+    return jax.jit(model.apply)(variables, batch)
 
 
 def shapes(config, width=100):
@@ -56,11 +66,15 @@ def test_what_a_stack_cannot_take_is_said_before_anything_is_built(cnn):
 
 def test_training_updates_statistics_and_reading_does_not():
     model = build(SMALL)
-    variables = model.init(jax.random.key(0), images())
-    _, updated = model.apply(variables, images(), train=True, mutable=["batch_stats"])
+    variables = init(model, images())
+
+    @partial(jax.jit, static_argnames="train")
+    def apply(train):
+        return model.apply(variables, images(), train=train, mutable=["batch_stats"])
+
+    (_, updated), (logits, same) = apply(train=True), apply(train=False)
     before, after = (jax.tree.leaves(v["batch_stats"]) for v in (variables, updated))
     assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-    logits, same = model.apply(variables, images(), mutable=["batch_stats"])
     assert all(np.array_equal(a, b) for a, b in zip(before, jax.tree.leaves(same["batch_stats"]), strict=True))
     assert logits.dtype == jnp.float32
 
@@ -68,30 +82,34 @@ def test_training_updates_statistics_and_reading_does_not():
 def test_words_of_a_batch_do_not_see_each_other_when_reading():
     model = build(SMALL)
     batch = images(16)  # two chunks on a CPU
-    variables = model.init(jax.random.key(0), batch)
-    together = model.apply(variables, batch)
+    variables = init(model, batch)
+    together, one = read(model, variables, batch), jax.jit(model.apply)
     for i in (0, 7, 8, 15):
-        np.testing.assert_allclose(together[i], model.apply(variables, batch[i : i + 1])[0], atol=1e-4)
+        np.testing.assert_allclose(together[i], one(variables, batch[i : i + 1])[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("stn", [StnConfig(), StnConfig(kind="tps"), StnConfig(kind="affine", placement="block2")])
 def test_what_is_prepared_for_reading_reads_the_same(stn):
     config = replace(SMALL, cnn="small", stn=stn)  # a stack with kernels that are transformed
-    model, batch = build(config), images(16)
-    variables = jax.jit(model.init)(jax.random.key(0), batch)
+    model, batch, rng = build(config), images(16), np.random.default_rng(0)
+    # Any weights will do, and drawing these compiles nothing.
+    variables = jax.tree.map(lambda leaf: rng.uniform(-0.1, 0.1, leaf.shape).astype(np.float32), shapes(config))
+    variables["batch_stats"] = jax.tree.map(np.ones_like, variables["batch_stats"])
     prepared = prepare(model, variables)
     assert set(prepared) == {"params", "batch_stats", "prepared"}
     assert {"block1", "block2", "block3"} <= set(prepared["prepared"])  # the last has no 3x3 kernel
     assert "block4" not in prepared["prepared"]
-    read = jax.jit(model.apply)
-    for some in (batch, batch[:1]):
-        np.testing.assert_allclose(read(prepared, some), read(variables, some), atol=1e-4)
+    apply = jax.jit(model.apply)
+    for some in (batch, batch[:1]) if stn.kind == "none" else (batch,):
+        logits = apply(variables, some)
+        assert np.std(logits) > 1e-2
+        np.testing.assert_allclose(apply(prepared, some), logits, atol=1e-4)
 
 
 def test_the_features_of_every_block_can_be_seen():
     """Of the whole batch, though on a CPU it is read in chunks where nobody looks."""
     model, batch = build(SMALL), images(16)
-    variables = model.init(jax.random.key(0), batch)
+    variables = init(model, batch)
     _, state = model.apply(variables, batch, capture_intermediates=True, mutable=["intermediates"])
     features = state["intermediates"]
     assert len(features["block1"]["__call__"][0]) == len(features["block4"]["__call__"][0]) == 16
@@ -100,17 +118,17 @@ def test_the_features_of_every_block_can_be_seen():
 def test_normalised_contrast_leaves_brightness_and_contrast_without_effect():
     model = build(replace(SMALL, normalise="contrast"))
     dark = images() // 4
-    variables = model.init(jax.random.key(0), dark)
-    np.testing.assert_allclose(model.apply(variables, 3 * dark + 40), model.apply(variables, dark), atol=0.15)
-    assert np.isfinite(model.apply(variables, jnp.full_like(dark, 7))).all()
-    ranged = build(SMALL)
-    assert np.abs(ranged.apply(variables, 3 * dark + 40) - ranged.apply(variables, dark)).max() > 0.5
+    variables = init(model, dark)
+    apply, ranged = jax.jit(model.apply), jax.jit(build(SMALL).apply)
+    np.testing.assert_allclose(apply(variables, 3 * dark + 40), apply(variables, dark), atol=0.15)
+    assert np.isfinite(apply(variables, jnp.full_like(dark, 7))).all()
+    assert np.abs(ranged(variables, 3 * dark + 40) - ranged(variables, dark)).max() > 0.5
 
 
 def test_bfloat16_computes_close_to_float32():
-    variables = build(SMALL).init(jax.random.key(0), images())
-    exact = build(SMALL).apply(variables, images())
-    half = build(replace(SMALL, dtype="bfloat16")).apply(variables, images())
+    variables = init(build(SMALL), images())
+    exact = read(build(SMALL), variables, images())
+    half = read(build(replace(SMALL, dtype="bfloat16")), variables, images())
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, exact, atol=0.1)
     assert not np.array_equal(half, exact)
@@ -122,11 +140,12 @@ def test_a_fresh_stn_changes_little_and_learns(placement, kind):
     stn = StnConfig(kind=kind, placement=placement, features=(4, 4), fiducials=6)
     config = replace(SMALL, stn=stn)
     model = build(config)
-    variables = model.init(jax.random.key(0), images())
+    variables = init(model, images())
 
     def loss(params):
         return jnp.sum(model.apply({**variables, "params": params}, images()) ** 2)
 
+    # Operation by operation: most of them are the same for all four, and compiled once.
     gradients = jax.grad(loss)(variables["params"])["stn"]["localisation"]
     assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(gradients))
     plain = {k: {n: v for n, v in variables[k].items() if n != "stn"} for k in variables}
@@ -139,4 +158,4 @@ def test_a_fresh_stn_changes_little_and_learns(placement, kind):
 def test_rectify_needs_an_stn_on_the_image():
     model = build(SMALL)
     with pytest.raises(ValueError, match="no spatial transformer"):
-        model.apply(model.init(jax.random.key(0), images()), images(), method="rectify")
+        model.apply(init(model, images()), images(), method="rectify")

@@ -1,5 +1,8 @@
 """Eight devices render and sum up what one does."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -95,3 +98,30 @@ def test_a_number_of_cpu_devices_that_was_told_stays():
     for devices in (0, parallel.cores() + 1):
         with pytest.raises(ConfigError, match=f"--cpu_devices {devices}: expected 1 to {parallel.cores()}"):
             parallel.share_cpu(devices, batch_size=64)
+
+
+@pytest.mark.parametrize(
+    ("version", "flags", "after"),
+    [
+        ((0, 10, 2), None, "--xla_cpu_use_fusion_emitters=false"),
+        ((0, 10, 2), "--xla_cpu_ftz=true", "--xla_cpu_ftz=true --xla_cpu_use_fusion_emitters=false"),
+        ((0, 10, 2), "--xla_cpu_use_fusion_emitters=true", "--xla_cpu_use_fusion_emitters=true"),  # as was asked
+        ((0, 99, 0), None, None),
+    ],
+)
+def test_fusion_emitters_are_left_out_where_xla_has_them(monkeypatch, version, flags, after):
+    monkeypatch.setattr(jax, "__version_info__", version)
+    monkeypatch.setenv("XLA_FLAGS", flags or "")
+    if flags is None:
+        monkeypatch.delenv("XLA_FLAGS")
+    parallel.leave_out_fusion_emitters()
+    assert os.environ.get("XLA_FLAGS") == after
+
+
+@pytest.mark.skipif(jax.__version_info__[:2] not in parallel.FLAG_KNOWN, reason="nobody has looked at this XLA yet")
+def test_the_flag_is_one_that_this_xla_knows():
+    """An unknown one ends the process."""
+    command = [sys.executable, "-c", "import jax; print(jax.numpy.ones(3).sum())"]
+    environment = os.environ | {"XLA_FLAGS": f"--{parallel.FLAG}=false"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "3.0\n"), done.stderr

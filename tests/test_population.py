@@ -28,6 +28,7 @@ SOURCE = toy_source(CONFIG)
 SEEDS = [3, 5]
 
 
+@jax.jit
 def words(key, source):
     return toy_words(key, source, batch_size=8, config=CONFIG)
 
@@ -87,7 +88,8 @@ def test_what_each_network_does_to_a_batch(trained):
     assert parameters.shape == (3, 2, 8, 6)
     network = jax.tree.map(lambda leaf: leaf[1, 1], population)
     images = words(jax.random.key(0), SOURCE).image
-    _, alone = populations.build(configs[1].model).apply(variables(network), images, method="transform")
+    transform = jax.jit(partial(populations.build(configs[1].model).apply, method="transform"))
+    _, alone = transform(variables(network), images)
     np.testing.assert_allclose(parameters[1, 1], alone, atol=1e-4)
     assert np.ptp(parameters[0], axis=1).max() == 0  # its localisation net has not learnt
 
@@ -119,8 +121,8 @@ def test_each_network_reads_with_its_own_gain(trained):
     population = population.replace(ema_params=jax.tree_util.tree_map_with_path(noisy, population.ema_params))
     network = jax.tree.map(lambda leaf: leaf[1, 0], population)
     images = words(key, SOURCE).image
-    logits = populations.build(configs[1].model).apply(variables(network), images)
-    ids, lengths, _ = jax.vmap(greedy_decode)(logits)
+    logits = jax.jit(populations.build(configs[1].model).apply)(variables(network), images)
+    ids, lengths, _ = jax.jit(jax.vmap(greedy_decode))(logits)
     assert np.all(lengths > 0)
 
     def read_words(key, source):

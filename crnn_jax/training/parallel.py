@@ -22,6 +22,8 @@ from crnn_jax.training.state import TrainState
 
 AXIS = "devices"
 LEAST = 16  # words of a batch for each CPU core: of fewer the devices' talk costs more than is gained
+FLAG = "xla_cpu_use_fusion_emitters"
+FLAG_KNOWN = {(0, 10), (0, 11), (0, 12)}  # versions of JAX whose XLA has it
 
 # make_batch(key, source, first_index) -> this device's examples, first_index being its first one in the global batch;
 # in training with the option `streamed`: this device's words from disk, None where all of them are on the device.
@@ -47,6 +49,18 @@ def share_cpu(devices: int | None, *, batch_size: int) -> None:
     if not 1 <= devices <= cores():
         raise ConfigError(f"--cpu_devices {devices}: expected 1 to {cores()}, the cores of this machine")
     jax.config.update("jax_num_cpu_devices", devices)
+
+
+def leave_out_fusion_emitters() -> None:
+    """Has XLA compile for CPUs without its newer emitters of fused operations: in two thirds of the time, for training.
+
+    Its steps take as long as with them; reading would be slower, and does not call this. Call it before anything else
+    touches JAX. What XLA_FLAGS says of them already stays, and versions that may not know the flag, which to XLA is an
+    error that ends the process, are not told of it. Measured in experiments/studies/profile_cpu.md.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jax.__version_info__[:2] in FLAG_KNOWN and FLAG not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{FLAG}=false".strip()
 
 
 def initialize(coordinator: str, num_processes: int, process_id: int) -> None:
