@@ -1,5 +1,6 @@
 """What a model reads of labelled words: every word, and the table's row of them."""
 
+import os
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from crnn_jax.data.rendered import RenderedWords
 from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.lexicon import Lexicon
 from crnn_jax.metrics import normalise, score_words
-from crnn_jax.reader import Reader, Views
+from crnn_jax.reader import Reader, Views, batch_shapes
 from crnn_jax.stn import Diagnosis
 
 RENDERED = "rendered"
@@ -91,10 +92,14 @@ def open_datasets(paths: Iterable[str], config: Config, *, part: str = "all") ->
     `rendered` stands for held-out words in the style that the model of `config` was trained on; they are taken whole,
     since training sees none of them. Raises DatasetError, of a dataset that is given twice, too.
     """
-    datasets = {}
+    datasets, places = {}, set()
     for path in paths:
+        place = path if path == RENDERED else os.path.realpath(path)
+        if place in places:
+            raise DatasetError(f"{path}: given twice")
+        places.add(place)
         if path == RENDERED:
-            datasets[name_of(path, datasets)] = RenderedWords(config)
+            datasets[path] = RenderedWords(config)
             continue
         name = name_of(path, datasets, suffix="" if part == "all" else f", {part}")
         try:
@@ -106,10 +111,8 @@ def open_datasets(paths: Iterable[str], config: Config, *, part: str = "all") ->
 
 def name_of(path: str, taken: Container[str], *, suffix: str = "") -> str:
     """A dataset's name in a table: the last part of its path, or as much more of it as others leave, and `suffix`."""
-    for name in (Path(path).name or path, path, str(Path(path).absolute())):
-        if name + suffix not in taken:
-            return name + suffix
-    raise DatasetError(f"{path}: given twice")
+    names = (Path(path).name or path, path, str(Path(path).absolute()))
+    return next(name + suffix for name in names if name + suffix not in taken)
 
 
 def dataset_words(reader: Reader, dataset: Dataset, name: str, *, thorough: bool = False) -> Iterator[Chunk]:
@@ -137,14 +140,14 @@ def read_words(
 ) -> Evaluation:
     """Reads chunks, and compares as `metrics.normalise` has it; with `diagnose` an STN is looked at as well.
 
-    The first chunk of every size is read twice: of its first reading most is compilation, of batches that no other size
-    has. The diagnosis costs no measured time.
+    A chunk whose batches are the first of their shape is read twice: of its first reading most is compilation. The
+    diagnosis costs no measured time.
     """
-    words, seconds, sizes = [], 0.0, set()
+    words, seconds, compiled = [], 0.0, set()
     for chunk in chunks:
-        size = sum(len(margins) for turns in chunk.views for margins in turns)
-        if size not in sizes:
-            sizes.add(size)
+        shapes = batch_shapes([image for turns in chunk.views for margins in turns for image in margins])
+        if shapes - compiled:
+            compiled |= shapes
             reader.read_views(chunk.views, lexicon=lexicon)
         begin = time.perf_counter()
         readings = reader.read_views(chunk.views, lexicon=lexicon)

@@ -68,7 +68,7 @@ def load_lexicon(name: str, *, bonus: float = BONUS) -> Lexicon:
     if name == ENGLISH:
         return Lexicon.of(english_words(), bonus=bonus)
     try:
-        return Lexicon.of(Path(name).read_text(encoding="utf-8").split(), bonus=bonus)
+        return Lexicon.of(Path(name).read_text(encoding="utf-8-sig").split(), bonus=bonus)
     except LexiconError as error:
         raise LexiconError(f"{name}: {error}") from None
     except UnicodeDecodeError:

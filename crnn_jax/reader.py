@@ -191,19 +191,34 @@ def _by_batches(function: Callable, images: Sequence[UInt8[np.ndarray, "_ _"]]) 
     """
 
     def run(rows):
-        size = next(size for size in BATCH_SIZES if size >= len(rows))
-        return jax.device_get(function(np.stack([images[i] for i in rows] + [images[rows[0]]] * (size - len(rows)))))
+        filling = [images[rows[0]]] * (_filled(rows) - len(rows))
+        return jax.device_get(function(np.stack([images[i] for i in rows] + filling)))
 
-    by_width = defaultdict(list)
-    for index, image in enumerate(images):
-        by_width[image.shape[1]].append(index)
-    step = BATCH_SIZES[-1]
-    batches = [rows[i : i + step] for rows in by_width.values() for i in range(0, len(rows), step)]
+    batches = _batches(images)
     if len(batches) < 2 or jax.default_backend() != "cpu":
         yield from ((rows, run(rows)) for rows in batches)
         return
     with ThreadPoolExecutor(cores()) as pool:
         yield from zip(batches, pool.map(run, batches), strict=True)
+
+
+def batch_shapes(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> set[tuple[int, int]]:
+    """The sizes and widths of the batches in which images are read: of each there is a program of its own."""
+    return {(_filled(rows), images[rows[0]].shape[1]) for rows in _batches(images)}
+
+
+def _batches(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[list[int]]:
+    """The indices of the images of every batch."""
+    by_width = defaultdict(list)
+    for index, image in enumerate(images):
+        by_width[image.shape[1]].append(index)
+    step = BATCH_SIZES[-1]
+    return [rows[i : i + step] for rows in by_width.values() for i in range(0, len(rows), step)]
+
+
+def _filled(rows: Sequence[int]) -> int:
+    """How many images a batch of these has once it is filled up."""
+    return next(size for size in BATCH_SIZES if size >= len(rows))
 
 
 @partial(jax.jit, static_argnames="model")

@@ -48,12 +48,13 @@ from train import load_config
 
 from crnn_jax.config import Config, ConfigError, override
 from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.whole import check_writable
 from crnn_jax.images import ImageError
 from crnn_jax.model import build
 from crnn_jax.synth.batch import load_source, synth_batch
 from crnn_jax.training.checkpoint import CheckpointError
 from crnn_jax.training.optimizer import make_optimizer
-from crnn_jax.training.parallel import cores
+from crnn_jax.training.parallel import cores, leave_out_fusion_emitters
 from crnn_jax.training.state import create_state
 from crnn_jax.training.step import train_step
 
@@ -99,6 +100,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         if args.what in CONTESTS:
+            if args.json:
+                check_writable(args.json)
             report = hold_contest(args)
             print(scoreboard.format_report(report))
             if args.json:
@@ -185,6 +188,7 @@ def render_rates(configs: dict[str, Config]) -> dict[str, float]:
 
 def step_rates(config: Config) -> dict[str, float]:
     """Images a second of training: with the rendering of its words, without it, and the rendering alone."""
+    leave_out_fusion_emitters()  # as train.py does
     model, tx = build(config.model), make_optimizer(config.optimizer, config.run.steps)
     key, source = jax.random.key(0), load_source(config)
     state = create_state(key, model, tx, config.model)

@@ -38,9 +38,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         checkpoint = training_checkpoint(args.workdir.absolute())
         config, variables = load_variables(checkpoint)
-        # Of the real words their names, not where they lay on this machine.
-        names = tuple(Path(path).name for path in config.data.real)
-        config = replace(config, data=replace(config.data, real=names))
+        # Of datasets their names, not where they lay on this machine.
+        paths = {name: getattr(config.data, name) for name in ("real", "sources", "validation")}
+        names = {name: tuple(Path(path).name for path in of_kind) for name, of_kind in paths.items()}
+        config = replace(config, data=replace(config.data, **names))
         results = read_table(args.table) if args.table else {}
         card = {
             "name": config.name,

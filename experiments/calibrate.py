@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 
 from crnn_jax.calibration import (
+    FILE,
     expected_calibration_error,
     fit_lexicon_temperature,
     fit_temperature,
@@ -27,6 +28,7 @@ from crnn_jax.calibration import (
 )
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.whole import check_writable
 from crnn_jax.evaluation import dataset_words, open_datasets
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import load_lexicon
@@ -49,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         reader, folder = load(args.model), find_model(args.model)
+        if not args.dry_run:
+            check_writable(folder / FILE)
         lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
         datasets = open_datasets(args.data, reader.config, part=args.part)
         chunks = [chunk for name, dataset in datasets.items() for chunk in dataset_words(reader, dataset, name)]
@@ -86,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
             }
         if not args.dry_run:
             save_calibration(folder, calibration)
-            print(f"written: {folder / 'calibration.json'}")
+            print(f"written: {folder / FILE}")
     except (CheckpointError, DatasetError, ImageError, OSError, ValueError) as error:
         print(f"calibrate.py: {error}", file=sys.stderr)
         return 1

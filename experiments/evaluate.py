@@ -69,7 +69,6 @@ def main(argv: list[str] | None = None) -> int:
         for target in filter(None, (args.json, args.html)):
             check_writable(target)
         width = max(map(len, [*datasets, *TOTALS]))
-        print(format_head(width))
         evaluations = {}
         for name, dataset in datasets.items():  # a row each as soon as it is there
             evaluations[name] = read_words(
@@ -80,7 +79,8 @@ def main(argv: list[str] | None = None) -> int:
                 lexicon=lexicon,
                 diagnose=True,
             )
-            print(format_row(name, evaluations[name].row(), width), flush=True)
+            head = [] if len(evaluations) > 1 else [format_head(width)]
+            print(*head, format_row(name, evaluations[name].row(), width), sep="\n", flush=True)
         table = {name: evaluation.row() for name, evaluation in evaluations.items()}
         together = all_words(list(evaluations.values()))
         total = {ALL: together.row()} if len(table) > 1 else {}

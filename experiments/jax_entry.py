@@ -58,6 +58,7 @@ def train(*, inputs: str, config: str, steps: int) -> Callable[[], float]:
 
 def train_simply(*, inputs: str, config: str) -> Callable[[], float]:
     """Takes training steps on one batch, one in a call, all threads on one device; a call returns the loss."""
+    parallel.leave_out_fusion_emitters()
     arrays, config = np.load(inputs), from_json(config)
     model, tx = build(config.model), make_optimizer(config.optimizer, config.run.steps)
     key = jax.random.key(0)

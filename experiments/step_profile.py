@@ -26,6 +26,7 @@ from crnn_jax.config import Config, ConfigError, override
 from crnn_jax.model import build
 from crnn_jax.synth.batch import Batch
 from crnn_jax.training.optimizer import make_optimizer
+from crnn_jax.training.parallel import leave_out_fusion_emitters
 from crnn_jax.training.state import create_state
 from crnn_jax.training.step import train_step
 
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         if min(args.batch, args.steps) < 1:
             raise ConfigError("--batch and --steps are at least 1")
         config = override(load_config(args.config), ["model.dtype=float32", *args.set])
+        leave_out_fusion_emitters()  # as train.py does
         seconds, parts = profile(config, batch=args.batch, steps=args.steps)
     except (ConfigError, OSError) as error:
         print(f"step_profile.py: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -45,14 +46,16 @@ def test_images_seen_count_those_of_the_model_it_started_from(workdir, tmp_path)
     assert images_seen(tmp_path / "run" / "checkpoints" / "10") == 2 * once
 
 
-def test_of_real_words_only_the_names_are_kept(tmp_path):
+def test_of_datasets_only_the_names_are_kept(tmp_path):
     data = DataConfig(real=("/home/someone/words", "more.tfrecord"), share_real=0.5)
+    data = replace(data, validation=("/home/someone/others",))
     checkpoints = Checkpoints(tmp_path, Config(model=SMALL, data=data))
     variables = load_variables(save_small(tmp_path / "small"))[1]
     checkpoints.save(10, {"ema_params": variables["params"], "batch_stats": variables["batch_stats"]}, None)
     checkpoints.close()
     assert bundle.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["data"]["real"] == ["words", "more.tfrecord"]
+    kept = json.loads((tmp_path / "out" / "config.json").read_text())["data"]
+    assert (kept["real"], kept["validation"]) == (["words", "more.tfrecord"], ["others"])
 
 
 def test_bfloat16_halves_the_weights(workdir, tmp_path):

@@ -225,8 +225,9 @@ def test_datasets_of_one_name_keep_their_rows(model, words, tmp_path, capsys):
     assert list(json.loads(table.read_text())) == ["same", str(paths[1])]
     run(evaluate, capsys, "--model", model, "--data", *paths, "--part", "rest", "--json", table)
     assert list(json.loads(table.read_text())) == ["same, rest", f"{paths[1]}, rest"]
-    assert evaluate.main(["--model", str(model), "--data", *[str(paths[0])] * 3]) == 1
-    assert capsys.readouterr().err == f"evaluate.py: {paths[0]}: given twice\n"
+    for twice in (f"{paths[0]}/", "rendered"):
+        code, out, err = run(evaluate, capsys, "--model", model, "--data", paths[0], "rendered", twice)
+        assert (code, out, err) == (1, [], [f"evaluate.py: {twice}: given twice"])
 
 
 def test_evaluate_as_a_process(workdir, words, tmp_path):

@@ -32,6 +32,8 @@ def test_its_words_count_as_likelier():
 def test_a_file_of_words(tmp_path):
     (tmp_path / "words.txt").write_text("Zürich Bern\n\nGenf\n", encoding="utf-8")
     assert load_lexicon(str(tmp_path / "words.txt")).words == {"zürich", "bern", "genf"}
+    (tmp_path / "words.txt").write_text("Bern\n", encoding="utf-8-sig")  # as Notepad writes it
+    assert load_lexicon(str(tmp_path / "words.txt")).words == {"bern"}
 
 
 @pytest.mark.parametrize("bonus", [math.inf, math.nan])

@@ -170,8 +170,18 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path, capsys):
     loop.train(config, tmp_path / "second", init=tmp_path / "model")
     _, got = load_variables(tmp_path / "second")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got["params"], expected["params"])
-    loop.train(override(config, ["model.charset=ab0123456789"]), tmp_path / "third", init=tmp_path / "model")
-    assert "2 characters new to the head: ab" in capsys.readouterr().out
+    assert "goes on" not in capsys.readouterr().out
+    other = override(config, ["model.charset=ab0123456789", "model.fit=pad"])
+    loop.train(other, tmp_path / "third", init=tmp_path / "model")
+    note = capsys.readouterr().out
+    assert "2 characters new to the head: ab" in note
+    assert "model.fit is pad, with which it has not learnt: there it was resize" in note
+    # The same command again goes on, and says so where it would begin with something else.
+    loop.train(config, tmp_path / "second", init=tmp_path / "model")
+    assert "not taken" not in capsys.readouterr().out
+    loop.train(config, tmp_path / "second", init=tmp_path / "first")
+    line = f"began with the weights of {tmp_path}/model: those of {tmp_path}/first are not taken"
+    assert line in capsys.readouterr().out
     more = {"params": expected["params"] | {"Dense_1": expected["params"]["head"]}}
     save_inference(tmp_path / "more", config, expected | more, {})
     with pytest.raises(CheckpointError, match=r"other layers than this config's model \(Dense_1\)"):

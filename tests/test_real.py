@@ -66,6 +66,10 @@ def test_words_that_run_up_or_down_are_left_out(tmp_path):
 
 def test_too_few_words_are_refused(tmp_path):
     path = write_folder(tmp_path / "real", ["1", "2"])
+    others = write_folder(tmp_path / "others", ["3"])  # with other words to validate on the tenth may be empty
+    settings = [f"data.real={path}", "data.share_real=1"]
+    train, tenth, _ = load_real(override(toy_config(), [*settings, f"data.validation={others}"]))
+    assert (len(train.image), tenth) == (2, None)
     with pytest.raises(DatasetError, match="none in the last tenth"):
         load_real(override(toy_config(), [f"data.real={path}", "data.share_real=1"]))
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -38,10 +39,11 @@ def cells(line: str) -> list[str]:
 
 def test_a_row_a_model_with_the_numbers_of_evaluate(folder, tmp_path, capsys):
     models, data = [str(folder / name) for name in ("first", "second")], str(folder / "data")
+    again = str(shutil.copytree(data, tmp_path / "data"))
     table = tmp_path / "results.json"
-    assert results.main(["--model", *models, "--data", data, data, "--json", str(table)]) == 0
+    assert results.main(["--model", *models, "--data", data, again, "--json", str(table)]) == 0
     head, _, first, second, *_ = map(cells, capsys.readouterr().out.splitlines())
-    assert head[3:6] == ["data (12)", f"{data} (12)", "ECE"]
+    assert head[3:6] == ["data (12)", f"{again} (12)", "ECE"]
     assert head[6] == ("images/s, one CPU thread" if results.cores() == 1 else f"images/s, {results.cores()} CPUs")
     assert first[0] == f"`{models[0]}`" and (first[2], second[2]) == ("5.8 M", "")
     assert first[3] == first[4] == second[3] and first[3].startswith("66.7 / ")
@@ -49,7 +51,7 @@ def test_a_row_a_model_with_the_numbers_of_evaluate(folder, tmp_path, capsys):
     assert evaluate.main(["--model", models[0], "--data", data, "--json", str(tmp_path / "table.json")]) == 0
     row = json.loads((tmp_path / "table.json").read_text())["data"]
     measured = json.loads(table.read_text())["models"][models[0]]
-    assert set(measured["datasets"]) == {"data", data} and measured["all_words"]["count"] == 24
+    assert set(measured["datasets"]) == {"data", again} and measured["all_words"]["count"] == 24
     for name in ("word_accuracy", "one_minus_ned", "confidence", "expected_calibration_error"):
         assert measured["datasets"]["data"][name] == pytest.approx(row[name], rel=1e-3)
         assert measured["all_words"][name] == pytest.approx(row[name], rel=1e-3)
@@ -83,22 +85,25 @@ def test_words_of_a_lexicon_are_read(folder, tmp_path, capsys):
 
 
 def test_compilation_counts_for_no_time():
-    """Of the last batches of a dataset, too, which may have a size of their own."""
+    """Of the last batches of a dataset, too, which may have a size of their own; and nothing else is read twice."""
 
     class Slow(Reader):
         def __init__(self):
-            self.compiled = set()
+            self.compiled, self.read = set(), []
 
         def read_fitted(self, images, lexicon):
-            if len(images) not in self.compiled:
-                self.compiled.add(len(images))
+            self.read.append(len(images))
+            shapes = {8: {8}, 5: {8}, 33: {1, 32}, 40: {8, 32}}[len(images)]  # of the batches, filled up
+            if shapes - self.compiled:
+                self.compiled |= shapes
                 time.sleep(0.2)
             return [Reading("a", 1.0)] * len(images)
 
-    image = np.zeros((32, 100), np.uint8)
-    chunks = [Chunk([[[image]]] * size, ["a"] * size, [32] * size, 0.0) for size in (4, 4, 3)]
-    evaluation = read_words(Slow(), chunks)
-    assert len(evaluation.words) == 11 and evaluation.seconds < 0.2
+    reader, image = Slow(), np.zeros((32, 100), np.uint8)
+    chunks = [Chunk([[[image]]] * size, ["a"] * size, [32] * size, 0.0) for size in (8, 5, 33, 40)]
+    evaluation = read_words(reader, chunks)
+    assert len(evaluation.words) == 86 and evaluation.seconds < 0.2
+    assert reader.read == [8, 8, 5, 33, 33, 40]
 
 
 def test_peers_are_marked_as_of_other_splits():

@@ -28,8 +28,10 @@ class RealWords(NamedTuple):
     label_length: Int[Array, " R"]
 
 
-def load_real(config: Config) -> tuple[RealWords, RealWords, str]:
+def load_real(config: Config) -> tuple[RealWords, RealWords | None, str]:
     """The words of `config.data.real`: those to train on, the last tenth of every dataset, and a line on what was kept.
+
+    The tenth may be empty where there is other `data.validation`.
 
     Labels lose their spaces and the punctuation marks that the charset lacks, as the evaluation's protocol has it. Left
     out, and counted, are words with other characters that it lacks, without a character, too long for the label's
@@ -47,14 +49,14 @@ def load_real(config: Config) -> tuple[RealWords, RealWords, str]:
             if not reason:
                 parts[index >= tenth].append((fit(sample.image, config), ids))
     kept = left_out.pop("", 0)
-    if not parts[0] or not parts[1]:
+    if not parts[0] or not parts[1] and not config.data.validation:
         raise DatasetError(f"{', '.join(config.data.real)}: no words are left to train on, or none in the last tenth")
     report = f"{kept} real words, {len(parts[1])} of them held out{reasons(left_out)}"
-    return *(_stack(part, config.data.max_length) for part in parts), report
+    return *(_stack(part, config.data.max_length) if part else None for part in parts), report
 
 
 def load_validation(config: Config) -> tuple[RealWords, str]:
-    """At most `data.held_out_words` of the words of `data.validation`, and a line on what was kept.
+    """About `data.held_out_words`, at most, of the words of `data.validation`, and a line on what was kept.
 
     Of every dataset equally many are looked at, evenly spread over it; the model's limits are those of `load_real`, but
     words on their side are kept, as evaluate.py keeps them.

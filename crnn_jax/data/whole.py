@@ -40,6 +40,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def check_writable(path: Path) -> None:
     """Raises OSError where no file can be written at `path`: to be told before the hours that lead to it."""
+    path = path.resolve()  # where a link leads
     exists = path.exists()
     path.open("ab").close()
     if not exists:

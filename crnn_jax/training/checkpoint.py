@@ -188,8 +188,14 @@ def save_start(workdir: Path, init: Path | None) -> None:
     if init is None:
         (workdir / START).unlink(missing_ok=True)  # of a start that came to no checkpoint
         return
-    start = {"model": Path(init).name, "images_seen": images_seen(init)}
+    start = {"model": str(Path(init).absolute()), "images_seen": images_seen(init)}
     (workdir / START).write_text(json.dumps(start, indent=2) + "\n")
+
+
+def started_from(workdir: Path) -> str | None:
+    """The model that a workdir's weights are from, as `save_start` noted it; None for weights that began fresh."""
+    path = workdir / START
+    return str(read_json(path).get("model")) if path.is_file() else None
 
 
 def _manager(folder: Path, keep: int, *, read_only: bool = False) -> ocp.CheckpointManager:

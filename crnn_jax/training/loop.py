@@ -19,7 +19,7 @@ from crnn_jax.data.stream import stream
 from crnn_jax.model import build
 from crnn_jax.synth.batch import Batch
 from crnn_jax.training import parallel
-from crnn_jax.training.checkpoint import Checkpoints, load_variables, save_start
+from crnn_jax.training.checkpoint import Checkpoints, load_variables, save_start, started_from
 from crnn_jax.training.logs import Logs
 from crnn_jax.training.optimizer import learning_rate, make_optimizer
 from crnn_jax.training.state import create_state, variables
@@ -86,6 +86,10 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     fresh = checkpoints.latest is None
     if not fresh:
         state = checkpoints.restore(state)
+        before = started_from(workdir)
+        if parallel.is_main() and init is not None and str(Path(init).absolute()) != before:
+            whence = f"the weights of {before}" if before else "fresh weights"
+            print(f"goes on in {workdir}, which began with {whence}: those of {init} are not taken", flush=True)
     elif init is not None:
         state, note = with_weights(state, config, load_variables(init), name=init)
         if parallel.is_main():

@@ -37,6 +37,10 @@ def with_weights(
     notes = [f"starts from the weights of {name}"]
     notes += [f"new layers: {', '.join(new)}"] if new else []
     notes += [f"{len(added)} characters new to the head: {''.join(sorted(added))}"] if added else []
+    for name in ("normalise", "fit", "height", "width"):  # what it sees
+        here, there = getattr(config.model, name), getattr(loaded_config.model, name)
+        if here != there:
+            notes.append(f"model.{name} is {here}, with which it has not learnt: there it was {there}")
     params, ema_params = taken["params"], jax.tree.map(np.copy, taken["params"])  # each buffer once: they are donated
     state = state.replace(params=params, ema_params=ema_params, batch_stats=taken["batch_stats"])
     return state, "; ".join(notes)
