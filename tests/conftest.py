@@ -8,6 +8,8 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 import jax
 import pytest
 
+LONG = [f"test_{name}.py" for name in ("stn_study", "readme", "bench", "model", "population", "step", "loop")]
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -31,6 +33,11 @@ def pytest_sessionstart():
     from crnn_jax.training.parallel import leave_out_fusion_emitters  # not before its types are checked
 
     leave_out_fusion_emitters()
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest first, so that no process is left alone with one of them."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(autouse=True, scope="module")
