@@ -23,7 +23,7 @@ from crnn_jax.training.state import TrainState
 AXIS = "devices"
 LEAST = 16  # words of a batch for each CPU core: of fewer the devices' talk costs more than is gained
 FLAG = "xla_cpu_use_fusion_emitters"
-FLAG_KNOWN = {(0, 10), (0, 11), (0, 12)}  # versions of JAX whose XLA has it
+FLAG_KNOWN = {(0, 10), (0, 11), (0, 12)}  # versions of JAX: jaxlib 0.10.2, 0.11.1 and 0.12.0.1 have it
 
 # make_batch(key, source, first_index) -> this device's examples, first_index being its first one in the global batch;
 # in training with the option `streamed`: this device's words from disk, None where all of them are on the device.
@@ -52,9 +52,9 @@ def share_cpu(devices: int | None, *, batch_size: int) -> None:
 
 
 def leave_out_fusion_emitters() -> None:
-    """Has XLA compile for CPUs without its newer emitters of fused operations: in two thirds of the time, for training.
+    """Has XLA compile for CPUs without its newer emitters of fused operations: what renders and trains, much sooner.
 
-    Its steps take as long as with them; reading would be slower, and does not call this. Call it before anything else
+    Steps take as long as with them; reading would be slower, and does not call this. Call it before anything else
     touches JAX. What XLA_FLAGS says of them already stays, and versions that may not know the flag, which to XLA is an
     error that ends the process, are not told of it. Measured in experiments/studies/profile_cpu.md.
     """
