@@ -30,9 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/NAME")
     parser.add_argument("--init", metavar="MODEL", help="start from the weights of a bundled model, or of a folder")
-    parser.add_argument(
-        "--cpu_devices", type=int, metavar="N", help="CPU cores to share a batch (default: 16 words each)"
-    )
+    cpu_help = "CPU cores that share every batch (default: as many as have 16 words of it each)"
+    parser.add_argument("--cpu_devices", type=int, metavar="N", help=cpu_help)
     hosts = parser.add_argument_group("several hosts, one process each")
     hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     hosts.add_argument("--num_processes", type=int, default=1)

@@ -56,7 +56,7 @@ def load_real(config: Config) -> tuple[RealWords, RealWords | None, str]:
 
 
 def load_validation(config: Config) -> tuple[RealWords, str]:
-    """About `data.held_out_words`, at most, of the words of `data.validation`, and a line on what was kept.
+    """At most `data.held_out_words` of the words of `data.validation`, rounded up, and a line on what was kept.
 
     Of every dataset equally many are looked at, evenly spread over it; the model's limits are those of `load_real`, but
     words on their side are kept, as evaluate.py keeps them.
