@@ -1,4 +1,4 @@
-"""The convolution stacks, as tables: `vgg` (the CRNN paper), `resnet`, `small` and `tiny` for CPUs, and `keras`.
+"""The convolution stacks, as tables: `vgg` (the CRNN paper), `resnet`, `small`, `compact` and `tiny` for CPUs, `keras`.
 
 A stack turns an image of 32 rows into one row of features, `keras` into 8: `B 32 W C -> B h T D`, T about W / 4. Each
 table is a tuple of blocks, each block a tuple of layers, so that a spatial transformer can be placed after a block by
@@ -89,6 +89,9 @@ SMALL: tuple[Block, ...] = (
     (ConvLayer(192, (2, 3), padding=(0, 1)),),
 )
 
+# Half way between the two: the residual layers where the images are still wide.
+COMPACT: tuple[Block, ...] = (*SMALL[:2], *TINY[2:])
+
 # CRNN-with-STN, a project in Keras (`crnn_jax.ancestor`): a block for each of its convolutions, conv_1 to conv_7, and
 # seven rows of features from its images of 31.
 KERAS: tuple[Block, ...] = (
@@ -106,7 +109,15 @@ KERAS_NARROW: tuple[Block, ...] = tuple(
     (block[0]._replace(features=block[0].features // 8), *block[1:]) for block in KERAS
 )
 
-STACKS = {"vgg": VGG, "resnet": RESNET, "small": SMALL, "tiny": TINY, "keras": KERAS, "keras_narrow": KERAS_NARROW}
+STACKS = {
+    "vgg": VGG,
+    "resnet": RESNET,
+    "small": SMALL,
+    "compact": COMPACT,
+    "tiny": TINY,
+    "keras": KERAS,
+    "keras_narrow": KERAS_NARROW,
+}
 
 
 def layer_size(layer, size: Pair) -> Pair:

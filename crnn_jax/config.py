@@ -74,7 +74,7 @@ class ModelConfig(Section):
     fit: str = "resize"  # resize: stretched to height x width | pad: aspect kept, padded on the right
     normalise: str = "range"  # range: 0..255 becomes -1..1 | contrast: each image to mean 0, variance 1
     max_width: int = 400  # pixels; fit=pad: the widest bucket that the Reader uses
-    cnn: str = "tiny"  # tiny | small | vgg | resnet | keras | keras_narrow (see `crnn_jax.ancestor`)
+    cnn: str = "tiny"  # tiny | compact | small | vgg | resnet | keras | keras_narrow (see `crnn_jax.ancestor`)
     lstm_features: int = 128  # a direction
     lstm_layers: int = 1
     dropout: float = 0.0  # in front of the logits
@@ -90,7 +90,7 @@ class ModelConfig(Section):
         self._one_of("fit", "resize", "pad")
         self._one_of("normalise", "range", "contrast")
         self._require(self.fit == "resize" or self.max_width >= self.width, "max_width", "at least model.width")
-        self._one_of("cnn", "tiny", "small", "vgg", "resnet", "keras", "keras_narrow")
+        self._one_of("cnn", "tiny", "compact", "small", "vgg", "resnet", "keras", "keras_narrow")
         self._fraction("dropout")
         self._one_of("dtype", "float32", "bfloat16")
 

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from crnn_jax.winograd import CHUNK, convolve_transformed, transform_kernel, winograd_conv
+from crnn_jax.winograd import convolve_prepared, prepare_kernel, winograd_conv
 
 Pair = tuple[int, int]
 
 SHALLOW = 4  # channels at most of an image, or of its 2x2 patches
+FEW = 8  # images: of fewer, the transform of a Winograd kernel costs more than the products that it saves
 PREPARED = "prepared"  # the collection of what is made of the weights once, to read with them many times
 
 
@@ -91,8 +92,7 @@ def convolve(
     options = {"strides": strides, "padding": padding}
     if jax.default_backend() != "cpu":
         return library_conv(x, kernel, **options)
-    # Of fewer images the kernel's transform costs more than the products that it saves.
-    if pays_by_winograd(kernel, **options) and x.shape[0] >= CHUNK:
+    if pays_by_winograd(kernel, **options) and x.shape[0] >= FEW:
         return winograd_conv(x, kernel)
     if kernel.shape[2] <= SHALLOW:
         return shallow_conv(x, kernel, strides, padding)
@@ -146,9 +146,9 @@ class Conv(nn.Module):
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         may_prepare = self.is_mutable_collection(PREPARED) and not self.is_initializing()
         if may_prepare and pays_by_winograd(kernel, **options):
-            self.put_variable(PREPARED, "kernel", transform_kernel(kernel))
+            self.put_variable(PREPARED, "kernel", prepare_kernel(kernel))
         if self.has_variable(PREPARED, "kernel"):
-            y = convolve_transformed(x, self.get_variable(PREPARED, "kernel"))
+            y = convolve_prepared(x, self.get_variable(PREPARED, "kernel"))
         else:
             y = convolve(x, kernel, **options)
         if self.use_bias:

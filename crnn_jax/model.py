@@ -13,6 +13,7 @@ from crnn_jax.lstm import BiLSTM
 from crnn_jax.stn import SpatialTransformer
 from crnn_jax.winograd import chunks
 
+CHUNK = 16  # images at a time through the CNN, in reading on a CPU
 FLAT = 0.03  # added to an image's standard deviation, about 4 grey levels: noise on an even ground is not blown up
 
 
@@ -85,7 +86,7 @@ class CRNN(nn.Module):
             _, parts = nn.scan(
                 lambda model, _, part: (None, model._stack(part, train=False)),
                 variable_broadcast=["params", "batch_stats", PREPARED],
-            )(self, None, chunks(x))
+            )(self, None, chunks(x, CHUNK))
             x = parts.reshape(-1, *parts.shape[2:])
         else:
             x = self._stack(x, train=train)
@@ -107,7 +108,7 @@ class CRNN(nn.Module):
         Not in training, where BatchNorm sees the whole batch, nor past an STN, whose numbers are those of a batch, nor
         where somebody wants to see the features.
         """
-        if jax.default_backend() != "cpu" or train or self.is_initializing() or len(chunks(x)) == 1:
+        if jax.default_backend() != "cpu" or train or self.is_initializing() or len(chunks(x, CHUNK)) == 1:
             return False
         has_stn_behind_a_block = self.config.stn.kind != "none" and not self._stn_at("image")
         return not has_stn_behind_a_block and not self.is_mutable_collection("intermediates")

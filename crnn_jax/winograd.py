@@ -1,111 +1,191 @@
-"""The 3x3 convolution by Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray 2016, section 4.1), for CPUs.
+"""The 3x3 convolution by Winograd's minimal filtering (Lavin and Gray 2016, section 4), for CPUs.
 
-Four pixels of the output cost sixteen products in place of thirty-six. The image is cut into tiles of 4x4 pixels, two
-apart; tiles and kernel are transformed, multiplied place by place (one matrix product over all tiles for each of the
-sixteen places) and transformed back to 2x2 pixels each. The transforms are sums and halves, so float32 keeps its
-precision: about 1e-6 of the largest value.
+The image is cut into overlapping tiles; tiles and kernel are transformed, multiplied place by place (one matrix product
+over all tiles for each place) and transformed back to a square of the output. F(4x4, 3x3) makes 4x4 pixels of a tile of
+6x6: 36 products in place of 144. F(2x2, 3x3) makes 2x2 pixels of 4x4, 16 in place of 36, and has fewer kernels to pass
+over: the better of the two for a single small image.
 
-Tiles take four times the memory of their image. A few images at a time, they stay in the processor's cache.
+The transforms evaluate polynomials. F(4x4) does it at 0, +-sqrt(1/2), +-sqrt(2) and infinity in place of the paper's 0,
++-1, +-2 and infinity: as many operations, a fifth of the error (in float32 at most 4e-6 of the largest value, F(2x2)
+1e-6), and as a set they are their own inverses, so that the kernel turned round, which the gradient of the images
+takes, has the same transform in another order.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-TILE, STEP = 4, 2  # pixels of a side of the tiles, and from one to the next
-CHUNK = 8  # images at a time: fewer, and the products are small; all 64 of a batch took two to three times as long
+Grid = list[Array]  # an array for each column of a tile, its rows stacked in front
 
-# The three transforms of F(2, 3) there: of a column of a tile, of the kernel, and back.
-OF_TILE = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float32)
-OF_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
-BACK = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float32)
+R, H = np.sqrt(2.0), np.sqrt(0.5)
 
-Grid = list[list[Array]]  # an array for each place of a tile
+
+class Filtering(NamedTuple):
+    """F(step x step, 3x3): the transforms of a column of a tile, of the kernel, and back to `step` pixels."""
+
+    step: int  # pixels of a side of the squares that tiles become, and from one tile to the next
+    of_tile: Float[np.ndarray, "tile tile"]
+    of_kernel: Float[np.ndarray, "tile 3"]
+    back: Float[np.ndarray, "step tile"]
+    order: tuple[int, ...]  # of the places in the transform of the kernel turned round
+
+    @property
+    def turned(self) -> "Filtering":
+        """The filtering by the kernel turned round, for the transform of the kernel as it is."""
+        return self._replace(of_tile=self.of_tile[list(self.order)], back=self.back[:, list(self.order)])
+
+
+def _matrix(*rows) -> np.ndarray:
+    return np.array(rows, np.float32)
+
+
+F2 = Filtering(
+    step=2,
+    of_tile=_matrix((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+    of_kernel=_matrix((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+    back=_matrix((1, 1, 1, 0), (0, 1, -1, -1)),
+    order=(3, 1, 2, 0),
+)
+# A place's row of the kernel is (1/a, 1, a) / 3 of its point a, which is the row of 1/a turned round.
+F4 = Filtering(
+    step=4,
+    of_tile=_matrix(
+        (1, 0, -5 / 2, 0, 1, 0),
+        (0, 2, 2 * R, -1, -R, 0),
+        (0, 2, -2 * R, -1, R, 0),
+        (0, -1 / 2, -R / 4, 1, H, 0),
+        (0, -1 / 2, R / 4, 1, -H, 0),
+        (0, 1, 0, -5 / 2, 0, 1),
+    ),
+    of_kernel=_matrix(
+        (1, 0, 0),
+        (R / 3, 1 / 3, H / 3),
+        (-R / 3, 1 / 3, -H / 3),
+        (H / 3, 1 / 3, R / 3),
+        (-H / 3, 1 / 3, -R / 3),
+        (0, 0, 1),
+    ),
+    back=_matrix(
+        (1, 1, 1, 1, 1, 0), (0, H, -H, R, -R, 0), (0, 1 / 2, 1 / 2, 2, 2, 0), (0, H / 2, -H / 2, 2 * R, -2 * R, 1)
+    ),
+    order=(5, 3, 4, 1, 2, 0),
+)
+
+FEW = 8  # tiles: for so few F(4x4) has too many kernels to pass over
+MANY = 200  # tiles at a time: of more the transforms leave the cache, of fewer the kernels pass through it too often
 
 
 @jax.custom_vjp
 def winograd_conv(x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C F"]) -> Float[Array, "B H W F"]:
     """A convolution of stride 1 with one pixel of zeros around the images. Differentiable once, in reverse."""
-    return convolve_transformed(x, transform_kernel(kernel))
+    return _forward(x, kernel)[0]
 
 
 def _forward(x, kernel):
-    transformed = transform_kernel(kernel)
-    return convolve_transformed(x, transformed), (x, transformed)
+    filtering = _filtering(x)
+    transformed = transform_kernel(kernel, filtering)
+    return _convolve(x, transformed, filtering), (x, transformed)
 
 
 def _backward(residuals, dy):
     x, transformed = residuals
-    # The gradient of the images is a convolution, too, by the kernel turned round, its channels exchanged. Turned
-    # round, its transform has the first place of each axis for the last, and the two between are as they were.
-    turned = [[transformed[i][j] for j in (3, 1, 2, 0)] for i in (3, 1, 2, 0)]
-    dx = _convolve(dy, turned, lambda tile, kernel: tile @ kernel.T)
+    filtering = _filtering(x)
+    # The gradient of the images is a convolution, too, by the kernel turned round, its channels exchanged.
+    dx = _convolve(dy, [kernel.swapaxes(1, 2) for kernel in transformed], filtering.turned)
 
     def add_chunk(total, chunk):
-        return jax.tree.map(jnp.add, total, _kernel_grid_gradient(*chunk)), None
+        return jax.tree.map(jnp.add, total, _kernel_grid_gradient(*chunk, filtering)), None
 
-    zeros = jax.tree.map(jnp.zeros_like, transformed)
-    total, _ = jax.lax.scan(add_chunk, zeros, (chunks(x), chunks(dy)))
-    return dx, jnp.stack([jnp.stack(row) for row in _both_ways(OF_KERNEL.T, total)])
+    xs, dys = _chunks_of_tiles(x, filtering), _chunks_of_tiles(dy, filtering)
+    total = _kernel_grid_gradient(xs[0], dys[0], filtering)
+    if len(xs) > 1:
+        total, _ = jax.lax.scan(add_chunk, total, (xs[1:], dys[1:]))
+    columns = _in_memory(jnp.stack(_combine(filtering.of_kernel.T, total), axis=1))  # tile, 3, C, F
+    return dx, jnp.stack(_combine(filtering.of_kernel.T, list(columns)))
 
 
 winograd_conv.defvjp(_forward, _backward)
 
 
-def transform_kernel(kernel: Float[Array, "3 3 C F"]) -> Grid:
-    """The kernel as the products take it, `C F` a place: made once for a kernel that stays."""
-    return _both_ways(OF_KERNEL, [[kernel[i, j] for j in range(3)] for i in range(3)])
+def prepare_kernel(kernel: Float[Array, "3 3 C F"]) -> dict[str, Grid]:
+    """What can be made of a kernel beforehand, to convolve any number of images of any size with it."""
+    return {"few": transform_kernel(kernel, F2), "many": transform_kernel(kernel, F4)}
 
 
-def convolve_transformed(x: Float[Array, "B H W C"], transformed: Grid) -> Float[Array, "B H W F"]:
-    """`winograd_conv` by a kernel that is transformed already."""
-    return _convolve(x, transformed, jnp.matmul)
+def convolve_prepared(x: Float[Array, "B H W C"], prepared: dict[str, list]) -> Float[Array, "B H W F"]:
+    """`winograd_conv` by a kernel that `prepare_kernel` has transformed already."""
+    filtering = _filtering(x)
+    return _convolve(x, prepared["few" if filtering is F2 else "many"], filtering)
 
 
-def _convolve(x, transformed: Grid, multiply):
-    y = jax.lax.map(lambda images: _convolve_few(images, transformed, multiply), chunks(x))
+def transform_kernel(kernel: Float[Array, "3 3 C F"], filtering: Filtering) -> Grid:
+    """The kernel as the products take it, `tile C F` a column."""
+    rows = _in_memory(jnp.stack(_combine(filtering.of_kernel, list(kernel))))  # tile, 3, C, F
+    return _combine(filtering.of_kernel, [rows[:, j] for j in range(3)])
+
+
+def _filtering(x) -> Filtering:
+    return F2 if len(x) * _num_tiles(x, F4) <= FEW else F4
+
+
+def _num_tiles(x, filtering: Filtering) -> int:
+    """The tiles of one image."""
+    return -(-x.shape[1] // filtering.step) * -(-x.shape[2] // filtering.step)
+
+
+def _convolve(x, transformed: Grid, filtering: Filtering):
+    y = jax.lax.map(lambda images: _convolve_few(images, transformed, filtering), _chunks_of_tiles(x, filtering))
     return y.reshape(*x.shape[:3], y.shape[-1])
 
 
-def _convolve_few(x, transformed: Grid, multiply):
+def _convolve_few(x, transformed: Grid, filtering: Filtering):
     """The convolution of a few images, whose tiles stay in the cache."""
     batch, height, width, _ = x.shape
-    tiles = _products(multiply, _image_grid(x), transformed)
-    rows = [jnp.stack(row, axis=3) for row in _both_ways(BACK, tiles)]
-    y = jnp.stack(rows, axis=2)  # B, tiles, 2, tiles, 2, F
-    y = y.reshape(batch, y.shape[1] * STEP, y.shape[3] * STEP, -1)
-    return y[:, :height, :width]
+    tiles = [
+        jnp.einsum("pbhwc,pcf->pbhwf", column, kernel)
+        for column, kernel in zip(_image_grid(x, filtering), transformed, strict=True)
+    ]
+    rows = jnp.stack(_combine(filtering.back, tiles), axis=4)  # tile, B, tiles, tiles, step, F
+    rows = _in_memory(rows.reshape(*rows.shape[:3], -1, rows.shape[-1])[:, :, :, :width])
+    y = jnp.stack(_combine(filtering.back, list(rows)), axis=2)  # B, tiles, step, width, F
+    return y.reshape(batch, -1, *y.shape[3:])[:, :height]
 
 
-def _kernel_grid_gradient(x, dy) -> Grid:
+def _kernel_grid_gradient(x, dy, filtering: Filtering) -> Grid:
     """What a few images add to the gradient of the transformed kernel."""
-    _, height, width, _ = dy.shape
-    dy = jnp.pad(dy, ((0, 0), (0, -height % STEP), (0, -width % STEP), (0, 0)))
-    squares = [[dy[:, i::STEP, j::STEP] for j in range(STEP)] for i in range(STEP)]
+    step, (_, height, width, _) = filtering.step, dy.shape
+    dy = jnp.pad(dy, ((0, 0), (0, -height % step), (0, -width % step), (0, 0)))
+    rows = _in_memory(jnp.stack(_combine(filtering.back.T, [dy[:, i::step] for i in range(step)])))
+    squares = _combine(filtering.back.T, [rows[:, :, :, j::step] for j in range(step)])
 
-    def over_tiles(a, b):
-        return a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1])
+    def over_tiles(column, square):
+        # Over one axis: summing over three of them, XLA would first move the data about.
+        flat = [array.reshape(len(array), -1, array.shape[-1]) for array in (column, square)]
+        return jnp.einsum("prc,prf->pcf", *flat)
 
-    return _products(over_tiles, _image_grid(x), _both_ways(BACK.T, squares))
-
-
-def _image_grid(x) -> Grid:
-    """The transformed tiles, `B tiles tiles C` a place."""
-    _, height, width, _ = x.shape
-    rows, columns = -(-height // STEP), -(-width // STEP)
-    x = jnp.pad(x, ((0, 0), (1, 1 + height % STEP), (1, 1 + width % STEP), (0, 0)))
-
-    def place(i, j):
-        return x[:, i : i + STEP * (rows - 1) + 1 : STEP, j : j + STEP * (columns - 1) + 1 : STEP]
-
-    return _both_ways(OF_TILE, [[place(i, j) for j in range(TILE)] for i in range(TILE)])
+    return [over_tiles(*columns) for columns in zip(_image_grid(x, filtering), squares, strict=True)]
 
 
-def _both_ways(matrix, grid: Grid) -> Grid:
-    """`matrix` times the grid times `matrix` transposed, of a grid whose entries are arrays."""
-    columns = [_combine(matrix, column) for column in zip(*grid, strict=True)]
-    return [_combine(matrix, row) for row in zip(*columns, strict=True)]
+def _image_grid(x, filtering: Filtering) -> Grid:
+    """The transformed tiles, `tile B tiles tiles C` a column."""
+    step, (_, height, width, _) = filtering.step, x.shape
+    down, across = -(-height // step), -(-width // step)
+    x = jnp.pad(x, ((0, 0), (1, 1 + -height % step), (1, 1 + -width % step), (0, 0)))
+    places = range(step + 2)
+    rows = [x[:, i : i + step * (down - 1) + 1 : step] for i in places]
+    rows = _in_memory(jnp.stack(_combine(filtering.of_tile, rows)))
+    return _combine(filtering.of_tile, [rows[:, :, :, j : j + step * (across - 1) + 1 : step] for j in places])
+
+
+def _in_memory(array):
+    """The same array, not fused with what follows: XLA would calculate it anew for each of the arrays made of it.
+
+    For F(4x4) that takes as long as all the rest of the convolution.
+    """
+    return jax.lax.optimization_barrier(array)
 
 
 def _combine(matrix, arrays) -> list[Array]:
@@ -122,12 +202,12 @@ def _combine(matrix, arrays) -> list[Array]:
     return results
 
 
-def _products(multiply, one: Grid, other: Grid) -> Grid:
-    return [[multiply(a, b) for a, b in zip(*rows, strict=True)] for rows in zip(one, other, strict=True)]
+def _chunks_of_tiles(x, filtering: Filtering):
+    return chunks(x, at_least=-(-MANY // _num_tiles(x, filtering)))
 
 
-def chunks(x: Shaped[Array, "B ..."]) -> Shaped[Array, "n b ..."]:
-    """A batch cut up, b the smallest divisor of B that is no less than CHUNK, if need be B itself."""
+def chunks(x: Shaped[Array, "B ..."], at_least: int) -> Shaped[Array, "n b ..."]:
+    """A batch cut up, b the smallest divisor of B that is no less than `at_least`, if need be B itself."""
     batch = x.shape[0]
-    size = next(size for size in range(min(CHUNK, batch), batch + 1) if batch % size == 0)
+    size = next(size for size in range(min(at_least, batch), batch + 1) if batch % size == 0)
     return x.reshape(batch // size, size, *x.shape[1:])

@@ -54,8 +54,9 @@ def hold(
 ) -> tuple[list[Result], dict[str, str]]:
     """The results of `rounds` rounds, each of about `seconds` a contestant; and why others are left out, by name.
 
-    All compile one after the other and make one call more, then the rounds begin. Each may use `threads` CPUs, the same
-    for all. Raises ContestError where a contestant that needs nothing cannot do its task, or where any stops midway.
+    All compile one after the other and make one call more, then the rounds begin. In a round the first call of each,
+    which finds the caches as the others have left them, is not counted. Each may use `threads` CPUs, the same for all.
+    Raises ContestError where a contestant that needs nothing cannot do its task, or where any stops midway.
     """
     players, left_out = [], {}
     with ExitStack() as stack:
@@ -165,6 +166,7 @@ def serve(*tasks: Callable, device_memory: Callable[[], int | None] = lambda: No
         answer = call()
         reply(first_call=first_call)
         for line in sys.stdin:
+            call()  # the others have had the caches and the memory since
             begin, count = time.perf_counter(), 0
             while not count or time.perf_counter() < begin + float(line):
                 answer = call()

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from crnn_jax.conv import FEW as FEW_IMAGES
 from crnn_jax.conv import convolve, library_conv
-from crnn_jax.winograd import BACK, CHUNK, OF_KERNEL, OF_TILE, chunks, winograd_conv
+from crnn_jax.winograd import F2, F4, FEW, chunks, convolve_prepared, prepare_kernel, winograd_conv
 
 ONE_PIXEL = {"strides": (1, 1), "padding": (1, 1)}
 
@@ -22,9 +23,10 @@ def outcome(convolution, *arrays):
     return y, *gradients
 
 
-@pytest.mark.parametrize("size", [(4, 6), (5, 7), (1, 9), (2, 1), (3, 3)])
-@pytest.mark.parametrize("batch", [1, CHUNK, 11, 3 * CHUNK])
+@pytest.mark.parametrize("size", [(4, 6), (5, 7), (1, 9), (2, 1), (3, 3), (8, 4), (16, 50)])
+@pytest.mark.parametrize("batch", [1, 11, 24])
 def test_it_is_the_library_convolution(size, batch):
+    """Of few tiles by F(2x2), of more by F(4x4), and in several chunks the largest."""
     x = jax.random.normal(jax.random.key(0), (batch, *size, 3))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 5))
     theirs = outcome(lambda x, kernel: library_conv(x, kernel, **ONE_PIXEL), x, kernel)
@@ -33,23 +35,57 @@ def test_it_is_the_library_convolution(size, batch):
         np.testing.assert_allclose(mine, library, atol=3e-5 * float(jnp.abs(library).max()))
 
 
-def test_the_transforms_filter_one_row():
-    """F(2, 3): two pixels of a filtered row from four, with four products."""
-    row, kernel = np.array([3.0, -1.0, 4.0, 2.0]), np.array([2.0, 7.0, -5.0])
-    expected = [row[:3] @ kernel, row[1:] @ kernel]
-    np.testing.assert_allclose(BACK @ ((OF_TILE @ row) * (OF_KERNEL @ kernel)), expected)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_prepared_kernel_does_for_few_tiles_and_for_many(batch):
+    x = jax.random.normal(jax.random.key(0), (batch, 4, 4 * FEW, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 5))
+    prepared = prepare_kernel(kernel)
+    np.testing.assert_allclose(convolve_prepared(x, prepared), winograd_conv(x, kernel), atol=1e-5)
+    # Only one of the two transforms is used.
+    other = prepared | {"many" if batch == 1 else "few": []}
+    np.testing.assert_array_equal(convolve_prepared(x, other), convolve_prepared(x, prepared))
+
+
+@pytest.mark.parametrize("filtering", [F2, F4])
+def test_the_transforms_filter_one_row(filtering):
+    """Two pixels of a filtered row from four, with four products, or four from six with six."""
+    row, kernel = np.array([3.0, -1.0, 4.0, 2.0, -6.0, 5.0])[: filtering.step + 2], np.array([2.0, 7.0, -5.0])
+
+    def filtered(filtering, kernel):
+        return filtering.back @ ((filtering.of_tile @ row) * kernel)
+
+    transformed = filtering.of_kernel @ kernel
+    np.testing.assert_allclose(filtered(filtering, transformed), np.correlate(row, kernel), rtol=1e-5, atol=1e-5)
+    turned = filtered(filtering.turned, transformed)
+    np.testing.assert_allclose(turned, np.correlate(row, kernel[::-1]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("filtering", [F2, F4])
+def test_rounding_is_that_of_float32(filtering):
+    """A hundred sums of 144 products in float32 and in float64."""
+    rng = np.random.default_rng(0)
+    rows, kernels = rng.normal(size=(100, 48, filtering.step + 2)), rng.normal(size=(100, 48, 3))
+    transforms = [matrix.astype(np.float64) for matrix in (filtering.of_tile, filtering.of_kernel, filtering.back)]
+
+    def filtered(dtype):
+        of_tile, of_kernel, back = (matrix.astype(dtype) for matrix in transforms)
+        products = (rows.astype(dtype) @ of_tile.T) * (kernels.astype(dtype) @ of_kernel.T)
+        return products.sum(1, dtype=dtype) @ back.T
+
+    exact = np.stack([sum(map(np.correlate, row, kernel)) for row, kernel in zip(rows, kernels, strict=True)])
+    assert np.abs(filtered(np.float32) - exact).max() < 1e-6 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize(("batch", "size"), [(1, 1), (7, 7), (8, 8), (13, 13), (20, 10), (32, 8), (50, 10)])
 def test_chunks_are_the_smallest_that_keep_the_products_large(batch, size):
     x = jnp.arange(batch)[:, None]
-    assert chunks(x).shape == (batch // size, size, 1)
-    np.testing.assert_array_equal(chunks(x).ravel(), np.arange(batch))
+    assert chunks(x, at_least=8).shape == (batch // size, size, 1)
+    np.testing.assert_array_equal(chunks(x, at_least=8).ravel(), np.arange(batch))
 
 
 def test_it_is_mapped_over_networks():
     """As a population does, with a kernel each."""
-    x = jax.random.normal(jax.random.key(0), (2, CHUNK, 4, 6, 3))
+    x = jax.random.normal(jax.random.key(0), (2, 8, 4, 6, 3))
     kernel = jax.random.normal(jax.random.key(1), (2, 3, 3, 3, 5))
     for mapped, *alone in zip(jax.vmap(winograd_conv)(x, kernel), x, kernel, strict=True):
         np.testing.assert_allclose(mapped, winograd_conv(*alone), atol=1e-4)
@@ -58,11 +94,11 @@ def test_it_is_mapped_over_networks():
 @pytest.mark.parametrize(
     ("batch", "window", "channels", "dtype", "is_taken"),
     [
-        (CHUNK, (3, 3), (16, 32), jnp.float32, True),
-        (CHUNK - 1, (3, 3), (16, 32), jnp.float32, False),
-        (CHUNK, (3, 3), (1, 32), jnp.float32, False),
-        (CHUNK, (2, 3), (16, 32), jnp.float32, False),
-        (CHUNK, (3, 3), (16, 32), jnp.bfloat16, False),
+        (FEW_IMAGES, (3, 3), (16, 32), jnp.float32, True),
+        (FEW_IMAGES - 1, (3, 3), (16, 32), jnp.float32, False),
+        (FEW_IMAGES, (3, 3), (1, 32), jnp.float32, False),
+        (FEW_IMAGES, (2, 3), (16, 32), jnp.float32, False),
+        (FEW_IMAGES, (3, 3), (16, 32), jnp.bfloat16, False),
     ],
 )
 def test_the_cpu_takes_it_where_it_pays(batch, window, channels, dtype, is_taken):
