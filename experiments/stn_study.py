@@ -170,7 +170,8 @@ def train_population(
     shape = (run.steps // every, len(configs), len(seeds))
     population = init_population(configs, seeds)
     if start:
-        population = start_from(population, configs[0], load_variables(start), name=start.name)
+        population, note = start_from(population, configs[0], load_variables(start), name=start.name)
+        print(note, flush=True)
     state = {
         "population": population,
         "curves": {name: np.full(shape, np.nan, np.float32) for name in names},

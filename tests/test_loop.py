@@ -184,8 +184,11 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path, capsys):
     assert line in capsys.readouterr().out
     more = {"params": expected["params"] | {"Dense_1": expected["params"]["head"]}}
     save_inference(tmp_path / "more", config, expected | more, {})
+    loop.train(config, tmp_path / "fourth", init=tmp_path / "more")
+    assert "layers left out: Dense_1" in capsys.readouterr().out
+    save_inference(tmp_path / "another", config, expected | {"params": {"Dense_1": expected["params"]["head"]}}, {})
     with pytest.raises(CheckpointError, match=r"other layers than this config's model \(Dense_1\)"):
-        loop.train(config, tmp_path / "fourth", init=tmp_path / "more")
+        loop.train(config, tmp_path / "fifth", init=tmp_path / "another")
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path):

@@ -80,7 +80,7 @@ def test_labelled_words_are_read_as_well(study, tmp_path, capsys):
     kept = int(re.search(r"noise: (\d+) words to validate on", capsys.readouterr().out)[1])
     assert 128 < kept < 150
     population = populations.init_population([config], [0, 1])
-    population = study.start_from(population, config, study.load_variables(study.find_model("tiny")), name="tiny")
+    population, _ = study.start_from(population, config, study.load_variables(study.find_model("tiny")), name="tiny")
     measured = study.read_datasets([config], population, words)
     np.testing.assert_allclose(measured["noise"], np.full((1, 2), 100 * (1 - 50 / kept)), rtol=1e-5)
 

@@ -54,15 +54,17 @@ def _init_program(config: Config):
     return jax.jit(jax.vmap(lambda key: create_state(key, model, tx, config.model)))
 
 
-def start_from(population: TrainState, config: Config, saved: tuple[Config, PyTree], *, name: str) -> TrainState:
-    """All networks with the weights of one model; what that lacks stays as it was drawn. See `with_weights`."""
+def start_from(
+    population: TrainState, config: Config, saved: tuple[Config, PyTree], *, name: str
+) -> tuple[TrainState, str]:
+    """All networks with the weights of one model, what that lacks as it was drawn, and a note: see `with_weights`."""
     settings, seeds = population.step.shape
 
-    def one(i: int, j: int) -> TrainState:
-        return with_weights(jax.tree.map(lambda leaf: leaf[i, j], population), config, saved, name=name)[0]
+    def one(i: int, j: int) -> tuple[TrainState, str]:
+        return with_weights(jax.tree.map(lambda leaf: leaf[i, j], population), config, saved, name=name)
 
-    rows = [_stack([one(i, j) for j in range(seeds)]) for i in range(settings)]
-    return _stack(rows)
+    rows = [[one(i, j) for j in range(seeds)] for i in range(settings)]
+    return _stack([_stack([state for state, _ in row]) for row in rows]), rows[0][0][1]
 
 
 def make_train(

@@ -24,18 +24,20 @@ def with_weights(
         saved: the other model's config and variables, as `load_variables` gives them.
         name: what that model is called.
 
-    Raises CheckpointError where layers of the saved model have no place in this one.
+    A saved model that has all of this one's layers and more can start it, too: a residual layer less is a network that
+    reads worse at first. Raises CheckpointError where each has layers that the other lacks.
     """
     loaded_config, loaded = saved
     charset, loaded_charset = Charset.of(config.model.charset), Charset.of(loaded_config.model.charset)
     taken, new, lost = transfer(variables(state), loaded, charset=charset, loaded_charset=loaded_charset)
-    if lost:
+    if lost and new:
         raise CheckpointError(
             f"{name} has other layers than this config's model ({', '.join(lost[:4])}): it cannot start this run"
         )
     added = {c for c in charset.characters if not _known(c, loaded_charset)}
     notes = [f"starts from the weights of {name}"]
     notes += [f"new layers: {', '.join(new)}"] if new else []
+    notes += [f"layers left out: {', '.join(lost)}"] if lost else []
     notes += [f"{len(added)} characters new to the head: {''.join(sorted(added))}"] if added else []
     for name in ("normalise", "fit", "height", "width"):  # what it sees
         here, there = getattr(config.model, name), getattr(loaded_config.model, name)
@@ -62,8 +64,7 @@ def transfer(
         charset, loaded_charset: of the two models.
 
     Returns:
-        The variables as NumPy arrays; the layers that are new; and those of `loaded` that found no place, in which
-        case the two are different networks.
+        The variables as NumPy arrays; the layers that are new; and those of `loaded` that found no place.
     """
     fresh, loaded = ({path: np.asarray(leaf) for path, leaf in flatten_dict(tree).items()} for tree in (fresh, loaded))
     for path in fresh.keys() & loaded.keys():
