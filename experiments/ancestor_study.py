@@ -15,7 +15,6 @@ runs of these steps and this batch, and how far the STNs have gone: `stn_deviati
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -26,6 +25,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from rows import add_rows, claim, read_rows
 from study import spread, table
 from train import load_config
 
@@ -95,8 +95,10 @@ def main(argv: list[str] | None = None) -> int:
     results = args.out / "results.jsonl"
     try:
         base = override(load_config(args.config), args.set)
-        args.out.mkdir(parents=True, exist_ok=True)
-        rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+        for name in chosen:  # what cannot be studied claims no folder
+            variant_config(base, VARIANTS[name], steps=args.steps, batch=args.batch, seed=0)
+        claim(args.out, base, None, [])
+        rows = read_rows(results)
         for seed in args.seeds:  # a whole round of variants before the next seed
             for name in chosen:
                 run = {"variant": name, "seed": seed, "steps": args.steps, "batch": args.batch}
@@ -105,8 +107,7 @@ def main(argv: list[str] | None = None) -> int:
                 config = variant_config(base, VARIANTS[name], steps=args.steps, batch=args.batch, seed=seed)
                 print(f"{name}, seed {seed}", flush=True)
                 rows.append(run | train_variant(config, VARIANTS[name].faults))
-                with results.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
+                add_rows(results, rows[-1:])
     except (ConfigError, OSError) as error:
         print(f"ancestor_study.py: {error}", file=sys.stderr)
         return 1

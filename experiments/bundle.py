@@ -65,7 +65,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def read_table(path: Path) -> dict[str, dict]:
     """What evaluate.py --json wrote, without the speed: it is the machine's, not the model's. Raises ValueError."""
-    table = json.loads(path.read_text())
+    try:
+        table = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: no JSON: {error}") from None
     if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
         raise ValueError(f"{path}: expected a row a dataset, as evaluate.py --json writes them")
     return {name: {k: v for k, v in row.items() if k != "images_per_second"} for name, row in table.items()}

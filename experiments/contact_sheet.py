@@ -20,6 +20,7 @@ from train import load_config
 from crnn_jax.config import ConfigError, override
 from crnn_jax.data.dataset import open_dataset
 from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.whole import check_writable
 from crnn_jax.images import ImageError, fit_image
 from crnn_jax.synth.batch import load_source, synth_batch
 
@@ -40,6 +41,9 @@ def main() -> int:
     try:
         if min(args.rows, args.columns, args.scale) < 1:
             raise ValueError("--rows, --columns and --scale are at least 1")
+        if args.out.suffix.lower() not in Image.registered_extensions():
+            raise ValueError(f"{args.out}: expected the name of a picture, such as sheet.png")
+        check_writable(args.out)
         config = override(load_config(args.config), args.set)
         count = args.rows * args.columns
         batch_size = -(-count // 4) * 4

@@ -8,8 +8,10 @@ from crnn_jax.data.whole import write_whole
 from crnn_jax.section import differences
 
 
-def claim(out: Path, base: Config, init: str | None, words: list[str]) -> None:
+def claim(out: Path, base: Config, init: str | None, words: list[str], held_out: int | None = None) -> None:
     """Notes what the runs of a folder have in common: a config, the model that they start from, the words they read.
+
+    Those are named, and `held_out` is how many of the rendered ones there are, where that is not the config's.
 
     Raises ConfigError where that is something else there.
     """
@@ -21,11 +23,12 @@ def claim(out: Path, base: Config, init: str | None, words: list[str]) -> None:
             changed = list(differences(from_json(json.dumps(there["config"])), base))
             changed += ["--init"] if there["init"] != init else []
             changed += ["--data"] if there.get("words", words) != words else []
+            changed += ["--held-out"] if there.get("held_out", held_out) != held_out else []
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{path}: is not what a study writes: {error}") from None
         if changed:
             raise ConfigError(f"{out} holds runs of another {', '.join(changed[:4])}; take another --out")
-    claimed = {"config": json.loads(to_json(base)), "init": init, "words": words}
+    claimed = {"config": json.loads(to_json(base)), "init": init, "words": words, "held_out": held_out}
     write_whole(path, (json.dumps(claimed, indent=2) + "\n").encode())
 
 

@@ -51,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = override(load_config(args.config or ("quickstart" if args.what == "run" else "crnn")), args.set)
         if args.what == "paper":
+            if args.rate <= 0 or args.batch < 1:
+                raise ConfigError("--rate is above 0, --batch at least 1")
             print(on_paper(step_traffic(config), rate=args.rate, batch=args.batch))
             return 0
         if args.steps < 2 or args.steps % 2 or min(args.devices) < 1:

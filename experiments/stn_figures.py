@@ -16,9 +16,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from rows import read_rows
 from stn_settings import STUDIES, keys
-from stn_table import average, by_seed, differences, interval, words_read
+from stn_table import average, by_seed, differences, interval, read_networks, words_read
+
+from crnn_jax.config import ConfigError
 
 INK, MUTED, GRID = "#22262b", "#6f747b", "#e4e1da"
 COLOURS = ("#2f6690", "#b4472e", "#3a7d44", "#8e6c8a", "#c08a2b")
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         "axes.spines.right": False,
     }
     try:
-        rows = read_rows(args.results)
+        rows = read_networks(args.results)
         if not rows:
             raise OSError(f"{args.results}: no networks")
         args.out.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
             path = args.out / f"stn_{name}.svg"
             figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
             print(path)
-    except OSError as error:
+    except (ConfigError, OSError) as error:
         print(f"stn_figures.py: {error}", file=sys.stderr)
         return 1
     return 0

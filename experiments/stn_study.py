@@ -29,9 +29,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from rows import add_rows, claim, read_rows
+from rows import add_rows, claim
 from stn_settings import STUDIES, keys
-from stn_table import difference_table, table, words_read
+from stn_table import difference_table, read_networks, table, words_read
 from stn_words import HELD_OUT_BATCH, KINDS, MakeBatch, load_datasets, look, make_words, read_datasets, read_held_out
 from train import load_config
 
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
             changes = dict.fromkeys(key for name in args.studies for key in keys(name).values())
             options = {"kinds": kinds, "data": args.data, "init": args.init}
             train_all(base, list(changes), args.seeds, args.at_once, args.held_out, args.out, **options)
-        rows = read_rows(results)
+        rows = read_networks(results)
         if not rows:
             raise ConfigError(f"{results} has no networks yet: stn_study.py train")
         tell = difference_table if args.against else table
@@ -126,10 +126,10 @@ def train_all(
     draw = make_words(base, kinds, base.run.batch_size)
     draw_held_out = make_words(base, kinds, HELD_OUT_BATCH * len(kinds), held_out=True)
     configs = {change: override(base, change.split()) for change in changes}
-    claim(out, base, init, [*kinds, *real])
+    claim(out, base, init, [*kinds, *real], held_out)
     every = base.run.steps_per_dispatch
     for group in chunks(seeds, at_once):
-        done = {(row["change"], row["seed"]) for row in read_rows(results)}
+        done = {(row["change"], row["seed"]) for row in read_networks(results)}
         missing = {change: [seed for seed in group if (change, seed) not in done] for change in changes}
         rest = [change for change in changes if missing[change]]
         while rest:

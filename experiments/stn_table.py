@@ -2,13 +2,24 @@
 
 import math
 import statistics
+from pathlib import Path
 
+from rows import read_rows
 from scipy.stats import t as student
 from stn_words import KINDS
 
+from crnn_jax.config import ConfigError
 from crnn_jax.stn import Diagnosis, collapse
 
 CONVERGED = 50.0  # per cent of the words that are read best, straight ones
+
+
+def read_networks(path: Path) -> list[dict]:
+    """The results of stn_study.py in a file; none where there is no file. Raises ConfigError for others."""
+    rows = read_rows(path)
+    if not all({"change", "seed"} <= row.keys() for row in rows):
+        raise ConfigError(f"{path}: not what stn_study.py writes")
+    return rows
 
 
 def words_read(rows: list[dict]) -> list[str]:

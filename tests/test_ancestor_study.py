@@ -90,11 +90,18 @@ def test_runs_are_done_once_and_told_in_a_table(study, tmp_path, monkeypatch, ca
     assert "no STN: the STN" not in out
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["all"] for line in lines] == [50, 80, 51, 81]
+    # Of another config none of them is: and what a killed run has left is told.
+    assert study.main([*arguments, "--set", "optimizer.learning_rate=1"]) == 1
+    assert "holds runs of another optimizer.learning_rate; take another --out" in capsys.readouterr().err
+    (tmp_path / "results.jsonl").write_text(lines[0] + "\n" + lines[1][:20])
+    assert study.main(arguments) == 1 and len(done) == 4
+    assert "results.jsonl: a line that is no JSON" in capsys.readouterr().err
 
 
 def test_errors_are_one_line(study, tmp_path, capsys):
     assert study.main(["--set", "model.cnn=tiny", "--out", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("ancestor_study.py: model.cnn = 'tiny'")
+    assert not list(tmp_path.iterdir())
     with pytest.raises(SystemExit):
         study.main(["--variants", "as it is"])
     assert "no variant 'as it is': there are as it was, all mended" in capsys.readouterr().err

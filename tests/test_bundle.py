@@ -115,9 +115,12 @@ def test_a_model_stays_until_the_next_is_whole(workdir, tmp_path, capsys, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize("table", ["[1]", '{"x": 3}'])
-def test_a_table_that_is_none_is_told(workdir, tmp_path, capsys, table):
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [("[1]", "expected a row a dataset"), ('{"x": 3}', "expected a row a dataset"), ("{", "no JSON")],
+)
+def test_a_table_that_is_none_is_told(workdir, tmp_path, capsys, table, message):
     (tmp_path / "table.json").write_text(table)
     arguments = [str(workdir), "--out", str(tmp_path / "out"), "--table", str(tmp_path / "table.json")]
     assert bundle.main(arguments) == 1
-    assert capsys.readouterr().err.startswith(f"bundle.py: {tmp_path}/table.json: expected a row a dataset")
+    assert capsys.readouterr().err.startswith(f"bundle.py: {tmp_path}/table.json: {message}")

@@ -77,6 +77,7 @@ def test_a_run_takes_its_steps_on_all_devices(scaling, monkeypatch):
     ("arguments", "message"),
     [
         (["run", "--steps", "3"], "--steps is even"),
+        (["paper", "--rate", "0"], "--rate is above 0"),
         (["run", "--devices", "2", "--steps", "2", "--set", "run.batch_size=12"], "with 2 devices it must be a mul"),
     ],
 )

@@ -84,9 +84,17 @@ def test_labelled_words_are_read_as_well(study, tmp_path, capsys):
     measured = study.read_datasets([config], population, words)
     np.testing.assert_allclose(measured["noise"], np.full((1, 2), 100 * (1 - 50 / kept)), rtol=1e-5)
 
-    study.claim(tmp_path, config, "tiny", ["rendered", "noise"])
+    study.claim(tmp_path, config, "tiny", ["rendered", "noise"], 1024)
     with pytest.raises(ConfigError, match="holds runs of another --data; take another --out"):
-        study.claim(tmp_path, config, "tiny", ["rendered"])
+        study.claim(tmp_path, config, "tiny", ["rendered"], 1024)
+    with pytest.raises(ConfigError, match="holds runs of another --held-out; take another --out"):
+        study.claim(tmp_path, config, "tiny", ["rendered", "noise"], 128)
+
+
+def test_results_of_another_study_are_told(study, tmp_path, capsys):
+    (tmp_path / "ancestor.jsonl").write_text('{"variant": "as it was", "seed": 0}\n')
+    assert study.main(["table", "--results", str(tmp_path / "ancestor.jsonl")]) == 1
+    assert capsys.readouterr().err == f"stn_study.py: {tmp_path}/ancestor.jsonl: not what stn_study.py writes\n"
 
 
 @pytest.mark.parametrize("wrong", [["--init", "nope"], ["--set", "run.batch_size=30"], ["--data", "nope"]])

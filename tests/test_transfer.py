@@ -57,6 +57,12 @@ def test_characters_that_are_known_keep_their_weights():
     np.testing.assert_array_equal(kernel[:, 4], fresh(other)["params"]["head"]["kernel"][:, 4])
 
 
+def test_a_character_whose_other_case_is_two_is_new():
+    ligature = "\ufb06"  # st, in capitals two letters
+    variables, new, lost, _ = start(replace(TINY, charset=f"ab{ligature}"), replace(TINY, charset="62"))
+    assert new == lost == [] and variables["params"]["head"]["kernel"].shape[-1] == 4
+
+
 def test_layers_without_a_place_are_told():
     _, _, lost, _ = start(TINY, replace(TINY, cnn="small"))
     assert "block1/Conv_1" in lost

@@ -19,7 +19,7 @@ class Style(Section):
     path = "data.style"
 
     # Letters
-    size_mean: float = 60.0
+    size_mean: float = 60.0  # of the em; between 34 and 92, whatever is drawn
     size_std: float = 10.0
     bold_share: float = 0.5
     bold_width: Range = (0.028, 0.053)  # em, added to every stroke

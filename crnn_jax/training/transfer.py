@@ -91,7 +91,7 @@ def _same_characters(fresh: np.ndarray, loaded: np.ndarray, charset: Charset, lo
 
 def _known(character: str, charset: Charset) -> str:
     """The character as a charset has it: itself, or in its other case; empty where it has neither."""
-    return next((c for c in (character, character.swapcase()) if c in charset.characters), "")
+    return next((c for c in (character, character.swapcase()) if c in set(charset.characters)), "")
 
 
 def _layers(paths) -> list[str]:

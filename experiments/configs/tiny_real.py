@@ -14,7 +14,7 @@ from crnn_jax.synth.style import PHOTO
 def get_config() -> Config:
     return Config(
         name="tiny_real",
-        model=ModelConfig(charset="36", cnn="tiny", normalise="contrast", lstm_features=128),
+        model=ModelConfig(charset="36", cnn="compact", normalise="contrast", lstm_features=128),
         data=DataConfig(style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.05),
         optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=100, weight_decay=1e-3),
         run=RunConfig(
