@@ -125,7 +125,7 @@ def test_batches_that_are_read_side_by_side_keep_their_order(reader, workers, mo
     assert len({reading.confidence for reading in reader.read_fitted(images)}) > 90
     alone = [reader.read_fitted([images[i]])[0] for i in (0, 31, 32, 63, 64, 99)]
     assert_same([reader.read_fitted(images)[i] for i in (0, 31, 32, 63, 64, 99)], alone)
-    np.testing.assert_allclose(reader.logits(images)[99], reader.logits([images[99]])[0], atol=1e-4)
+    np.testing.assert_allclose(reader.logits(images)[99], reader.logits([images[99]])[0], atol=3e-4)
 
 
 def test_a_wide_word_keeps_its_frames_in_a_wider_bucket(reader):
