@@ -2,6 +2,8 @@
 
     python experiments/train.py --config small --init tiny
 
+That was the `tiny` of then, `model.cnn=tiny`; the bundled one of now comes from this.
+
 Result: in README.md and `crnn_jax/pretrained/small`. The bundled weights come from 4,780 of these steps (75 minutes on
 two busy CPU cores) and from more runs, each with `--init` of the one before, on one core: two of `run.steps=7000`
 (`run.seed=3` and `4`, 110 and 65 minutes), the first 10,520 of `run.steps=24000` (`run.seed=5`), from that checkpoint
