@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
-from small import EXPERIMENTS
+from small import EXPERIMENTS, load_script
 
 import crnn_jax
 from crnn_jax.data.dataset import open_dataset, take_part
@@ -37,6 +37,11 @@ def test_a_bundled_model_is_what_its_card_says(name):
     assert count_parameters(reader.variables) == card["parameters"]
     assert card["images_seen"] > 1e6 and card["note"] and card["results"]
     assert not any("/" in path for path in reader.config.data.real)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_bundled_model_is_the_network_of_its_config(name):
+    assert load_script("train").load_config(name).model == crnn_jax.load(name).config.model
 
 
 @pytest.mark.parametrize("name", MODELS)
