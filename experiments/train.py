@@ -57,8 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     except (CheckpointError, ConfigError, DatasetError, FloatingPointError, ImageError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # while it was still setting up: later on the loop saves
-        print("train.py: stopped before its first step", file=sys.stderr)
+    except KeyboardInterrupt:  # while it was still setting up, or a second one while it saved
+        print("train.py: stopped at once; the same command goes on from the last checkpoint, if any", file=sys.stderr)
         return 130
     return 0
 

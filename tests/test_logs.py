@@ -13,7 +13,7 @@ from toy import toy_config, toy_source, toy_words
 from crnn_jax.config import StnConfig, override
 from crnn_jax.model import build
 from crnn_jax.stn import start_parameters
-from crnn_jax.training.logs import DRAWN, Logs, _lines_until
+from crnn_jax.training.logs import DRAWN, Logs, _drop_lines_after
 from crnn_jax.training.optimizer import make_optimizer
 from crnn_jax.training.state import create_state
 from crnn_jax.training.step import train_step
@@ -98,4 +98,8 @@ def test_a_model_without_a_transformer_has_neither(tmp_path, capsys):
 def test_lines_that_are_none_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\nnoise\n[2]\n{"step": 3}\n{"step": 4}\n{"step": 4')
-    assert _lines_until(path, 3) == ['{"step": 1}\n', '{"step": 3}\n']
+    _drop_lines_after(path, 3)
+    assert path.read_text() == '{"step": 1}\n{"step": 3}\n'
+    written = path.stat()
+    _drop_lines_after(path, 4)
+    assert path.stat().st_ino == written.st_ino, "a file of which nothing is dropped is left as it is"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -130,6 +131,27 @@ def test_killed_at_any_time_and_resumed_is_bit_equal(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, resumed, expected)
     steps = [(line["split"], line["step"]) for line in lines(tmp_path / "killed")]
     assert len(steps) == len(set(steps)), "a killed run's lines are written once"
+
+
+def test_a_run_that_nobody_listens_to_any_more_is_saved(tmp_path, monkeypatch):
+    """As by Ctrl-C, which also ends the `tee` that its output goes to."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    train = loop.Logs.train
+
+    def interrupted(logs, metrics):
+        if metrics["step"][-1] == 2:
+            signal.raise_signal(signal.SIGINT)
+        return train(logs, metrics)
+
+    monkeypatch.setattr(loop.Logs, "train", interrupted)
+    with suppress(BrokenPipeError), open(writing, "w", buffering=1) as gone:
+        monkeypatch.setattr(sys, "stderr", gone)
+        monkeypatch.setattr(sys, "stdout", gone)
+        assert loop.train(toy_config(), tmp_path)["step"] == 4
+    assert last_state(tmp_path, toy_config())[0] == 4
+    # Step 4 is one at which it evaluates, too: also an interrupted run does.
+    assert [line["step"] for line in lines(tmp_path) if line["split"] == "held_out"] == [4]
 
 
 def test_a_finished_run_only_says_its_scores_again(tmp_path):

@@ -13,20 +13,23 @@ from crnn_jax.data.sample import DatasetError
 def whole_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     """A new folder to write in that becomes `path` at the end; after an error nothing of it is left.
 
-    Until then it is `.incomplete-NAME` beside it. With `replaces` the folder that is there already goes then. Raises
-    DatasetError where one is that is not empty, without it, and OSError where it cannot be written.
+    Until then it is `.incomplete-NAME` beside it. With `replaces` the folder that is there already makes room then:
+    it is renamed to `.replaced-NAME`, and removed last. Raises DatasetError where one is that is not empty, without
+    it, and OSError where it cannot be written.
     """
     path = path.resolve()
     if not replaces and path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise DatasetError(f"{path}: exists already; name another or remove it")
-    partial = path.with_name(f".incomplete-{path.name}")
+    partial, before = (path.with_name(f".{state}-{path.name}") for state in ("incomplete", "replaced"))
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     partial.mkdir(parents=True)
     try:
         yield partial
-        if replaces:
-            shutil.rmtree(path, ignore_errors=True)
+        if replaces and path.exists():
+            shutil.rmtree(before, ignore_errors=True)
+            path.replace(before)
         partial.replace(path)
+        shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

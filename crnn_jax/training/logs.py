@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config
+from crnn_jax.data.whole import write_whole
 from crnn_jax.report.rectification import draw_sheet
 from crnn_jax.stn import Diagnosis, collapse
 
@@ -46,11 +48,12 @@ class Logs:
         self._pictures = workdir / "pictures"
         self._pictures.mkdir(parents=True, exist_ok=True)
         path = workdir / "metrics.jsonl"
-        path.write_text("".join(_lines_until(path, start)))
+        _drop_lines_after(path, start)
         self._lines = path.open("a")
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         # On a terminal a bar; in a log file a line each time that metrics are written.
-        self._bar = tqdm(total=self._run.steps, initial=start, unit="step", disable=None, dynamic_ncols=True)
+        bar = {"total": self._run.steps, "initial": start, "unit": "step", "disable": None, "dynamic_ncols": True}
+        self._bar = tqdm(file=Terminal(sys.stderr), **bar)
 
     def train(self, metrics: dict[str, np.ndarray]) -> None:
         """Takes the metrics of a dispatch (one entry a step); every `log_every` steps writes a line of their means."""
@@ -161,7 +164,31 @@ class Logs:
         self._events.add_image(name, image, step, dataformats="HWC" if image.ndim == 3 else "HW")
 
     def _say(self, line: str) -> None:
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(line, file=Terminal(sys.stderr))
+
+
+class Terminal:
+    """A stream that is written to while somebody listens.
+
+    Ctrl-C ends the `tee` behind a run as well: a run does not end because of that, it saves. `stream` is a text file
+    or what a notebook has in its place.
+    """
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Writes what can be written."""
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flushes what can be flushed."""
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)  # what tqdm asks of it: its encoding, whether it is a terminal
 
 
 def sheet(images: np.ndarray, captions: list[str], *, columns: int = 4) -> np.ndarray:
@@ -177,10 +204,12 @@ def sheet(images: np.ndarray, captions: list[str], *, columns: int = 4) -> np.nd
     return np.asarray(page)
 
 
-def _lines_until(path: Path, step: int) -> list[str]:
-    """The whole lines of a metrics file up to `step`; a killed process may have cut its last one short."""
+def _drop_lines_after(path: Path, step: int) -> None:
+    """Keeps the whole lines of a metrics file up to `step`; a killed process may have cut its last one short."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [line for line in lines if line.endswith("\n") and _step(line) <= step]
+    kept = [line for line in lines if line.endswith("\n") and _step(line) <= step]
+    if kept != lines:
+        write_whole(path, "".join(kept).encode())
 
 
 def _step(line: str) -> int | float:

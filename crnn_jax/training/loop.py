@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from crnn_jax.charset import Charset
 from crnn_jax.config import Config, to_json
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.stream import stream
+from crnn_jax.data.whole import write_whole
 from crnn_jax.model import build
 from crnn_jax.synth.batch import Batch
 from crnn_jax.training import parallel
 from crnn_jax.training.checkpoint import Checkpoints, load_variables, save_start, started_from
-from crnn_jax.training.logs import Logs
+from crnn_jax.training.logs import Logs, Terminal
 from crnn_jax.training.optimizer import learning_rate, make_optimizer
 from crnn_jax.training.state import create_state, variables
 from crnn_jax.training.step import eval_step, mean_metrics, train_step
@@ -82,7 +83,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     # 1. its own last checkpoint in the workdir, whose configuration decides: a different one is refused;
     # 2. the weights of `init`, with a fresh optimiser, at step 0;
     # 3. fresh weights, from the run's seed.
-    checkpoints = Checkpoints(workdir, config)
+    checkpoints = Checkpoints(workdir, config, streamed=rows * jax.device_count() if sources else 0)
     fresh = checkpoints.latest is None
     if not fresh:
         state = checkpoints.restore(state)
@@ -96,7 +97,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
             print(note, flush=True)
     step = start = int(state.step)
     if parallel.is_main():
-        (workdir / "config.json").write_text(to_json(config) + "\n")
+        write_whole(workdir / "config.json", f"{to_json(config)}\n".encode())
         if fresh:
             save_start(workdir, init)
 
@@ -159,7 +160,8 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
                 logs.waited(time.perf_counter() - began)
 
             interrupted = parallel.any_process(interrupt.requested or failure is not None) and step < run.steps
-            evaluating = not interrupted and (step % run.eval_every == 0 or step == run.steps)
+            # Also where it is interrupted: the run that goes on from here does not come by again.
+            evaluating = step % run.eval_every == 0 or step == run.steps
             saving = interrupted or step % run.checkpoint_every == 0 or step == run.steps
             if evaluating or saving:
                 logs.train(finite(parallel.fetch(pending)))  # raises before a bad state is evaluated or saved
@@ -174,13 +176,17 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
 
     if failure is not None:
         raise failure
-    if interrupted and parallel.is_main():
-        print(f"stopped at step {step} of {run.steps} and saved: the same command goes on from there")
-    elif parallel.is_main():
-        print(report(samples, Charset.of(config.model.charset)))
+    if interrupted:
+        last_words = [f"stopped at step {step} of {run.steps} and saved: the same command goes on from there"]
+    else:
         kind = "rendered" if words.held_out is None else "real"
-        print(f"{held_out['word_accuracy']:.1f} % of {held_out['count']:.0f} held-out {kind} words read right")
-        print(f"next: python experiments/read.py IMAGE_OR_FOLDER --model {workdir}")
+        last_words = [
+            report(samples, Charset.of(config.model.charset)),
+            f"{held_out['word_accuracy']:.1f} % of {held_out['count']:.0f} held-out {kind} words read right",
+            f"next: python experiments/read.py IMAGE_OR_FOLDER --model {workdir}",
+        ]
+    if parallel.is_main():
+        print("\n".join(last_words), file=Terminal(sys.stdout))
     return held_out | {"step": step}
 
 
@@ -237,7 +243,8 @@ class Interrupt:
     def _request(self, number, _frame):
         self.requested = True
         self._restore()
-        print(f"\n{signal.Signals(number).name}: saving after this dispatch ...", file=sys.stderr)
+        with suppress(OSError, RuntimeError):  # nobody listens any more; it interrupts another line being written
+            print(f"\n{signal.Signals(number).name}: saving after this dispatch ...", file=sys.stderr)
 
     def _restore(self):
         for number, handler in self._before.items():

@@ -1,0 +1,51 @@
+"""What is written is whole, or as it was before."""
+
+import shutil
+
+import pytest
+
+from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.whole import check_writable, whole_folder, write_whole
+
+
+def write(path, content, **options):
+    with whole_folder(path, **options) as folder:
+        (folder / "file").write_text(content)
+
+
+def test_a_folder_is_replaced_when_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "out"
+    write(path, "one")
+    with pytest.raises(DatasetError, match="exists already"):
+        write(path, "two")
+    with pytest.raises(OSError, match="full"), whole_folder(path, replaces=True) as folder:
+        (folder / "file").write_text("thr")
+        raise OSError("the disk is full")
+    assert (path / "file").read_text() == "one"
+    write(path, "three", replaces=True)
+    assert (path / "file").read_text() == "three" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_of_which_a_file_stays_is_replaced_all_the_same(tmp_path, monkeypatch):
+    """As on network file systems, where an open file is only renamed by its removal."""
+    path = tmp_path / "out"
+    write(path, "one")
+    remove = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda folder, **options: None)
+    write(path, "two", replaces=True)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    assert (path / "file").read_text() == "two"
+    write(path, "three", replaces=True)
+    assert (path / "file").read_text() == "three" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, b"one")
+    write_whole(path, b"two")
+    assert path.read_bytes() == b"two" and list(tmp_path.iterdir()) == [path]
+    check_writable(path)
+    check_writable(tmp_path / "new")
+    assert path.read_bytes() == b"two" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OSError, match="No such file"):
+        check_writable(tmp_path / "none" / "file")
