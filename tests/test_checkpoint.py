@@ -2,7 +2,10 @@
 
 import gc
 import json
+import os
 import shutil
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -60,10 +63,28 @@ def test_a_checkpoint_of_eight_devices_opens_on_one(tmp_path):
     state = replicate(make_state(3))
     checkpoints = Checkpoints(tmp_path, CONFIG)
     checkpoints.save(2, fetch(state), None)
-    _, loaded = load_variables(tmp_path)
-    leaf = jax.tree.leaves(jax.device_put(loaded, jax.devices()[0]))[0]
-    assert leaf.devices() == {jax.devices()[0]}
-    jax.tree.map(np.testing.assert_array_equal, loaded, fetch(variables(state)))
+    expected = float(sum(abs(leaf).sum(dtype=np.float64) for leaf in jax.tree.leaves(fetch(variables(state)))))
+    code = f"""
+import jax, numpy as np
+from crnn_jax.training.checkpoint import load_variables
+assert len(jax.devices()) == 1
+leaves = jax.tree.leaves(jax.device_put(load_variables({str(tmp_path)!r})[1]))
+print(float(sum(abs(np.asarray(leaf)).sum(dtype=np.float64) for leaf in leaves)))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment |= {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == expected
+
+
+def test_another_number_of_words_from_disk_is_refused(tmp_path):
+    checkpoints = Checkpoints(tmp_path, CONFIG, streamed=44)
+    checkpoints.save(2, fetch(make_state()), None)
+    checkpoints.close()
+    with pytest.raises(CheckpointError, match=r"44 words of every batch came from disk, here 40 would: .*cpu_devices"):
+        Checkpoints(tmp_path, CONFIG, streamed=40).restore(make_state())
+    Checkpoints(tmp_path, CONFIG, streamed=44).restore(make_state())
 
 
 def test_a_run_gives_the_averaged_parameters_of_its_best_checkpoint(run):

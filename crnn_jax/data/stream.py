@@ -1,7 +1,7 @@
 """Words from disk, in the order of a seed, read ahead: a batch is a function of the seed and its number.
 
 Grain shuffles, mixes and reads in parallel. Since all of it is by index, a run that resumes at step k asks for batch k
-and nothing of the order is saved; hosts and devices take rows of the same global batch, whatever their number.
+and nothing of the order is saved; hosts and devices take rows of the same global batch.
 """
 
 import itertools

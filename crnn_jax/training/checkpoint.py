@@ -23,7 +23,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError, from_json, to_json
-from crnn_jax.data.whole import whole_folder
+from crnn_jax.data.whole import whole_folder, write_whole
 from crnn_jax.section import differences
 from crnn_jax.training.stored import (
     CheckpointError,
@@ -44,11 +44,15 @@ FREE_FIELDS = {
 
 
 class Checkpoints:
-    """The checkpoints of a run under `workdir`: the last `config.run.keep`, and the best by held-out word accuracy."""
+    """The checkpoints of a run under `workdir`: the last `config.run.keep`, and the best by held-out word accuracy.
 
-    def __init__(self, workdir: Path, config: Config):
+    `streamed` is how many words of every global batch come from disk, which depends on the number of devices.
+    """
+
+    def __init__(self, workdir: Path, config: Config, *, streamed: int = 0):
         self.folder = Path(workdir).absolute() / "checkpoints"
         self.config = config
+        self.streamed = streamed
         self._manager = _manager(self.folder, config.run.keep)
 
     @property
@@ -61,8 +65,8 @@ class Checkpoints:
         meta = {
             "config": json.loads(to_json(self.config)),
             "charset": Charset.of(self.config.model.charset).characters,
-            # Words are a function of the run's key and the step: the step is the whole of the data position.
-            "position": {"step": step},
+            # Rendered words are a function of the run's key and the step; those from disk begin at step * streamed.
+            "position": {"step": step, "streamed": self.streamed},
             "metrics": metrics,
         }
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
@@ -73,8 +77,8 @@ class Checkpoints:
     def restore(self, like: PyTree) -> PyTree:
         """The last checkpoint as NumPy arrays, in the shape of `like`.
 
-        Raises CheckpointError where it is cut short, of another configuration or charset, or of a step from which this
-        configuration's dispatches would step over the end of the run.
+        Raises CheckpointError where it is cut short, of another configuration or charset, of a step from which this
+        configuration's dispatches would step over the end of the run, or with another share of words from disk.
         """
         folder = self.folder / str(self.latest)
         meta = _read_meta(folder)
@@ -82,6 +86,12 @@ class Checkpoints:
         dispatch = self.config.run.steps_per_dispatch
         if self.latest % dispatch:  # an interrupted run stops behind any of its own dispatches
             raise CheckpointError(f"{folder} is of a step that is no multiple of run.steps_per_dispatch = {dispatch}")
+        before = meta["position"].get("streamed", self.streamed)  # not told by runs of an earlier version
+        if before != self.streamed:
+            raise CheckpointError(
+                f"{folder}: {before} words of every batch came from disk, here {self.streamed} would: "
+                "go on with as many devices as before (train.py --cpu_devices N)"
+            )
         like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         return read_tree(folder / "state", like)
 
@@ -189,7 +199,7 @@ def save_start(workdir: Path, init: Path | None) -> None:
         (workdir / START).unlink(missing_ok=True)  # of a start that came to no checkpoint
         return
     start = {"model": str(Path(init).absolute()), "images_seen": images_seen(init)}
-    (workdir / START).write_text(json.dumps(start, indent=2) + "\n")
+    write_whole(workdir / START, (json.dumps(start, indent=2) + "\n").encode())
 
 
 def started_from(workdir: Path) -> str | None:

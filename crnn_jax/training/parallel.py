@@ -130,8 +130,8 @@ def make_train(step: Callable, make_batch: MakeBatch, *, batch_size: int, length
 
     def run(first_index: Array, streamed: PyTree, state: TrainState, source: PyTree, run_key: Array):
         def body(state, streamed):
-            # The key of a step is a function of the run's key and the step's number, never carried: a resumed run,
-            # and one on other devices, draws the same words.
+            # The key of a step is a function of the run's key and the step's number, never carried: a resumed run
+            # draws the same words, and one on other devices where it reads or renders as many of them.
             batch_key, step_key = jax.random.split(jax.random.fold_in(run_key, state.step))
             return step(state, make_batch(batch_key, source, first_index, streamed=streamed), step_key)
 
