@@ -12,7 +12,7 @@ from PIL import Image
 from small import write_tfrecords
 from toy import SLOTS, toy_config, toy_model, toy_source, toy_words
 
-from crnn_jax.config import ConfigError, DataConfig, override
+from crnn_jax.config import ConfigError, override
 from crnn_jax.data import selection as selections
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.selection import select
@@ -42,7 +42,7 @@ def shards(folder, numbers, *, damaged=()) -> str:
 
 
 def config_of(*assignments, sources=()):
-    config = replace(toy_config(), data=DataConfig(max_length=SLOTS, held_out_words=40, sources=tuple(sources)))
+    config = replace(toy_config(), data=replace(toy_config().data, sources=tuple(sources)))
     return override(config, list(assignments))
 
 

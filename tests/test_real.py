@@ -1,16 +1,15 @@
 """Real words for fine-tuning: which are kept, what is drawn, and a run on them."""
 
 import json
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from toy import SLOTS, toy_config, toy_model, toy_source, toy_words
+from toy import toy_config, toy_model, toy_source, toy_words
 
-from crnn_jax.config import ConfigError, DataConfig, override
+from crnn_jax.config import ConfigError, override
 from crnn_jax.data.augment import augment
 from crnn_jax.data.real import load_real, real_batch
 from crnn_jax.data.sample import DatasetError
@@ -36,8 +35,7 @@ def write_folder(folder, labels):
 def config(tmp_path):
     """The toy's, with half of every batch real: 40 words of digits, of which the last four are held out."""
     path = write_folder(tmp_path / "real", [str(100 + i) for i in range(40)])
-    data = DataConfig(max_length=SLOTS, held_out_words=40, real=(path,), share_real=0.5)
-    return replace(toy_config(), data=data)
+    return override(toy_config(), [f"data.real={path}", "data.share_real=0.5"])
 
 
 def test_the_last_tenth_is_apart_and_what_does_not_fit_is_counted(tmp_path):
@@ -100,6 +98,12 @@ def test_a_batch_is_the_same_on_one_device_and_on_four(config, quick_compilation
     np.testing.assert_array_equal(whole.image[:32], rendered)
     np.testing.assert_array_equal(whole.image[32:], real)
     assert len({image.tobytes() for image in real}) == 32
+
+
+def test_real_words_have_keys_of_their_own():
+    key = jax.random.key(5)
+    rendered, real = jax.random.split(key), jax.random.fold_in(key, words.REAL)
+    assert all(not np.array_equal(jax.random.key_data(k), jax.random.key_data(real)) for k in rendered)
 
 
 def test_augmentation_moves_an_image_a_little(config):

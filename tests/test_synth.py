@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from crnn_jax.charset import Charset
-from crnn_jax.config import Config, ConfigError, DataConfig
-from crnn_jax.synth.batch import load_source, synth_batch, to_classes
+from crnn_jax.config import Config, ConfigError, DataConfig, ModelConfig
+from crnn_jax.synth.batch import check_charset, glyph_classes, lacking, load_source, synth_batch, to_classes
 from crnn_jax.synth.colour import Fill, paint
 from crnn_jax.synth.draws import Draws
 from crnn_jax.synth.layout import lay_out
@@ -18,6 +18,7 @@ from crnn_jax.synth.render import render
 from crnn_jax.synth.style import MJSYNTH, PHOTO, PLAIN, STYLES
 from crnn_jax.synth.words import (
     GLYPHS,
+    OPENING_MARKS,
     PAD,
     _rows,
     english_words,
@@ -105,10 +106,43 @@ def test_spelling_hash_sees_letters_but_not_case():
 
 def test_labels_drop_what_the_charset_lacks():
     charset = Charset.of("36")
-    classes = jnp.array([charset.encode(c)[0] if c in charset.characters else 0 for c in map(charset.fold, GLYPHS)])
+    classes = jnp.array(glyph_classes(charset))
     glyphs = jnp.array([GLYPHS.index(c) for c in "-It's!"] + [0, 0])
     label, length = to_classes(glyphs, jnp.int32(6), classes)
     assert charset.decode(np.asarray(label)) == "its" and length == 3
+
+
+@pytest.mark.parametrize("characters", ["abcdefghijklm", "ABCDEFGHIJKLM0123456789"])
+def test_strings_that_the_charset_cannot_spell_are_not_drawn(characters):
+    charset = Charset.of(characters)
+    table, classes = load_words(24, lacking=lacking(charset)), jnp.array(glyph_classes(charset))
+    shares = {"share_digits": 0.2 if "0" in characters else 0.0, "share_punctuation": 0.5}
+    glyphs, lengths = jax.vmap(partial(sample_word, table=table, **shares))(jax.random.bits(KEY, (500, 5 * 24 + 16)))
+    labels, _ = jax.vmap(to_classes, in_axes=(0, 0, None))(glyphs, lengths, classes)
+    for string, label in zip(map(spell, glyphs, lengths), np.asarray(labels), strict=True):
+        assert charset.decode(label) == "".join(filter(str.isalnum, charset.fold(string))) != ""
+
+
+def test_a_charset_that_can_spell_nothing_of_a_kind_is_refused():
+    def check(charset, **shares):
+        check_charset(Config(model=ModelConfig(charset=charset), data=DataConfig(**shares)))
+
+    with pytest.raises(ConfigError, match="can spell no English word: set data.share_digits and data.share_random"):
+        check("0123456789")
+    with pytest.raises(ConfigError, match="can spell no random string: set data.share_random=0"):
+        check("0123456789", share_digits=0.9, share_random=0.1)
+    check("0123456789", share_digits=1.0, share_random=0.0)
+    with pytest.raises(ConfigError, match="lacks 0123456789: it can spell no number: set data.share_digits=0"):
+        check("abcdefghijklmnopqrstuvwxyz")
+    check("abcdefghijklmnopqrstuvwxyz", share_digits=0.0)
+
+
+def test_a_word_behind_an_opening_mark_can_have_a_title():
+    table = load_words(24)
+    bits = jax.random.bits(KEY, (2000, 5 * 24 + 16))
+    strings = map(spell, *jax.vmap(partial(sample_word, table=table, share_punctuation=1.0))(bits))
+    opened = [s for s in strings if s[0] in OPENING_MARKS and len(s) > 3]
+    assert len(opened) > 100 and 0.25 < np.mean([s[1:].istitle() for s in opened]) < 0.4
 
 
 def test_more_fonts_than_there_are():
@@ -155,12 +189,20 @@ def test_ink_is_visible_in_every_style(source, style):
 
 
 def test_plain_words_look_like_their_glyphs(source):
-    """The ink of an upright word stands where its letters are: an i is narrower than an m in a plain style."""
+    """The ink of an upright word stands where its letters are, and an l is narrower than an m."""
     style = replace(PLAIN, border_width=(1.0, 0.0), bold_share=0.0, margin_std=0.0)
-    letters = jnp.array([[GLYPHS.index("l")], [GLYPHS.index("l")], [GLYPHS.index("m")], [GLYPHS.index("m")]])
-    images = np.asarray(render(KEY, source.bank, letters, jnp.ones(4, jnp.int32), style=style)).astype(float)
-    middles = np.abs(images - np.median(images[:, :2], axis=(1, 2), keepdims=True)) > 30
-    assert middles[:, 8:24, 20:80].any((1, 2)).all()
+
+    def images_of(letter, fit):
+        letters = jnp.full((4, 1), GLYPHS.index(letter))
+        return np.asarray(render(KEY, source.bank, letters, jnp.ones(4, jnp.int32), style=style, fit=fit)).astype(float)
+
+    for letter in "lm":
+        images = images_of(letter, "resize")
+        ink = np.abs(images - np.median(images[:, :2], axis=(1, 2), keepdims=True)) > 30
+        assert ink[:, 8:24, 20:80].any((1, 2)).all()
+    # Fonts are drawn by the key alone; behind a word its last column is repeated.
+    narrow, wide = ((images_of(letter, "pad") != images_of(letter, "pad")[..., -1:]).any(1).sum(1) for letter in "lm")
+    assert (narrow < wide).all() and np.median(wide / narrow) > 1.5
 
 
 def test_only_some_rows_have_a_neighbour(source):

@@ -28,7 +28,7 @@ def toy_config(**run) -> Config:
     return Config(
         name="toy",
         model=ModelConfig(charset=DIGITS, width=40, lstm_features=8),
-        data=DataConfig(max_length=SLOTS, held_out_words=40),
+        data=DataConfig(max_length=SLOTS, held_out_words=40, share_digits=1.0, share_random=0.0),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=4),
         run=RunConfig(**({"eval_every": 4, "checkpoint_every": 4} | run)),
     )

@@ -10,7 +10,7 @@ from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError
 from crnn_jax.synth.bank import Bank, font_table, load_bank
 from crnn_jax.synth.render import example_keys, render
-from crnn_jax.synth.words import GLYPHS, WordTable, load_words, sample_word
+from crnn_jax.synth.words import GLYPHS, WordTable, load_words, sample_word, spellable
 
 
 class Source(NamedTuple):
@@ -35,8 +35,35 @@ def load_source(config: Config) -> Source:
     if data.fonts > fonts:
         raise ConfigError(f"data.fonts = {data.fonts}: expected at most {fonts}, or 0 for all")
     charset = Charset.of(config.model.charset)
-    classes = [charset.encode(c)[0] if c in charset.characters else 0 for c in map(charset.fold, GLYPHS)]
-    return Source(load_bank(data.fonts), load_words(data.max_length), jnp.array(classes))
+    words = load_words(data.max_length, lacking=lacking(charset))
+    return Source(load_bank(data.fonts), words, jnp.array(glyph_classes(charset)))
+
+
+def glyph_classes(charset: Charset) -> list[int]:
+    """The class id of each glyph, 0 where the charset has none."""
+    return [charset.encode(c)[0] if c in charset.characters else 0 for c in map(charset.fold, GLYPHS)]
+
+
+def lacking(charset: Charset) -> str:
+    """The letters, lower case, and digits that the charset lacks in some case: no string with them has a label.
+
+    Not so marks, which a label loses.
+    """
+    lost = (c.lower() for c, id in zip(GLYPHS, glyph_classes(charset), strict=True) if c.isalnum() and not id)
+    return "".join(sorted(set(lost)))
+
+
+def check_charset(config: Config) -> None:
+    """Raises ConfigError where strings are to be rendered of a kind for which the charset has not the characters."""
+    data, without = config.data, lacking(Charset.of(config.model.charset))
+    strings = spellable(data.max_length, without)
+    words = 1 - data.share_digits - data.share_random
+    shares = {"train": words, "held_out": words, "numbers": data.share_digits, "codes": data.share_random}
+    for kind, share in shares.items():
+        if share > 0 and not getattr(strings, kind):
+            told = {"numbers": "number: set data.share_digits=0", "codes": "random string: set data.share_random=0"}
+            what = told.get(kind, "English word: set data.share_digits and data.share_random to 1 together")
+            raise ConfigError(f"model.charset lacks {without}: it can spell no {what}")
 
 
 def to_classes(glyphs: Int[Array, " N"], length: Int[Array, ""], classes: Int[Array, "94"]):

@@ -5,6 +5,7 @@ spells one. The split is by a checksum of the word, so it is the same everywhere
 """
 
 import lzma
+import string
 import zlib
 from functools import cache
 from importlib.resources import files
@@ -34,6 +35,7 @@ CODE_FORMS = (
     "a aa aaa aaaa aaaaa aaaaaa aaaaaaa aaaaaaaa x xx xxx xxxx xxxxx xxxxxx xxxxxxx xxxxxxxx xxxxxxxxxx xxxxxxxxxxxx "
     "ad add addd adddd aad aadd aaddd aadddd aaad aaadd aaaddd da dda ddda dad adad a-d a-dd aa-dd aa-ddd a.a. a&a"
 ).split()
+DRAWN = {"d": string.digits, "a": string.ascii_lowercase, "x": string.digits + string.ascii_lowercase}
 
 
 class WordTable(NamedTuple):
@@ -65,14 +67,31 @@ def english_words() -> tuple[str, ...]:
     return tuple(lzma.decompress(packed).decode().split())
 
 
-def load_words(max_length: int = 24) -> WordTable:
-    """The table of all words of at most `max_length` characters, on the default device."""
-    words = sorted((w for w in english_words() if len(w) <= max_length), key=len)
-    held = _rows([w for w in words if is_held_out(w)], max_length)
-    hashes = np.sort(np.asarray(jax.vmap(spelling_hash)(jnp.asarray(held))))
-    rest = _rows([w for w in words if not is_held_out(w)], max_length)
-    forms = [_rows([f for f in form if len(f) <= max_length], max_length) for form in (NUMBER_FORMS, CODE_FORMS)]
-    return WordTable(*map(jnp.asarray, (rest, held, hashes, *forms)))
+class Strings(NamedTuple):
+    """What a table is made of; words from the shortest to the longest."""
+
+    train: list[str]
+    held_out: list[str]
+    numbers: list[str]
+    codes: list[str]
+
+
+def spellable(max_length: int, lacking: str = "") -> Strings:
+    """The words and forms of at most `max_length` characters without those in `lacking`, letters and digits."""
+
+    def fits(text: str, drawn: dict[str, str]) -> bool:
+        return len(text) <= max_length and not set(lacking) & set("".join(drawn.get(c, c) for c in text))
+
+    words = sorted((w for w in english_words() if fits(w, {})), key=len)
+    train, held_out = ([w for w in words if is_held_out(w) == held] for held in (False, True))
+    return Strings(train, held_out, *([f for f in form if fits(f, DRAWN)] for form in (NUMBER_FORMS, CODE_FORMS)))
+
+
+def load_words(max_length: int = 24, *, lacking: str = "") -> WordTable:
+    """The table of the `spellable` strings, on the default device; of a kind of which there is none, of all."""
+    strings = [few or every for few, every in zip(spellable(max_length, lacking), spellable(max_length), strict=True)]
+    train, held_out, numbers, codes = (jnp.asarray(_rows(rows, max_length)) for rows in strings)
+    return WordTable(train, held_out, jnp.sort(jax.vmap(spelling_hash)(held_out)), numbers, codes)
 
 
 def _is_lower(glyphs):
@@ -94,7 +113,7 @@ def spelling_hash(glyphs: Int[Array, " L"] | UInt8[Array, " L"]) -> UInt32[Array
 def _set_case(draws: Draws, glyphs: Int[Array, " L"]) -> Int[Array, " L"]:
     """Lower, upper, title or mixed case for a row that is lower case."""
     which, coin = draws.uniform(), draws.uniform(size=glyphs.shape[0]) < 0.5
-    first = jnp.arange(glyphs.shape[0]) == 0
+    first = jnp.arange(glyphs.shape[0]) == jnp.argmax(_is_lower(glyphs))  # behind an opening mark
     raised = jnp.where(
         which < CASES[0], False, jnp.where(which < CASES[1], True, jnp.where(which < CASES[2], first, coin))
     )
@@ -150,12 +169,12 @@ def sample_word(
     forms = [f[draws.choice(f.shape[0])].astype(jnp.int32) for f in (table.numbers, table.codes)]
     kind = draws.uniform()
     form = jnp.where(kind < share_digits, *forms)
-    string = _fill_form(draws, form)
+    filled = _fill_form(draws, form)
     is_word = kind >= share_digits + share_random
     if not held_out:
-        is_word = is_word | _spells_held_out(string, table)
+        is_word = is_word | _spells_held_out(filled, table)
     marked = jnp.where(draws.chance(share_punctuation), _punctuate(draws, word), word)
-    glyphs = _set_case(draws, jnp.where(is_word, marked, string))
+    glyphs = _set_case(draws, jnp.where(is_word, marked, filled))
     length = jnp.sum(glyphs != PAD)
     return jnp.where(glyphs == PAD, 0, glyphs), length
 

@@ -18,10 +18,10 @@ from crnn_jax.data.augment import augment
 from crnn_jax.data.real import RealWords, load_real, load_validation, real_batch
 from crnn_jax.data.selection import select
 from crnn_jax.data.stream import WordSource
-from crnn_jax.synth.batch import Batch, Source, load_source, synth_batch
+from crnn_jax.synth.batch import Batch, Source, check_charset, load_source, synth_batch
 from crnn_jax.synth.render import example_keys
 
-REAL = 1  # folded into a step's key for its real words
+REAL = 2  # folded into a step's key for its words that are not rendered: 0 and 1 give the keys of `split`
 RENDERED = "rendered"  # among data.sources
 
 
@@ -34,8 +34,14 @@ class Words(NamedTuple):
 
 
 def load_words(config: Config) -> tuple[Words, list[str]]:
-    """The words of a config that are kept on the default device, and lines on what was kept of real ones."""
-    source, data = load_source(config), config.data
+    """The words of a config that are kept on the default device, and lines on what was kept of real ones.
+
+    Raises ConfigError, DatasetError and ImageError.
+    """
+    data = config.data
+    if data.share_real < 1 and (not data.sources or RENDERED in data.sources):
+        check_charset(config)
+    source = load_source(config)
     real = held_out = None
     reports = []
     if data.real:
@@ -69,7 +75,7 @@ def parts(config: Config) -> int:
 def streamed_rows(config: Config, size: int) -> int:
     """How many of a device's `size` examples come from disk; the others are rendered, in fours (see `render`).
 
-    Where there are both, there are at least four of each.
+    Where there are both, there are at least four of each: of a global batch more or less on other devices.
     """
     sources = config.data.sources
     if RENDERED not in sources:
@@ -88,7 +94,8 @@ def train_batch(
 ) -> Batch:
     """`size` examples of a global batch, from `first_index` on: rendered ones, then real or `streamed` ones."""
     render = partial(synth_batch, config=config)
-    # The kinds count their examples apart, so that devices that share a batch draw the same words as one does.
+    # The kinds count their examples apart, so that devices that share a batch draw the same words as one does, where
+    # they draw as many of each (see `streamed_rows`).
     device = first_index // size
     if streamed is not None:
         rows = streamed.image.shape[0]
