@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from crnn_jax.data.whole import write_whole
-from crnn_jax.training.checkpoint import CheckpointError
+from crnn_jax.training.checkpoint import CheckpointError, training_checkpoint
 
 FILE = "calibration.json"  # in a model folder or a workdir
 TEMPERATURES = ("temperature", "lexicon_temperature")  # in it, the second not always
@@ -114,17 +114,31 @@ def _fit(log_confidence: Callable[[float], np.ndarray], correct: Bool[np.ndarray
     return float(np.exp(_golden_section(loss, low, high)))
 
 
+def calibration_place(folder: Path) -> tuple[Path, int | None]:
+    """The calibration's file of a model folder, a workdir or one of its checkpoints, and of which step its weights are.
+
+    The step is None of a model folder, which has but one. Raises CheckpointError for a workdir without a checkpoint.
+    """
+    if (folder / "variables").is_dir():
+        return folder / FILE, None
+    checkpoint = training_checkpoint(folder.absolute())
+    return checkpoint.parent.parent / FILE, int(checkpoint.name)
+
+
 def save_calibration(folder: Path, calibration: dict) -> None:
-    """Writes the calibration of a model folder or workdir: its "temperature", and what else is to be known of it."""
-    write_whole(folder / FILE, (json.dumps(calibration, indent=2) + "\n").encode())
+    """Writes the calibration of a model, as `load_calibration` finds it: its "temperature", and what else there is."""
+    path, step = calibration_place(folder)
+    calibration = calibration if step is None else calibration | {"step": step}
+    write_whole(path, (json.dumps(calibration, indent=2) + "\n").encode())
 
 
 def load_calibration(folder: Path) -> dict | None:
-    """The calibration in a model folder or workdir; None where there is none, which is a temperature of 1.
+    """The calibration of a model folder, a workdir or one of its checkpoints; None, a temperature of 1, without one.
 
-    Raises CheckpointError, in one line, where it is damaged or a temperature no number above 0.
+    None as well where it was fitted to another checkpoint of the run. Raises CheckpointError, in one line, where it is
+    damaged or a temperature no number above 0.
     """
-    path = folder / FILE
+    path, step = calibration_place(folder)
     if not path.exists():
         return None
     try:
@@ -136,7 +150,7 @@ def load_calibration(folder: Path) -> dict | None:
         temperature = fitted.get(name)
         if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
             raise CheckpointError(f"{path}: expected a {name} above 0, got {temperature!r}")
-    return calibration
+    return calibration if step is None or calibration.get("step", step) == step else None
 
 
 def _log_confidence_of(logits: Sequence[Float[np.ndarray, "_ K"]]) -> Callable[[float], np.ndarray]:

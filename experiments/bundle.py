@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from crnn_jax.calibration import load_calibration, save_calibration
+from crnn_jax.calibration import calibration_place, load_calibration, save_calibration
 from crnn_jax.model import count_parameters
 from crnn_jax.training.checkpoint import (
     CheckpointError,
@@ -51,10 +51,12 @@ def main(argv: list[str] | None = None) -> int:
             "note": args.note,
             "results": results,
         }
-        calibration = load_calibration(args.workdir)
+        calibration = load_calibration(checkpoint)
         save_inference(args.out, config, variables, card, dtype=args.dtype)
         if calibration:
             save_calibration(args.out, calibration)
+        elif (path := calibration_place(checkpoint)[0]).exists():
+            print(f"{path} was fitted to another step than {checkpoint.name}: it is left out")
     except (CheckpointError, OSError, ValueError) as error:
         print(f"bundle.py: {error}", file=sys.stderr)
         return 1

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from crnn_jax.calibration import (
-    FILE,
+    calibration_place,
     expected_calibration_error,
     fit_lexicon_temperature,
     fit_temperature,
@@ -51,8 +51,9 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         reader, folder = load(args.model), find_model(args.model)
+        path, _ = calibration_place(folder)
         if not args.dry_run:
-            check_writable(folder / FILE)
+            check_writable(path)
         lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
         datasets = open_datasets(args.data, reader.config, part=args.part)
         chunks = [chunk for name, dataset in datasets.items() for chunk in dataset_words(reader, dataset, name)]
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
             }
         if not args.dry_run:
             save_calibration(folder, calibration)
-            print(f"written: {folder / FILE}")
+            print(f"written: {path}")
     except (CheckpointError, DatasetError, ImageError, OSError, ValueError) as error:
         print(f"calibrate.py: {error}", file=sys.stderr)
         return 1

@@ -119,6 +119,18 @@ def test_a_run_keeps_it_when_it_becomes_a_model(model, data, tmp_path, capsys):
     assert load_calibration(out) == load_calibration(workdir) != {}
     assert crnn_jax.load(out).read(noise_images(3)) == crnn_jax.load(workdir).read(noise_images(3))
 
+    # A better checkpoint has none, until it is fitted anew; the one before is still there with its own.
+    checkpoints = Checkpoints(workdir, Config(model=load_variables(model)[0].model))
+    checkpoints.save(20, state, {"word_accuracy": 2.0})
+    checkpoints.close()
+    assert load_calibration(workdir) is None and crnn_jax.load(workdir).temperature == 1
+    before = workdir / "checkpoints" / "10"
+    assert crnn_jax.load(before).temperature == crnn_jax.load(out).temperature != 1
+    capsys.readouterr()
+    assert bundle.main([str(workdir), "--out", str(out)]) == 0
+    assert "was fitted to another step than 20: it is left out" in capsys.readouterr().out
+    assert load_calibration(out) is None
+
 
 def test_what_is_wrong_is_said_in_one_line(model, data, tmp_path, capsys):
     (data / "labels.tsv").write_text("000.png\tword\n")

@@ -159,6 +159,7 @@ def test_the_temperature_of_the_shares_is_found_again(temperature):
     ],
 )
 def test_a_damaged_calibration_is_named_in_one_line(tmp_path, text, message):
+    (tmp_path / "variables").mkdir()
     (tmp_path / "calibration.json").write_text(text)
     with pytest.raises(CheckpointError) as error:
         load_calibration(tmp_path)
@@ -167,6 +168,7 @@ def test_a_damaged_calibration_is_named_in_one_line(tmp_path, text, message):
 
 
 def test_a_calibration_is_written_as_it_is_read(tmp_path):
+    (tmp_path / "variables").mkdir()
     calibration = {"temperature": 0.75, "fitted_on": "naïve", "words": 3}
     save_calibration(tmp_path, calibration)
     assert json.loads((tmp_path / "calibration.json").read_text()) == load_calibration(tmp_path) == calibration
