@@ -31,6 +31,8 @@ class Lexicon:
     @classmethod
     def of(cls, words: Iterable[str], *, bonus: float = BONUS) -> "Lexicon":
         """The lexicon of these words. Raises LexiconError where there is none among them, or for an endless bonus."""
+        if isinstance(words, str):
+            raise LexiconError("a lexicon takes a list of words, also of one: Lexicon.of([word])")
         if not math.isfinite(bonus):
             raise LexiconError(f"bonus = {bonus}: expected a number of nats")
         core_words = frozenset(core(word) for word in words) - {""}

@@ -1,7 +1,8 @@
 """Read words: `crnn_jax.load(NAME or DIR) -> Reader`, `Reader.read(images) -> list[Reading]`."""
 
+import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import islice
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
+from PIL import Image
 
 from crnn_jax.beam import beam_search
 from crnn_jax.calibration import TEMPERATURES, load_calibration
@@ -108,7 +110,8 @@ class Reader:
         image that is in no list.
         """
         shape = getattr(images, "shape", (0, 0, 0))  # of an array [B,H,W] is a list; [H,W] and [H,W,1|3|4] are not
-        if isinstance(images, str | bytes) or len(shape) < 3 or len(shape) == 3 and shape[-1] in (1, 3, 4):
+        is_one = isinstance(images, str | bytes | os.PathLike | Image.Image)
+        if is_one or len(shape) < 3 or len(shape) == 3 and shape[-1] in (1, 3, 4):
             raise TypeError("read takes a list of images, also of one: read([image])")
         return self.read_views([self.views(image, thorough=thorough) for image in images], lexicon=lexicon)
 
@@ -129,42 +132,25 @@ class Reader:
             found = self.search(images)
             chosen = [lexicon.choose(*candidates, temperature=self.lexicon_temperature) for candidates in found]
             return [Reading(texts[i], share) for (texts, _), (i, share) in zip(found, chosen, strict=True)]
-        readings: list[Reading | None] = [None] * len(images)
         read_batch = partial(_read_batch, self._prepared, temperature=self.temperature, model=self.model)
-        for rows, (ids, sure) in _by_batches(read_batch, images):
-            for i, row, row_sure in zip(rows, ids, sure, strict=False):
-                readings[i] = Reading(self.charset.decode(row), float(row_sure))
-        return readings
+        return [Reading(self.charset.decode(ids), float(sure)) for ids, sure in _of_each(read_batch, images)]
 
     def search(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[tuple[list[str], list[float]]]:
         """The likeliest texts of images that `fit` has brought to a size of the model, and their log-probabilities.
 
         The best first, as `beam_search` finds them, with the network's own probabilities: at temperature 1.
         """
-        found: list[tuple | None] = [None] * len(images)
-        for rows, (ids, log_probs) in _by_batches(partial(_search_batch, self._prepared, model=self.model), images):
-            for i, beams, row in zip(rows, ids, log_probs.tolist(), strict=False):
-                found[i] = [self.charset.decode(beam) for beam in beams], row
-        return found
+        found = _of_each(partial(_search_batch, self._prepared, model=self.model), images)
+        return [([self.charset.decode(ids) for ids in beams], log_probs.tolist()) for beams, log_probs in found]
 
     def logits(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Float[np.ndarray, "_ K"]]:
         """What the network makes of images that `fit` has brought to a size of the model, [T, K] each, undivided."""
-        logits: list[np.ndarray | None] = [None] * len(images)
-        for rows, frames in _by_batches(partial(_apply, self._prepared, model=self.model), images):
-            for i, word in zip(rows, frames, strict=False):
-                logits[i] = word
-        return logits
+        return _of_each(partial(_apply, self._prepared, model=self.model), images)
 
     def transform(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Transform]:
         """What the STN does with images that `fit` has brought to a size of the model. ValueError where it has none."""
-        transforms: list[Transform | None] = [None] * len(images)
-        transform = partial(_transform_batch, self.variables, model=self.model)
-        for rows, ((made, parameters), updated) in _by_batches(transform, images):
-            numbers = [updated["diagnostics"]["stn"][f"stn_{name}"].tolist() for name in Diagnosis._fields]
-            for row, i in enumerate(rows):
-                diagnosis = Diagnosis(*(values[row] for values in numbers))
-                transforms[i] = Transform(None if made is None else made[row], parameters[row], diagnosis)
-        return transforms
+        made = _of_each(partial(_transform_batch, self.variables, model=self.model), images)
+        return [Transform(*fixed, Diagnosis(*map(float, numbers))) for fixed, numbers in made]
 
 
 def _agreed(readings: Sequence[Reading]) -> Reading:
@@ -183,8 +169,8 @@ def _confidence_a_character(reading: Reading) -> float:
     return reading.confidence ** (1 / len(reading.text)) if reading.text else 0.0
 
 
-def _by_batches(function: Callable, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> Iterator[tuple[list[int], tuple]]:
-    """The indices of every batch, one width each, with what `function` makes of its images, on the host.
+def _of_each(function: Callable, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list:
+    """What `function`, of a batch of images of one width, makes of each, on the host: a tree of the rows of its arrays.
 
     On a CPU as many batches are under way as it has cores: one core for each is faster than all for one. A batch is
     filled up behind its images with the first of them.
@@ -196,10 +182,16 @@ def _by_batches(function: Callable, images: Sequence[UInt8[np.ndarray, "_ _"]]) 
 
     batches = _batches(images)
     if len(batches) < 2 or jax.default_backend() != "cpu":
-        yield from ((rows, run(rows)) for rows in batches)
-        return
-    with ThreadPoolExecutor(cores()) as pool:
-        yield from zip(batches, pool.map(run, batches), strict=True)
+        made = map(run, batches)
+    else:
+        with ThreadPoolExecutor(cores()) as pool:
+            made = list(pool.map(run, batches))
+    results = [None] * len(images)
+    for rows, tree in zip(batches, made, strict=True):
+        leaves, structure = jax.tree.flatten(tree)
+        for i, *row in zip(rows, *leaves, strict=False):  # behind them is what filled the batch up
+            results[i] = jax.tree.unflatten(structure, row)
+    return results
 
 
 def batch_shapes(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> set[tuple[int, int]]:
@@ -228,7 +220,8 @@ def _apply(variables, images, *, model: CRNN):
 
 @partial(jax.jit, static_argnames="model")
 def _transform_batch(variables, images, *, model: CRNN):
-    return model.apply(variables, images, method="transform", mutable=["diagnostics"])
+    made, updated = model.apply(variables, images, method="transform", mutable=["diagnostics"])
+    return made, Diagnosis(*(updated["diagnostics"]["stn"][f"stn_{name}"] for name in Diagnosis._fields))
 
 
 @partial(jax.jit, static_argnames="model")

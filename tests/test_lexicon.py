@@ -42,6 +42,11 @@ def test_a_bonus_is_a_number(bonus):
         Lexicon.of(["word"], bonus=bonus)
 
 
+def test_a_single_word_is_no_list():
+    with pytest.raises(LexiconError, match=r"a list of words, also of one: Lexicon.of\(\[word\]\)"):
+        Lexicon.of("word")
+
+
 def test_the_english_one_has_words():
     lexicon = load_lexicon("english")
     assert len(lexicon.words) > 100_000
