@@ -92,6 +92,11 @@ class KerasCRNN(CRNN):
     def _normalise(self, images):
         return images.astype(jnp.float32)[..., None] if "range" in self.faults else super()._normalise(images)
 
+    def _grey(self, x, images):
+        if "range" in self.faults:
+            return jnp.clip(jnp.round(x[..., 0]), 0, 255).astype(jnp.uint8)
+        return super()._grey(x, images)
+
 
 class KerasTransformer(nn.Module):
     """The ancestor's STN: two convolutions, a hidden layer, theta; the output is as large as the input.

@@ -111,7 +111,10 @@ def pays_by_winograd(kernel: Float[Array, "kh kw C F"], *, strides: Pair, paddin
 
 
 def max_pool(x: Float[Array, "B H W C"], window: Pair, strides: Pair, *, padding: Pair = (0, 0)):
-    """The maximum over windows, `Float[Array, "B h w C"]`; outside the image nothing is ever the maximum."""
+    """The maximum over windows, `Float[Array, "B h w C"]`; outside the image nothing is ever the maximum.
+
+    On a CPU a NaN may be passed over, where the library's pool is NaN.
+    """
     if jax.default_backend() != "cpu":
         return nn.max_pool(x, window, strides, [(p, p) for p in padding])
     # On the CPU the gradient of the library's reduce_window is a slow scatter; that of a chain of maxima is not.
@@ -125,7 +128,7 @@ def max_pool(x: Float[Array, "B H W C"], window: Pair, strides: Pair, *, padding
 
 
 class Conv(nn.Module):
-    """A convolution `B H W C -> B h w F`, without bias unless asked; half the kernel is padded (SAME at stride 1).
+    """A convolution `B H W C -> B h w F`, without bias unless asked; padded by half the kernel, if odd as by SAME.
 
     Applied with the collection PREPARED mutable it puts there what can be made of the kernel beforehand; applied with
     what is there, it goes by that, for any number of images.

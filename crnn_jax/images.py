@@ -25,9 +25,9 @@ class ImageError(ValueError):
 def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndarray, "H W"]:
     """The grey image in `source`: a path, an encoded file as bytes, a Pillow image, or a uint8 array.
 
-    Any mode is read: transparency is laid over white, EXIF orientation is applied, wider than 8 bits is scaled to
-    8 (see `_to_8_bits`), of several frames the first is taken. Arrays are [H,W], [H,W,1], RGB [H,W,3] or RGBA [H,W,4].
-    `name` stands for the image in messages; by default it is the path. Raises ImageError.
+    Any mode that Pillow can make grey is read: transparency is laid over white, EXIF orientation is applied, wider than
+    8 bits is scaled to 8 (see `_to_8_bits`), of several frames the first is taken. Arrays are [H,W], [H,W,1], RGB
+    [H,W,3] or RGBA [H,W,4]. `name` stands for the image in messages; by default it is the path. Raises ImageError.
     """
     if isinstance(source, Image.Image):
         name = name or getattr(source, "filename", "") or "image"

@@ -108,7 +108,7 @@ class CRNN(nn.Module):
         Not in training, where BatchNorm sees the whole batch, nor past an STN, whose numbers are those of a batch, nor
         where somebody wants to see the features.
         """
-        if jax.default_backend() != "cpu" or train or self.is_initializing() or len(chunks(x, CHUNK)) == 1:
+        if jax.default_backend() != "cpu" or train or self.is_initializing() or len(chunks(x, CHUNK)) <= 1:
             return False
         has_stn_behind_a_block = self.config.stn.kind != "none" and not self._stn_at("image")
         return not has_stn_behind_a_block and not self.is_mutable_collection("intermediates")

@@ -209,5 +209,5 @@ def _chunks_of_tiles(x, filtering: Filtering):
 def chunks(x: Shaped[Array, "B ..."], at_least: int) -> Shaped[Array, "n b ..."]:
     """A batch cut up, b the smallest divisor of B that is no less than `at_least`, if need be B itself."""
     batch = x.shape[0]
-    size = next(size for size in range(min(at_least, batch), batch + 1) if batch % size == 0)
-    return x.reshape(batch // size, size, *x.shape[1:])
+    size = next((size for size in range(max(1, min(at_least, batch)), batch + 1) if batch % size == 0), 1)
+    return x.reshape(batch // size, size, *x.shape[1:])  # of an empty batch no chunk

@@ -277,6 +277,14 @@ def test_rectify_is_for_an_stn_on_the_image():
     assert rectified.shape == (3, 12, 40, 1)
 
 
+def test_what_the_stn_makes_is_shown_in_the_grey_levels_of_the_image():
+    seen = []
+    for model in (network(placement="image"), network("range", placement="image")):
+        variables = jax.jit(model.init)(jax.random.key(0, impl="rbg"), images())
+        seen.append(jax.jit(partial(model.apply, method="transform"))(variables, images())[0].astype(int))
+    assert 0 < np.ptp(seen[0]) and np.median(np.abs(seen[0] - seen[1])) < 16
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [

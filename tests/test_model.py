@@ -79,6 +79,13 @@ def test_training_updates_statistics_and_reading_does_not():
     assert logits.dtype == jnp.float32
 
 
+def test_no_image_is_read_as_none():
+    model = build(SMALL)
+    variables = init(model, images())
+    for given in (variables, prepare(model, variables)):
+        assert read(model, given, images(0)).shape == (0, 25, 37)
+
+
 def test_words_of_a_batch_do_not_see_each_other_when_reading():
     model = build(SMALL)
     batch = images(32)  # two chunks on a CPU

@@ -41,8 +41,11 @@ def test_a_network_with_residual_layers_added_starts_as_the_same_function():
 
 
 def test_a_transformer_is_added_as_the_identity():
-    _, new, lost, _ = start(replace(TINY, stn=StnConfig(kind="affine", features=(4, 4))))
-    assert lost == [] and all(name.startswith("stn/") for name in new)
+    config = replace(TINY, stn=StnConfig(kind="affine", placement="block2", features=(4, 4)))
+    variables, new, lost, loaded = start(config)
+    assert lost == [] and new and all(name.startswith("stn/") for name in new)
+    expected = build(TINY).apply(jax.device_put(loaded), IMAGES)
+    np.testing.assert_allclose(build(config).apply(jax.device_put(variables), IMAGES), expected, atol=1e-4)
 
 
 def test_characters_that_are_known_keep_their_weights():

@@ -76,7 +76,7 @@ def test_rounding_is_that_of_float32(filtering):
     assert np.abs(filtered(np.float32) - exact).max() < 1e-6 * np.abs(exact).max()
 
 
-@pytest.mark.parametrize(("batch", "size"), [(1, 1), (7, 7), (8, 8), (13, 13), (20, 10), (32, 8), (50, 10)])
+@pytest.mark.parametrize(("batch", "size"), [(0, 1), (1, 1), (7, 7), (8, 8), (13, 13), (20, 10), (32, 8), (50, 10)])
 def test_chunks_are_the_smallest_that_keep_the_products_large(batch, size):
     x = jnp.arange(batch)[:, None]
     assert chunks(x, at_least=8).shape == (batch // size, size, 1)
