@@ -1,4 +1,4 @@
-"""Data parallelism: the one file that knows of devices, pmap and processes.
+"""Data parallelism: the one file that maps steps over devices and joins the processes of a run.
 
 A step is pmapped over the local devices of every process, and its collectives run over the devices of all of them.
 State, source and key enter with `in_axes=None` and leave without a device axis. With one device there is no pmap.
