@@ -5,6 +5,8 @@
     python experiments/bundle.py WORKDIR --out crnn_jax/pretrained/NAME --table table.json --note "on what, how long"
 
 It is what `crnn_jax.load`, read.py and evaluate.py take; a folder in `crnn_jax/pretrained/` ships with the package.
+With `--average` its weights are the mean of several models': of a run and the one that it started from, or of runs with
+one start, it often reads better than any of them (Wortsman et al. 2022, "Model soups").
 """
 
 import argparse
@@ -14,10 +16,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from crnn_jax.calibration import calibration_place, load_calibration, save_calibration
+from crnn_jax.config import Config
 from crnn_jax.model import count_parameters
 from crnn_jax.training.checkpoint import (
     CheckpointError,
+    find_model,
     images_seen,
     load_variables,
     save_inference,
@@ -30,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="of a run, or one of its checkpoints")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="replaced where it is there")
+    average_help = "models, runs, checkpoints of the same network, whose weights are averaged with these"
+    parser.add_argument("--average", nargs="+", default=[], metavar="MODEL", help=average_help)
     parser.add_argument("--table", type=Path, metavar="FILE", help="what evaluate.py --json wrote of this run")
     parser.add_argument("--note", default="", help="hardware, time: what else there is to know")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the stored weights")
@@ -38,6 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         checkpoint = training_checkpoint(args.workdir.absolute())
         config, variables = load_variables(checkpoint)
+        others = [find_model(name) for name in args.average]
+        variables = average(variables, config, others)
         # Of datasets their names, not where they lay on this machine.
         paths = {name: getattr(config.data, name) for name in ("real", "sources", "validation")}
         names = {name: tuple(Path(path).name for path in of_kind) for name, of_kind in paths.items()}
@@ -47,22 +58,34 @@ def main(argv: list[str] | None = None) -> int:
             "name": config.name,
             "parameters": count_parameters(variables),
             "steps": int(checkpoint.name),
-            "images_seen": images_seen(args.workdir),
+            # Of runs that went on from one another; of others it is less than all of them have seen.
+            "images_seen": max(map(images_seen, [args.workdir, *others])),
             "note": args.note,
             "results": results,
         }
-        calibration = load_calibration(checkpoint)
+        calibration = load_calibration(checkpoint) if not others else None
         save_inference(args.out, config, variables, card, dtype=args.dtype)
         if calibration:
             save_calibration(args.out, calibration)
         elif (path := calibration_place(checkpoint)[0]).exists():
-            print(f"{path} was fitted to another step than {checkpoint.name}: it is left out")
+            print(f"{path} was fitted to other weights: it is left out")
     except (CheckpointError, OSError, ValueError) as error:
         print(f"bundle.py: {error}", file=sys.stderr)
         return 1
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"{args.out}: {card['parameters']:,} parameters, step {card['steps']}, {size / 1e6:.1f} MB")
     return 0
+
+
+def average(variables: dict, config: Config, others: list[Path]) -> dict:
+    """The mean of a model's variables and those of others. CheckpointError for one that is of another network."""
+    models = [variables]
+    for folder in others:
+        other_config, other = load_variables(folder)
+        if other_config.model != config.model:
+            raise CheckpointError(f"{folder}: its network is another one: no average can be taken")
+        models.append(other)
+    return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float64).astype(np.float32), *models)
 
 
 def read_table(path: Path) -> dict[str, dict]:

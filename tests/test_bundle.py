@@ -11,7 +11,14 @@ from small import SMALL, load_script, noise_images, save_small
 
 import crnn_jax
 from crnn_jax.config import Config, DataConfig
-from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, images_seen, load_variables, save_start
+from crnn_jax.training.checkpoint import (
+    CheckpointError,
+    Checkpoints,
+    images_seen,
+    load_variables,
+    save_inference,
+    save_start,
+)
 
 bundle = load_script("bundle")
 
@@ -63,6 +70,26 @@ def test_bfloat16_halves_the_weights(workdir, tmp_path):
     half, whole = (load_variables(folder)[1] for folder in (tmp_path / "half", workdir))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-8), half, whole)
     assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(whole), strict=True))
+
+
+def test_an_average_is_the_mean_of_weights_of_one_network(workdir, tmp_path, capsys):
+    config, variables = load_variables(workdir)
+    others = [jax.tree.map(lambda x, k=k: k * x, variables) for k in (2, 6)]
+    for name, other in zip("ab", others, strict=True):
+        save_inference(tmp_path / name, config, other, {"images_seen": 9999})
+    arguments = [str(workdir), "--out", str(tmp_path / "out"), "--average"]
+    assert bundle.main([*arguments, str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    mean = load_variables(tmp_path / "out")[1]
+    jax.tree.map(lambda m, x: np.testing.assert_allclose(m, 3 * x, rtol=1e-6), mean, variables)
+    assert images_seen(tmp_path / "out") == 9999
+    wide = replace(config, model=replace(config.model, max_width=500))
+    save_inference(tmp_path / "wide", wide, variables, {})
+    capsys.readouterr()
+    assert bundle.main([*arguments, str(tmp_path / "wide")]) == 1
+    assert (
+        capsys.readouterr().err == f"bundle.py: {tmp_path}/wide: its network is another one: no average can be taken\n"
+    )
+    assert images_seen(tmp_path / "out") == 9999, "the model before is still there"
 
 
 def test_what_is_no_run_is_said_in_one_line(tmp_path, capsys):
