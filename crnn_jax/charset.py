@@ -2,6 +2,7 @@
 
 import functools
 import string
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -69,6 +70,11 @@ class Charset:
         if has_upper and not has_lower:
             return text.upper()
         return text if has_upper else text.lower()
+
+
+def is_spelled(character: str) -> bool:
+    """Whether a character is a letter, a digit or a sign that belongs to one: a word without it is another word."""
+    return unicodedata.category(character)[0] in "LMN"
 
 
 def _quoted(characters: list[str]) -> str:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +17,12 @@ from crnn_jax.data.dataset import open_dataset, take_part
 from crnn_jax.data.rendered import RenderedWords
 from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.lexicon import Lexicon
-from crnn_jax.metrics import normalise, score_words
+from crnn_jax.metrics import normalise, score_compared
 from crnn_jax.reader import Reader, Views, batch_shapes
 from crnn_jax.stn import Diagnosis
 
 RENDERED = "rendered"
+RESERVED = (RENDERED, "all", "all words")  # names of rows that are no dataset's
 CHUNK = 512  # images in memory
 
 Row = dict[str, int | float]  # of the table
@@ -61,13 +63,10 @@ class Evaluation:
 
     def row(self) -> Row:
         """The row of the table; percentages as 0..100, the mean confidence as 0..1."""
-        # The words are in the form of the protocol: comparing all of it changes nothing.
-        score = score_words(
+        score = score_compared(
             [word.prediction for word in self.words],
             [word.truth for word in self.words],
             [word.confidence for word in self.words],
-            cased=True,
-            punctuation=True,
         )
         return {
             "count": score.count,
@@ -101,7 +100,7 @@ def open_datasets(paths: Iterable[str], config: Config, *, part: str = "all") ->
         if path == RENDERED:
             datasets[path] = RenderedWords(config)
             continue
-        name = name_of(path, datasets, suffix="" if part == "all" else f", {part}")
+        name = name_of(path, {*datasets, *RESERVED}, suffix="" if part == "all" else f", {part}")
         try:
             datasets[name] = take_part(open_dataset(path), part)
         except DatasetError as error:
@@ -138,12 +137,15 @@ def read_words(
     lexicon: Lexicon | None = None,
     diagnose: bool = False,
 ) -> Evaluation:
-    """Reads chunks, and compares as `metrics.normalise` has it; with `diagnose` an STN is looked at as well.
+    """Reads chunks, and compares as `metrics.normalise` has it for the model's charset.
+
+    With `diagnose` an STN is looked at as well.
 
     A chunk whose batches are the first of their shape is read twice: of its first reading most is compilation. The
     diagnosis costs no measured time.
     """
     words, seconds, compiled = [], 0.0, set()
+    compared = partial(normalise, cased=cased, punctuation=punctuation, charset=reader.charset.characters)
     for chunk in chunks:
         shapes = batch_shapes([image for turns in chunk.views for margins in turns for image in margins])
         if shapes - compiled:
@@ -156,7 +158,7 @@ def read_words(
         if diagnose and reader.has_stn:
             diagnoses = [transform.diagnosis for transform in reader.transform([turns[0][0] for turns in chunk.views])]
         for reading, label, height, diagnosis in zip(readings, chunk.labels, chunk.heights, diagnoses, strict=True):
-            truth, prediction = (normalise(x, cased=cased, punctuation=punctuation) for x in (label, reading.text))
+            truth, prediction = compared(label), compared(reading.text)
             words.append(Word(label, reading.text, truth, prediction, reading.confidence, height, diagnosis))
     return Evaluation(words, seconds)
 

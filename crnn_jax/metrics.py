@@ -4,6 +4,9 @@ import dataclasses
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache, partial
+
+from crnn_jax.charset import is_spelled
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,21 @@ def score_words(
     *,
     cased: bool = False,
     punctuation: bool = False,
+    charset: str = "",
 ) -> Score:
     """The score of predictions against the true words, both brought to one form by `normalise` first.
 
     ValueError where the three differ in length.
     """
+    compared = partial(normalise, cased=cased, punctuation=punctuation, charset=charset)
+    return score_compared(map(compared, predictions), map(compared, truths), confidences)
+
+
+def score_compared(predictions: Iterable[str], truths: Iterable[str], confidences: Iterable[float]) -> Score:
+    """The score of predictions against the true words, as they are. ValueError where the three differ in length."""
     count = correct = edits = characters = 0
     ned_sum = confidence_sum = 0.0
     for prediction, truth, confidence in zip(predictions, truths, confidences, strict=True):
-        prediction = normalise(prediction, cased=cased, punctuation=punctuation)
-        truth = normalise(truth, cased=cased, punctuation=punctuation)
         distance = edit_distance(prediction, truth)
         longer = max(len(prediction), len(truth))
         count += 1
@@ -70,13 +78,20 @@ def score_words(
     return Score(count, correct, ned_sum, edits, characters, confidence_sum)
 
 
-def normalise(text: str, *, cased: bool = False, punctuation: bool = False) -> str:
+def normalise(text: str, *, cased: bool = False, punctuation: bool = False, charset: str = "") -> str:
     """`text` as the protocol compares it: lower-case ASCII letters and digits, everything else dropped.
 
-    `cased` keeps the case; `punctuation` keeps the 32 ASCII punctuation marks. Spaces are dropped always.
+    `cased` keeps the case; `punctuation` keeps the 32 ASCII punctuation marks. Spaces are dropped always. Of a model's
+    `charset` what is not ASCII counts as well: its letters and digits, and with `punctuation` its marks.
     """
-    kept = string.ascii_letters + string.digits + (string.punctuation if punctuation else "")
-    return "".join(c for c in (text if cased else text.lower()) if c in kept)
+    return "".join(c for c in (text if cased else text.lower()) if c in _kept(punctuation, charset))
+
+
+@cache
+def _kept(punctuation: bool, charset: str) -> frozenset[str]:
+    beyond = "".join(c for c in charset if not c.isascii() and (punctuation or is_spelled(c)))
+    marks = string.punctuation if punctuation else ""
+    return frozenset(string.ascii_letters + string.digits + marks + beyond + beyond.lower())
 
 
 def edit_distance(a: str, b: str) -> int:

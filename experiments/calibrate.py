@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         # Of every word the view that is not turned: its logits are what the temperature is fitted to.
         images = [turns[0][0] for chunk in chunks for turns in chunk.views]
         labels = [label for chunk in chunks for label in chunk.labels]
-        compared = partial(normalise, cased=args.cased, punctuation=args.punctuation)
+        charset = reader.charset.characters
+        compared = partial(normalise, cased=args.cased, punctuation=args.punctuation, charset=charset)
 
         logits, texts = reader.logits(images), [reading.text for reading in reader.read_fitted(images)]
         correct = [compared(text) == compared(label) for text, label in zip(texts, labels, strict=True)]
@@ -107,4 +108,6 @@ def tell(how: str, correct: list[bool], confidences: list[np.ndarray], temperatu
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from command import run
+
+    run(main)

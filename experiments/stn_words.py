@@ -1,5 +1,6 @@
 """The words of stn_study.py: what its networks are trained on, and what they read in the end."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from configs.stn_study import CURVED, STRAIGHT
 
 from crnn_jax.config import Config, ConfigError
 from crnn_jax.data.real import RealWords, load_validation
+from crnn_jax.data.sample import DatasetError
 from crnn_jax.evaluation import name_of
 from crnn_jax.stn import spread
 from crnn_jax.synth.batch import Batch, Source, synth_batch
@@ -63,8 +65,13 @@ def read_held_out(
 
 
 def load_datasets(paths: Sequence[str], config: Config) -> dict[str, RealWords]:
-    """Labelled words that fit the networks, by the names of their datasets; says what of each was kept."""
-    datasets = {}
+    """Labelled words that fit the networks, by the names of their datasets; says what of each was kept.
+
+    Raises DatasetError and ImageError.
+    """
+    datasets, places = {}, [os.path.realpath(path) for path in paths]
+    if len(set(places)) < len(places):
+        raise DatasetError(f"{' '.join(paths)}: one is given twice")
     for path in paths:
         whole = replace(config, data=replace(config.data, validation=(path,), held_out_words=10**9))
         name = name_of(path, datasets)

@@ -72,6 +72,15 @@ def test_cased_and_punctuation_are_compared_where_asked():
     assert score_words(["It's"], ["its"], [1.0], cased=True, punctuation=True).edits == 2
 
 
+def test_letters_beyond_ascii_count_where_the_charset_has_them():
+    charset = "αβγδÄ\u0e33\u0e48’"
+    assert normalise("Αβ’x", charset=charset) == "αβx"
+    assert normalise("Αβ’x", charset=charset, cased=True, punctuation=True) == "β’x"
+    assert normalise("ä\u0e33\u0e48é", charset=charset) == "ä\u0e33\u0e48"
+    assert score_words(["αβ"], ["γδ"], [1.0], charset=charset).word_accuracy == 0
+    assert score_words(["Αβ"], ["αβ’"], [1.0], charset=charset).word_accuracy == 100
+
+
 def test_scores_of_batches_add_up_to_the_score_of_all():
     predictions, truths = ["one", "tow", "three", "", "5ive"], ["one", "two", "tree", "four", "five"]
     confidences = [0.5, 0.25, 1.0, 0.125, 0.75]

@@ -6,10 +6,9 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import UInt8
 
-from crnn_jax.charset import Charset
+from crnn_jax.charset import Charset, is_spelled
 from crnn_jax.config import Config
 from crnn_jax.images import fit_image
-from crnn_jax.metrics import normalise
 from crnn_jax.model import num_frames
 
 
@@ -21,8 +20,7 @@ def class_ids(label: str, charset: Charset) -> list[int] | None:
     label = "".join(charset.fold(label).split())
     known = "".join(c for c in label if c in charset.characters)
     dropped = "".join(c for c in label if c not in charset.characters)
-    foreign = normalise(dropped, cased=True) or not dropped.isascii()
-    return None if foreign else charset.encode(known)
+    return None if any(map(is_spelled, dropped)) else charset.encode(known)
 
 
 def unfit(ids: list[int] | None, config: Config) -> str:

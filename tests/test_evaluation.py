@@ -1,0 +1,55 @@
+"""What counts as read right, and how datasets are called."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from small import SMALL, noise_images, save_small
+
+import crnn_jax
+from crnn_jax.config import Config
+from crnn_jax.data.sample import DatasetError
+from crnn_jax.evaluation import Evaluation, dataset_words, open_datasets, read_words
+
+
+def write_folder(folder, labels):
+    folder.mkdir(parents=True)
+    for i, (image, _) in enumerate(zip(noise_images(len(labels)), labels, strict=True)):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    lines = [f"{i}.png\t{label}\n" for i, label in enumerate(labels)]
+    (folder / "labels.tsv").write_text("".join(lines), encoding="utf-8")
+    return str(folder)
+
+
+def test_letters_beyond_ascii_can_be_wrong(tmp_path):
+    reader = crnn_jax.load(save_small(tmp_path / "greek", replace(SMALL, charset="αβγδ")))
+    read = [reading.text for reading in reader.read(noise_images(4))]
+    assert all(read)
+
+    def accuracy(name, labels):
+        path = write_folder(tmp_path / name, labels)
+        [(name, dataset)] = open_datasets([path], reader.config).items()
+        return read_words(reader, dataset_words(reader, dataset, name)).row()["word_accuracy"]
+
+    assert accuracy("right", [text.upper() for text in read]) == 100
+    assert accuracy("wrong", [text + "α" for text in read]) == 0
+
+
+def test_a_folder_has_not_the_name_of_another_row(tmp_path, monkeypatch):
+    monkeypatch.setattr("crnn_jax.evaluation.RenderedWords", lambda config: ["rendered words"])
+    folders = [write_folder(tmp_path / part, ["a"]) for part in ("rendered", "x/all", "x/words", "y/words")]
+    names = list(open_datasets([*folders, "rendered"], Config()))
+    assert names == [folders[0], folders[1], "words", folders[3], "rendered"]
+    with pytest.raises(DatasetError, match="given twice"):
+        open_datasets([folders[0], folders[0] + "/../rendered"], Config())
+
+
+def test_rendered_words_need_a_charset_that_spells_them():
+    config = Config(model=replace(SMALL, charset="αβγδ"))
+    with pytest.raises(DatasetError, match="rendered: model.charset lacks .*: it can spell no English word"):
+        open_datasets(["rendered"], config)
+
+
+def test_a_row_of_no_words_is_nan():
+    assert np.isnan(Evaluation([], 1.0).row()["word_accuracy"])
