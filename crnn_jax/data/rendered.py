@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from crnn_jax.charset import Charset
-from crnn_jax.config import Config
-from crnn_jax.data.sample import Dataset, Record
-from crnn_jax.synth.batch import load_source, synth_batch
+from crnn_jax.config import Config, ConfigError
+from crnn_jax.data.sample import Dataset, DatasetError, Record
+from crnn_jax.synth.batch import check_charset, load_source, synth_batch
 
 SEED = 20_000  # not that of any training or of its evaluation
 BATCH = 64
@@ -17,10 +17,15 @@ BATCH = 64
 class RenderedWords(Dataset):
     """Words that training never sees, in the style, size and charset of a config; always the same of one config.
 
-    They are rendered when the dataset is made, so that who times the reading does not time the rendering.
+    They are rendered when the dataset is made, so that who times the reading does not time the rendering. Raises
+    DatasetError for a charset that cannot spell them.
     """
 
     def __init__(self, config: Config, *, count: int = 2048):
+        try:
+            check_charset(config)
+        except ConfigError as error:
+            raise DatasetError(f"rendered: {error}") from None
         source, charset = load_source(config), Charset.of(config.model.charset)
         render = jax.jit(partial(synth_batch, batch_size=BATCH, config=config, held_out=True))
         self._words: list[Record] = []

@@ -63,7 +63,8 @@ def check_charset(config: Config) -> None:
         if share > 0 and not getattr(strings, kind):
             told = {"numbers": "number: set data.share_digits=0", "codes": "random string: set data.share_random=0"}
             what = told.get(kind, "English word: set data.share_digits and data.share_random to 1 together")
-            raise ConfigError(f"model.charset lacks {without}: it can spell no {what}")
+            instead = " (words of data.sources alone need a data.validation)" if data.sources else ""
+            raise ConfigError(f"model.charset lacks {without}: it can spell no {what}{instead}")
 
 
 def to_classes(glyphs: Int[Array, " N"], length: Int[Array, ""], classes: Int[Array, "94"]):

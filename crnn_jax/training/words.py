@@ -39,7 +39,8 @@ def load_words(config: Config) -> tuple[Words, list[str]]:
     Raises ConfigError, DatasetError and ImageError.
     """
     data = config.data
-    if data.share_real < 1 and (not data.sources or RENDERED in data.sources):
+    renders = data.share_real < 1 and (not data.sources or RENDERED in data.sources)
+    if renders or not (data.real or data.validation):  # which else tell the best checkpoint
         check_charset(config)
     source = load_source(config)
     real = held_out = None
