@@ -23,7 +23,6 @@ inspect prints counts, lengths, characters, sizes and damage; --sheet draws a pa
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -37,7 +36,7 @@ from crnn_jax.data.sample import DatasetError, Sample
 from crnn_jax.data.standin import write_stand_in
 from crnn_jax.data.survey import survey
 from crnn_jax.data.synth90k import prepare
-from crnn_jax.data.whole import check_writable
+from crnn_jax.data.whole import check_writable, write_whole
 from crnn_jax.data.writers import WRITERS
 from crnn_jax.images import fit_image
 from crnn_jax.training.logs import sheet
@@ -149,12 +148,7 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 def write_json(path: Path, table: dict) -> None:
     """Writes the file, or on a full disk none."""
-    partial = path.with_name(f".incomplete-{path.name}")
-    try:
-        partial.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def on_white(sample: Sample) -> UInt8[np.ndarray, "H W"]:
@@ -166,8 +160,6 @@ def on_white(sample: Sample) -> UInt8[np.ndarray, "H W"]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BrokenPipeError:  # whoever reads the output, such as head, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    from command import run
+
+    run(main)

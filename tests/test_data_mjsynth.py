@@ -133,3 +133,11 @@ def test_what_cannot_be_taken_says_why(tmp_path, line, reason, detail):
         read_entry(line, LEXICON, lambda path: (tmp_path / path.decode()).read_bytes())
     assert error.value.reason == reason
     assert error.value.detail.startswith(detail)
+
+
+def test_damage_of_what_holds_the_images_does_not_make_them_missing():
+    def read(path):
+        raise DatasetError("parcel-3.tfrecord, record 7: damaged")
+
+    with pytest.raises(DatasetError, match=r"parcel-3.tfrecord, record 7: damaged"):
+        read_entry(b"./1/1/1_cat_1.jpg 1", LEXICON, read)

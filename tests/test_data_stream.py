@@ -142,10 +142,10 @@ def test_what_cannot_be_trained_on_is_counted_with_its_reason(tmp_path):
         "damaged": 2,
         "lower than 8 pixels": 1,
         "no characters": 1,
-        "the rest of a damaged shard": 1,
+        "cut short": 1,
     }
     assert selection.report("x").startswith(
-        "x: 1 words; 1 left out: characters outside the charset; 2 left out: damaged"
+        "x: 1 words; 1 left out: characters outside the charset; 1 left out: cut short; 2 left out: damaged"
     )
     places = "\n".join(selection.damage)
     assert all(f"{path}, record {i}: " in places for i in (3, 6, 7)), places

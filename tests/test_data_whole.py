@@ -49,3 +49,18 @@ def test_a_file_is_replaced_whole(tmp_path):
     assert path.read_bytes() == b"two" and list(tmp_path.iterdir()) == [path]
     with pytest.raises(OSError, match="No such file"):
         check_writable(tmp_path / "none" / "file")
+
+
+def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_whole(path, b"one")
+    write_bytes = type(path).write_bytes
+
+    def full(path, content):
+        write_bytes(path, content[:1])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(type(path), "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, b"two")
+    assert path.read_bytes() == b"one" and list(tmp_path.iterdir()) == [path]

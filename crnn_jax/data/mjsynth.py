@@ -123,6 +123,8 @@ def read_entry(line: bytes, lexicon: list[str], read: Callable[[bytes], bytes]) 
         raise UnfitError(DISAGREES, f"line {index} of the lexicon is {word}")
     try:
         image = read(path)
+    except DatasetError:  # a ValueError, too, but of what holds the images: they are not missing
+        raise
     except (FileNotFoundError, NotADirectoryError, KeyError, ValueError):  # the last: a path with a zero byte
         raise UnfitError(MISSING, "no such image") from None
     except OSError as error:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config
+from crnn_jax.data.damage import Damage
 from crnn_jax.data.dataset import open_dataset
 from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.data.target import class_ids, reasons, unfit
@@ -67,7 +68,10 @@ def select(path: str, config: Config, *, cache: Path | None = None, processes: i
             left_out.update(others)
             damage += places
             bar.update(len(kept) + others.total())
-    left_out.update({"the rest of a damaged shard": len(dataset.damage)} if dataset.damage else {})
+    lost = Damage()
+    for message in dataset.damage:
+        lost.add(message)
+    left_out.update(lost.counts)
     selection = Selection(np.concatenate(indices), dict(left_out), tuple(damage[:PLACES]))
     if not len(selection.indices):
         first = f" ({selection.damage[0]})" if selection.damage else ""

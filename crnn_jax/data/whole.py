@@ -35,10 +35,13 @@ def whole_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that has its name once it is whole. Raises OSError."""
+    """Writes a file that has its name once it is whole; after an OSError nothing of it is left."""
     partial = path.with_name(f"{uuid.uuid4().hex}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:
