@@ -197,4 +197,6 @@ def stn_lines(rows: list[dict]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from command import run
+
+    run(main)

@@ -223,4 +223,6 @@ def measure(calls: dict, *, images: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from command import run
+
+    run(main)

@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         variables = average(variables, config, others)
         # Of datasets their names, not where they lay on this machine.
         paths = {name: getattr(config.data, name) for name in ("real", "sources", "validation")}
-        names = {name: tuple(Path(path).name for path in of_kind) for name, of_kind in paths.items()}
+        names = {name: short_names(of_kind) for name, of_kind in paths.items()}
         config = replace(config, data=replace(config.data, **names))
         results = read_table(args.table) if args.table else {}
         card = {
@@ -77,13 +77,23 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def short_names(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """The last part of each path, or as many of the last ones as tell them apart."""
+    parts = [Path(path).parts for path in paths]
+    for count in range(1, max(map(len, parts), default=1) + 1):
+        names = tuple("/".join(of_path[-count:]) for of_path in parts)
+        if len(set(names)) == len(set(paths)):
+            break
+    return names
+
+
 def average(variables: dict, config: Config, others: list[Path]) -> dict:
     """The mean of a model's variables and those of others. CheckpointError for one that is of another network."""
     models = [variables]
     for folder in others:
         other_config, other = load_variables(folder)
         if other_config.model != config.model:
-            raise CheckpointError(f"{folder}: its network is another one: no average can be taken")
+            raise CheckpointError(f"{folder}: its config's model is another one: no average is taken")
         models.append(other)
     return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float64).astype(np.float32), *models)
 
@@ -100,4 +110,6 @@ def read_table(path: Path) -> dict[str, dict]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from command import run
+
+    run(main)

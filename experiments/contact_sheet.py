@@ -80,4 +80,6 @@ def page(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from command import run
+
+    run(main)

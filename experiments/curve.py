@@ -1,4 +1,4 @@
-"""Accuracy against images seen: every checkpoint that a run has kept, measured on labelled words.
+"""Accuracy against the images of a run: every checkpoint that a run has kept, measured on labelled words.
 
     python experiments/curve.py WORKDIR --data PATH [PATH ...] [--json FILE]
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         for step in kept_steps(args.workdir):
             reader = crnn_jax.load(args.workdir / "checkpoints" / str(step))
             datasets = open_datasets(args.data, reader.config)
-            row = {"images seen": step * reader.config.run.batch_size}
+            row = {"images of the run": step * reader.config.run.batch_size}
             for name, dataset in datasets.items():
                 evaluation = read_words(reader, dataset_words(reader, dataset, name))
                 row[name] = evaluation.row()["word_accuracy"]
@@ -61,4 +61,6 @@ def kept_steps(workdir: Path) -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from command import run
+
+    run(main)

@@ -116,4 +116,6 @@ def rows_by_lexicon(evaluation: Evaluation, lexicon: Lexicon) -> dict[str, Row]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from command import run
+
+    run(main)

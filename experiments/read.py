@@ -93,10 +93,8 @@ def keep_compiled() -> Path | None:
 
 
 if __name__ == "__main__":
+    from command import run
+
     keep_compiled()
     sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be bytes that are no text: as they are
-    try:
-        sys.exit(main())
-    except BrokenPipeError:  # whoever reads the output, such as head, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    run(main)

@@ -158,5 +158,7 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
+    from command import run
+
     restart_on_one_cpu()
-    sys.exit(main())
+    run(main)

@@ -162,7 +162,9 @@ def on_paper(found: Traffic, *, rate: float, batch: int) -> str:
 
 
 if __name__ == "__main__":
+    from command import run
+
     if sys.argv[1:2] == [WORKER]:
         print(json.dumps(work(**json.loads(sys.argv[2]))))
         sys.exit(0)
-    sys.exit(main())
+    run(main)

@@ -145,4 +145,6 @@ def format_parts(parts: Counter[Part]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from command import run
+
+    run(main)

@@ -161,4 +161,6 @@ def draw_settings(rows: list[dict]):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from command import run
+
+    run(main)

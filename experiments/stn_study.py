@@ -228,4 +228,6 @@ def chunks(items: Sequence, size: int) -> Iterator[list]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from command import run
+
+    run(main)

@@ -194,4 +194,6 @@ def spread(values: list[float], sign: str = "") -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from command import run
+
+    run(main)

@@ -75,4 +75,6 @@ def load_config(name: str) -> Config:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from command import run
+
+    run(main)

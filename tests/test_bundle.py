@@ -65,6 +65,12 @@ def test_of_datasets_only_the_names_are_kept(tmp_path):
     assert (kept["real"], kept["validation"]) == (["words", "more.tfrecord"], ["others"])
 
 
+def test_names_are_as_short_as_they_differ():
+    assert bundle.short_names(("/data/MJ/train", "/data/ST/train", "rendered")) == ("MJ/train", "ST/train", "rendered")
+    assert bundle.short_names(("/data/words.tfrecord", "/data/more")) == ("words.tfrecord", "more")
+    assert bundle.short_names(()) == ()
+
+
 def test_bfloat16_halves_the_weights(workdir, tmp_path):
     assert bundle.main([str(workdir), "--out", str(tmp_path / "half"), "--dtype", "bfloat16"]) == 0
     half, whole = (load_variables(folder)[1] for folder in (tmp_path / "half", workdir))
@@ -86,9 +92,8 @@ def test_an_average_is_the_mean_of_weights_of_one_network(workdir, tmp_path, cap
     save_inference(tmp_path / "wide", wide, variables, {})
     capsys.readouterr()
     assert bundle.main([*arguments, str(tmp_path / "wide")]) == 1
-    assert (
-        capsys.readouterr().err == f"bundle.py: {tmp_path}/wide: its network is another one: no average can be taken\n"
-    )
+    message = f"bundle.py: {tmp_path}/wide: its config's model is another one: no average is taken\n"
+    assert capsys.readouterr().err == message
     assert images_seen(tmp_path / "out") == 9999, "the model before is still there"
 
 

@@ -24,12 +24,12 @@ def test_a_row_a_checkpoint(tmp_path, capsys):
     assert curve.main([str(tmp_path / "run"), "--data", str(tmp_path / "data"), "--json", str(table)]) == 0
     size = Config().run.batch_size
     assert capsys.readouterr().out.splitlines() == [
-        "| images seen | data |",
+        "| images of the run | data |",
         "|---|---|",
         f"| {10 * size:,} | 0.0 |",
         f"| {20 * size:,} | 66.7 |",
     ]
-    assert [row["images seen"] for row in json.loads(table.read_text())] == [10 * size, 20 * size]
+    assert [row["images of the run"] for row in json.loads(table.read_text())] == [10 * size, 20 * size]
 
 
 def test_a_folder_without_checkpoints_is_told_in_one_line(tmp_path, capsys):

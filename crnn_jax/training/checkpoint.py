@@ -174,12 +174,14 @@ def load_variables(path: Path | str) -> tuple[Config, dict]:
 def images_seen(path: Path) -> int:
     """How many images the weights of a model folder, or of a run's best checkpoint, were trained on.
 
-    Those of the model that a run started from count as well. 0 where a model's card does not tell. Raises
+    Those of the model that a run started from count as well. 0 where a model has no card that tells. Raises
     CheckpointError.
     """
     path = Path(path).absolute()
     if (path / "card.json").is_file():
         return _told_images_seen(path / "card.json")
+    if (path / "variables").is_dir():
+        return 0
     checkpoint = training_checkpoint(path)
     start, meta = checkpoint.parent.parent / START, _read_meta(checkpoint)
     before = _told_images_seen(start) if start.is_file() else 0
