@@ -78,13 +78,16 @@ print(float(sum(abs(np.asarray(leaf)).sum(dtype=np.float64) for leaf in leaves))
     assert float(done.stdout) == expected
 
 
-def test_another_number_of_words_from_disk_is_refused(tmp_path):
-    checkpoints = Checkpoints(tmp_path, CONFIG, streamed=44)
+def test_other_words_are_refused(tmp_path):
+    words = {"words of a batch from disk": 44, "words of a": "7 (1234abcd)"}
+    checkpoints = Checkpoints(tmp_path, CONFIG, words=words)
     checkpoints.save(2, fetch(make_state()), None)
     checkpoints.close()
-    with pytest.raises(CheckpointError, match=r"44 words of every batch came from disk, here 40 would: .*cpu_devices"):
-        Checkpoints(tmp_path, CONFIG, streamed=40).restore(make_state())
-    Checkpoints(tmp_path, CONFIG, streamed=44).restore(make_state())
+    with pytest.raises(CheckpointError, match=r"words of a batch from disk: 44 there, 40 here: .*cpu_devices"):
+        Checkpoints(tmp_path, CONFIG, words=words | {"words of a batch from disk": 40}).restore(make_state())
+    with pytest.raises(CheckpointError, match=r"words of a: 7 \(1234abcd\) there, 6 \(1234abcd\) here: "):
+        Checkpoints(tmp_path, CONFIG, words=words | {"words of a": "6 (1234abcd)"}).restore(make_state())
+    Checkpoints(tmp_path, CONFIG, words=words).restore(make_state())
 
 
 def test_a_run_gives_the_averaged_parameters_of_its_best_checkpoint(run):

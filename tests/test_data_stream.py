@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -18,7 +19,7 @@ from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.selection import select
 from crnn_jax.data.stream import WordSource, stream
 from crnn_jax.training import loop, words
-from crnn_jax.training.checkpoint import load_variables
+from crnn_jax.training.checkpoint import CheckpointError, load_variables
 
 pytest.importorskip("grain")
 
@@ -245,6 +246,15 @@ def test_a_run_that_its_data_stops_is_saved_first(tmp_path, toy, monkeypatch):
         loop.train(config, tmp_path / "run")
     assert [folder.name for folder in (tmp_path / "run" / "checkpoints").glob("6")] == ["6"]
     assert loop.train(override(config, ["data.max_damaged=0.1"]), tmp_path / "run")["step"] == 12
+
+
+def test_a_run_whose_files_are_others_now_is_refused(tmp_path, toy):
+    config = run_config(tmp_path, "run.steps=2")
+    loop.train(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "a")
+    shards(tmp_path / "a", range(100, 159))
+    with pytest.raises(CheckpointError, match=r"words of \S*a: 60 \(\w{8}\) there, 59 \(\w{8}\) here: "):
+        loop.train(config, tmp_path / "run")
 
 
 def test_augmented_words_are_warped_anew(tmp_path, toy):

@@ -7,6 +7,7 @@ and nothing of the order is saved; hosts and devices take rows of the same globa
 import itertools
 import logging
 import threading
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -44,6 +45,11 @@ class WordSource:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    @property
+    def kept(self) -> str:
+        """How many words were selected, and a checksum of which."""
+        return f"{len(self)} ({zlib.crc32(self._indices.tobytes()):08x})"
 
     def __getitem__(self, position: int) -> dict[str, np.ndarray]:
         for step in range(len(self)):

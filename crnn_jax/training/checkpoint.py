@@ -46,13 +46,13 @@ FREE_FIELDS = {
 class Checkpoints:
     """The checkpoints of a run under `workdir`: the last `config.run.keep`, and the best by held-out word accuracy.
 
-    `streamed` is how many words of every global batch come from disk, which depends on the number of devices.
+    `words` tells of the run's words what its configuration does not (`training.words.told`): numbers by their names.
     """
 
-    def __init__(self, workdir: Path, config: Config, *, streamed: int = 0):
+    def __init__(self, workdir: Path, config: Config, *, words: dict[str, int | str] | None = None):
         self.folder = Path(workdir).absolute() / "checkpoints"
         self.config = config
-        self.streamed = streamed
+        self.words = words or {}
         self._manager = _manager(self.folder, config.run.keep)
 
     @property
@@ -65,8 +65,8 @@ class Checkpoints:
         meta = {
             "config": json.loads(to_json(self.config)),
             "charset": Charset.of(self.config.model.charset).characters,
-            # Rendered words are a function of the run's key and the step; those from disk begin at step * streamed.
-            "position": {"step": step, "streamed": self.streamed},
+            # Words are a function of the seed and the step, of the same words to choose from.
+            "position": {"step": step, "words": self.words},
             "metrics": metrics,
         }
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
@@ -78,7 +78,7 @@ class Checkpoints:
         """The last checkpoint as NumPy arrays, in the shape of `like`.
 
         Raises CheckpointError where it is cut short, of another configuration or charset, of a step from which this
-        configuration's dispatches would step over the end of the run, or with another share of words from disk.
+        configuration's dispatches would step over the end of the run, or where its words were others.
         """
         folder = self.folder / str(self.latest)
         meta = _read_meta(folder)
@@ -86,12 +86,14 @@ class Checkpoints:
         dispatch = self.config.run.steps_per_dispatch
         if self.latest % dispatch:  # an interrupted run stops behind any of its own dispatches
             raise CheckpointError(f"{folder} is of a step that is no multiple of run.steps_per_dispatch = {dispatch}")
-        before = meta["position"].get("streamed", self.streamed)  # not told by runs of an earlier version
-        if before != self.streamed:
-            raise CheckpointError(
-                f"{folder}: {before} words of every batch came from disk, here {self.streamed} would: "
-                "go on with as many devices as before (train.py --cpu_devices N)"
-            )
+        before = meta["position"].get("words", self.words)  # not told by runs of an earlier version
+        for name in sorted(before.keys() | self.words):
+            there, here = before.get(name), self.words.get(name)
+            if there != here:
+                raise CheckpointError(
+                    f"{folder}: {name}: {there} there, {here} here: "
+                    "it goes on with the files as they were and as many devices (train.py --cpu_devices N)"
+                )
         like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         return read_tree(folder / "state", like)
 

@@ -33,6 +33,7 @@ from crnn_jax.training.words import (
     real_held_out,
     rendered_held_out,
     streamed_rows,
+    told,
     train_batch,
 )
 
@@ -83,7 +84,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     # 1. its own last checkpoint in the workdir, whose configuration decides: a different one is refused;
     # 2. the weights of `init`, with a fresh optimiser, at step 0;
     # 3. fresh weights, from the run's seed.
-    checkpoints = Checkpoints(workdir, config, streamed=rows * jax.device_count() if sources else 0)
+    checkpoints = Checkpoints(workdir, config, words=told(words, sources, rows=rows * jax.device_count()))
     fresh = checkpoints.latest is None
     if not fresh:
         state = checkpoints.restore(state)

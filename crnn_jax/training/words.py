@@ -68,6 +68,16 @@ def open_sources(config: Config, *, cache: Path, processes: int) -> tuple[list[W
     return sources, weights, reports
 
 
+def told(words: Words, sources: list[WordSource], *, rows: int) -> dict[str, int | str]:
+    """What of a run's words its configuration does not tell, and a run that goes on must find as it was.
+
+    `rows` words of every global batch come from disk, which where others are rendered depends on the devices.
+    """
+    real = {"real words": words.real.label.shape[0]} if words.real is not None else {}
+    streamed = {"words of a batch from disk": rows} if sources else {}
+    return real | streamed | {f"words of {source.name}": source.kept for source in sources}
+
+
 def parts(config: Config) -> int:
     """Into how many equal parts a device's share of the batch is to be divisible: four where two kinds are mixed."""
     return 4 if 0 < config.data.share_real < 1 else 1
