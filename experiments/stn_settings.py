@@ -2,7 +2,8 @@
 
 from configs.stn_study import get_config
 
-from crnn_jax.config import override
+from crnn_jax.config import Config, ConfigError, override
+from crnn_jax.section import differences
 
 # Changes of the config, as `--set` spells them. A study ranks the settings of one thing.
 WITHOUT = "model.stn.kind=none"
@@ -47,3 +48,11 @@ def keys(study: str) -> dict[str, str]:
         name: " ".join(sorted(change for change in changes if override(base, [change]) != base))
         for name, changes in STUDIES[study].items()
     }
+
+
+def check_base(study: str, base: Config) -> None:
+    """Raises ConfigError where a config has not the value from which a study's settings set out: they would lie."""
+    varied = {change.split("=")[0] for changes in STUDIES[study].values() for change in changes}
+    changed = sorted(varied & differences(get_config(), base).keys())
+    if changed:
+        raise ConfigError(f"--studies {study} ranks {', '.join(changed)}: leave it as configs/stn_study.py has it")

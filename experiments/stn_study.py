@@ -30,7 +30,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from rows import add_rows, claim
-from stn_settings import STUDIES, keys
+from stn_settings import STUDIES, check_base, keys
 from stn_table import difference_table, read_networks, table, words_read
 from stn_words import HELD_OUT_BATCH, KINDS, MakeBatch, load_datasets, look, make_words, read_datasets, read_held_out
 from train import load_config
@@ -86,6 +86,8 @@ def main(argv: list[str] | None = None) -> int:
             timing(base, args.seeds, kinds)
             return 0
         if args.command == "train":
+            for name in args.studies:
+                check_base(name, base)
             changes = dict.fromkeys(key for name in args.studies for key in keys(name).values())
             options = {"kinds": kinds, "data": args.data, "init": args.init}
             train_all(base, list(changes), args.seeds, args.at_once, args.held_out, args.out, **options)

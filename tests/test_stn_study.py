@@ -97,7 +97,15 @@ def test_results_of_another_study_are_told(study, tmp_path, capsys):
     assert capsys.readouterr().err == f"stn_study.py: {tmp_path}/ancestor.jsonl: not what stn_study.py writes\n"
 
 
-@pytest.mark.parametrize("wrong", [["--init", "nope"], ["--set", "run.batch_size=30"], ["--data", "nope"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--init", "nope"],
+        ["--set", "run.batch_size=30"],
+        ["--data", "nope"],
+        ["--studies", "rate", "--set", "optimizer.localisation_factor=1"],  # "x 0.1" would be a change of it
+    ],
+)
 def test_what_cannot_be_trained_claims_no_folder(study, tmp_path, capsys, wrong):
     assert study.main(["train", *wrong, "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.startswith("stn_study.py: ")

@@ -1,5 +1,6 @@
 """Which records of a dataset can be trained on, and why the others cannot: found out before the first step."""
 
+import glob
 import hashlib
 import json
 import multiprocessing
@@ -134,10 +135,13 @@ def _look_at_shared(chunk: range) -> tuple[np.ndarray, Counter, list[str]]:
 
 
 def _fingerprint(path: str, dataset: Dataset, config: Config) -> str:
-    """Changes with the files and with everything of the configuration that a selection depends on."""
+    """Changes with everything of the configuration that a selection depends on, and with the files at `path`.
+
+    Of a folder those are its shards or its list, not the images in folders below it.
+    """
     place = Path(path)
-    files = sorted(place.iterdir()) if place.is_dir() else sorted(place.parent.glob(place.name))
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    files = place.iterdir() if place.is_dir() else [place] if place.exists() else map(Path, glob.glob(path))
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files)]
     data, model = config.data, config.model
     fields = [data.max_length, data.min_height, model.charset, model.cnn, model.height, model.width]
     text = repr((str(place.absolute()), len(dataset), stats, fields))
