@@ -9,7 +9,6 @@ import argparse
 import random
 import sys
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import jax
@@ -64,10 +63,10 @@ def main() -> int:
 def sample_images(path: str, count: int, size: tuple[int, int], seed: int) -> np.ndarray:
     """`count` images of a dataset, chosen at random, stretched to `size`; white where it has fewer."""
     dataset = open_dataset(path)
-    chosen = set(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
-    samples = islice(dataset, max(chosen) + 1)
+    chosen = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
     height, width = size
-    images = [fit_image(s.image, height=height, width=width) for i, s in enumerate(samples) if i in chosen]
+    samples = (sample for i in chosen for sample in dataset.samples(i, stop=i + 1))
+    images = [fit_image(sample.image, height=height, width=width) for sample in samples]
     return np.stack(images + [np.full(size, 255, np.uint8)] * (count - len(images)))
 
 

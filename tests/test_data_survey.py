@@ -230,6 +230,14 @@ def test_samples_are_from_all_over_the_dataset():
     assert (found.formats, found.total_bytes) == ({"array": 1000}, 20_000)
 
 
+def test_in_place_of_a_damaged_sample_comes_the_next_word(samples, tmp_path):
+    folder = write_folder(tmp_path / "f", samples)
+    for damaged in ("0.png", "5.png"):
+        (folder / damaged).write_bytes(b"")
+    found = survey(open_dataset(folder, strict=False), samples=3)  # 0, 2 and 5
+    assert [sample.label for sample in found.samples] == ["word1", "word2"]
+
+
 def test_with_no_word_left_there_is_a_survey_all_the_same(tmp_path):
     found = survey(open_dataset(write_folder(tmp_path / "f", [(b"", "x")])))
     assert (found.words, found.heights, found.samples) == (0, {}, ())

@@ -46,7 +46,7 @@ class Survey:
     image_bytes: Quantiles
     total_bytes: int  # of all images
     seconds: float
-    samples: tuple[Sample, ...] = dataclasses.field(repr=False)  # evenly over the dataset
+    samples: tuple[Sample, ...] = dataclasses.field(repr=False)  # evenly over the dataset, at least one of any words
 
     def to_json(self) -> dict:
         """All but the samples."""
@@ -84,16 +84,17 @@ def survey(dataset: Dataset, *, samples: int = 96) -> Survey:
     """
     began, damage = time.perf_counter(), Damage()
     labels, sizes, lengths, formats = Counter(), Counter(), Counter(), Counter()
-    chosen = set(np.linspace(0, len(dataset) - 1, samples).round().astype(int).tolist())
-    sampled = []
+    chosen = np.linspace(0, len(dataset) - 1, samples).round().astype(int)
+    sampled, next_sample = [], 0
     for index, record, grey in whole_records(dataset, damage):
         labels[record.label] += 1
         sizes[grey.shape] += 1
         encoded = isinstance(record.image, bytes)
         lengths[len(record.image) if encoded else grey.size] += 1
         formats[image_format(record.image) if encoded else "array"] += 1
-        if index in chosen:
+        if index >= next_sample:  # a place among those chosen, or the first that can be read behind one
             sampled.append(Sample(grey, record.label, record.name))
+            next_sample = min(chosen[chosen > index], default=len(dataset))
     characters = Counter()
     for label, count in labels.items():
         for character in label:
