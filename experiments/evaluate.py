@@ -68,6 +68,9 @@ def main(argv: list[str] | None = None) -> int:
         datasets = open_datasets(args.data, reader.config, part=args.part)  # all, before the hours
         for target in filter(None, (args.json, args.html)):
             check_writable(target)
+        characters = reader.charset.characters
+        if args.cased and not (any(map(str.isupper, characters)) and any(map(str.islower, characters))):
+            print(f"evaluate.py: {args.model} has letters of one case: --cased has the other wrong", file=sys.stderr)
         width = max(map(len, [*datasets, *TOTALS]))
         evaluations = {}
         for name, dataset in datasets.items():  # a row each as soon as it is there

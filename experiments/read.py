@@ -23,7 +23,7 @@ from crnn_jax.lexicon import LexiconError, load_lexicon
 from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.training.checkpoint import CheckpointError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+SUFFIXES = set(".png .jpg .jpeg .jfif .jp2 .bmp .gif .tif .tiff .webp .avif .ppm .pgm".split())
 CHUNK = 64  # images between two lines of output, and in memory
 
 
@@ -65,7 +65,7 @@ def list_images(paths: list[Path]) -> list[Path]:
         if not path.is_dir():
             images.append(path)  # a missing file is told when it is read
             continue
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
         if not found:
             raise ImageError(f"{path}: a folder without images ({', '.join(sorted(SUFFIXES))})")
         images += found

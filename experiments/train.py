@@ -53,14 +53,14 @@ def main(argv: list[str] | None = None) -> int:
         if args.coordinator:
             parallel.initialize(args.coordinator, args.num_processes, args.process_id)
         init = find_model(args.init) if args.init else None
-        train(config, args.workdir or Path("runs") / config.name, init=init)
+        done = train(config, args.workdir or Path("runs") / config.name, init=init)
     except (CheckpointError, ConfigError, DatasetError, FloatingPointError, ImageError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # while it was still setting up, or a second one while it saved
         print("train.py: stopped at once; the same command goes on from the last checkpoint, if any", file=sys.stderr)
         return 130
-    return 0
+    return 0 if done["step"] == config.run.steps else 130  # stopped, and saved
 
 
 def load_config(name: str) -> Config:

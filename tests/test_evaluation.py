@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from small import SMALL, noise_images, save_small
+from small import SMALL, load_script, noise_images, save_small
 
 import crnn_jax
 from crnn_jax.config import Config
@@ -36,6 +36,22 @@ def test_letters_beyond_ascii_can_be_wrong(tmp_path):
     assert accuracy("wrong", [text + "α" for text in read]) == 0
 
 
+def test_letters_of_one_case_are_told_where_the_case_is_asked_for(tmp_path, capsys):
+    model, path = (
+        save_small(tmp_path / "small", replace(SMALL, charset="36")),
+        write_folder(tmp_path / "data", ["word"]),
+    )
+    assert load_script("evaluate").main(["--model", str(model), "--data", path, "--cased"]) == 0
+    assert "has letters of one case: --cased has the other wrong" in capsys.readouterr().err
+
+
+def test_a_list_may_have_any_name(tmp_path):
+    path = write_folder(tmp_path / "data", ["one", "two"])
+    list_path = (tmp_path / "data" / "labels.tsv").rename(tmp_path / "data" / "rec_gt_train.txt")
+    [(name, dataset)] = open_datasets([str(list_path)], Config()).items()
+    assert name == "rec_gt_train.txt" and [sample.label for sample in dataset] == ["one", "two"] and path
+
+
 def test_a_folder_has_not_the_name_of_another_row(tmp_path, monkeypatch):
     monkeypatch.setattr("crnn_jax.evaluation.RenderedWords", lambda config: ["rendered words"])
     folders = [write_folder(tmp_path / part, ["a"]) for part in ("rendered", "x/all", "x/words", "y/words")]
@@ -47,7 +63,7 @@ def test_a_folder_has_not_the_name_of_another_row(tmp_path, monkeypatch):
 
 def test_rendered_words_need_a_charset_that_spells_them():
     config = Config(model=replace(SMALL, charset="αβγδ"))
-    with pytest.raises(DatasetError, match="rendered: model.charset lacks .*: it can spell no English word"):
+    with pytest.raises(DatasetError, match="rendered: model.charset has no ASCII letters or digits, which alone"):
         open_datasets(["rendered"], config)
 
 

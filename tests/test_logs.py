@@ -95,6 +95,13 @@ def test_a_model_without_a_transformer_has_neither(tmp_path, capsys):
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["samples.png"]
 
 
+def test_words_that_do_not_fit_the_frames_are_told(tmp_path, capsys):
+    metrics = {"loss": 1.0, "accuracy": 0.0, "infeasible": 8, "non_finite": False}
+    with logs(tmp_path) as log:
+        log.train({name: np.array([value] * 2) for name, value in metrics.items()} | {"step": np.array([1, 2])})
+    assert f"{100 * 8 / CONFIG.run.batch_size:.1f} % of the words too long for the frames" in capsys.readouterr().err
+
+
 def test_lines_that_are_none_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\nnoise\n[2]\n{"step": 3}\n{"step": 4}\n{"step": 4')

@@ -118,7 +118,7 @@ def test_killed_at_any_time_and_resumed_is_bit_equal(tmp_path):
     killed = start(tmp_path / "killed", *arguments)
     wait_for_checkpoint(before + 200)
     killed.send_signal(signal.SIGTERM)
-    out, err = finish(killed)
+    out, err = finish(killed, code=130)  # not 0: what was to follow it does not
     assert "SIGTERM" in err and "the same command goes on from there" in out
 
     out, _ = finish(start(tmp_path / "killed", *arguments))
@@ -152,6 +152,12 @@ def test_a_run_that_nobody_listens_to_any_more_is_saved(tmp_path, monkeypatch):
     assert last_state(tmp_path, toy_config())[0] == 4
     # Step 4 is one at which it evaluates, too: also an interrupted run does.
     assert [line["step"] for line in lines(tmp_path) if line["split"] == "held_out"] == [4]
+
+
+def test_a_start_that_is_none_is_told(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="empty holds no checkpoint"):
+        loop.train(toy_config(), tmp_path / "run", init=tmp_path / "empty")
 
 
 def test_a_finished_run_only_says_its_scores_again(tmp_path):

@@ -1,6 +1,7 @@
 """Real words for fine-tuning: which are kept, what is drawn, and a run on them."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -98,6 +99,11 @@ def test_a_batch_is_the_same_on_one_device_and_on_four(config, quick_compilation
     np.testing.assert_array_equal(whole.image[:32], rendered)
     np.testing.assert_array_equal(whole.image[32:], real)
     assert len({image.tobytes() for image in real}) == 32
+
+
+def test_a_charset_with_a_space_is_refused(config):
+    with pytest.raises(ConfigError, match="model.charset has a space, which labels lose"):
+        words.load_words(replace(config, model=replace(config.model, charset="01 ")))
 
 
 def test_real_words_have_keys_of_their_own():

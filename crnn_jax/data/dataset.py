@@ -11,6 +11,7 @@ from crnn_jax.data.sample import Dataset, DatasetError, Record
 from crnn_jax.data.shards import ShardDataset
 
 LISTS = ("labels.tsv", "gt.txt")
+TEXTS = (".tsv", ".txt", ".csv")  # what lists of other names end in
 SHARDS = ("*.tfrecord*", "*.array_record*")
 
 PARTS = ("all", "tenth", "rest")
@@ -36,7 +37,7 @@ class Part(Dataset):
 def open_dataset(path: str | os.PathLike, *, strict: bool = True) -> Dataset:
     """The dataset at `path`, its kind told by what is there.
 
-    A folder with `labels.tsv` or `gt.txt` (or that file itself): images and a list of labels. A folder with
+    A folder with `labels.tsv` or `gt.txt` (or a list itself, of any name in `TEXTS`): images and labels. A folder with
     `data.mdb`: an LMDB. A folder of `*.tfrecord*` or `*.array_record*` files, one such file, or a pattern such as
     `words-*.tfrecord`: shards. With `strict` what is damaged is an error where it is found on opening; without it what
     can be read is the dataset, and its `damage` tells of the rest. Raises DatasetError.
@@ -44,7 +45,7 @@ def open_dataset(path: str | os.PathLike, *, strict: bool = True) -> Dataset:
     path = Path(path)
     if path.is_dir():
         return _open_folder(path, strict)
-    if path.name in LISTS:
+    if path.name in LISTS or path.suffix in TEXTS:
         return FolderDataset(path, strict=strict)
     files = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]
     if not files:

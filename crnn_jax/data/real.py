@@ -50,7 +50,10 @@ def load_real(config: Config) -> tuple[RealWords, RealWords | None, str]:
                 parts[index >= tenth].append((fit(sample.image, config), ids))
     kept = left_out.pop("", 0)
     if not parts[0] or not parts[1] and not config.data.validation:
-        raise DatasetError(f"{', '.join(config.data.real)}: no words are left to train on, or none in the last tenth")
+        why = reasons(left_out) or "; a dataset of fewer than ten words has no tenth"
+        raise DatasetError(
+            f"{', '.join(config.data.real)}: no words are left to train on, or none in the last tenth{why}"
+        )
     report = f"{kept} real words, {len(parts[1])} of them held out{reasons(left_out)}"
     return *(_stack(part, config.data.max_length) if part else None for part in parts), report
 
@@ -74,7 +77,7 @@ def load_validation(config: Config) -> tuple[RealWords, str]:
                 kept.append((fit(sample.image, config), ids))
     left_out.pop("", 0)
     if not kept:
-        raise DatasetError(f"{', '.join(config.data.validation)}: no words are left to validate on")
+        raise DatasetError(f"{', '.join(config.data.validation)}: no words are left to validate on{reasons(left_out)}")
     return _stack(kept, config.data.max_length), f"{len(kept)} words to validate on{reasons(left_out)}"
 
 

@@ -1,5 +1,6 @@
 """A training batch from nothing but a key: words drawn, rendered and labelled on the device."""
 
+import string
 from typing import NamedTuple
 
 import jax
@@ -56,6 +57,11 @@ def lacking(charset: Charset) -> str:
 def check_charset(config: Config) -> None:
     """Raises ConfigError where strings are to be rendered of a kind for which the charset has not the characters."""
     data, without = config.data, lacking(Charset.of(config.model.charset))
+    if set(without) >= set(string.ascii_lowercase + string.digits):
+        raise ConfigError(
+            "model.charset has no ASCII letters or digits, which alone are rendered: train on data.real with "
+            "data.share_real=1, or on data.sources with a data.validation"
+        )
     strings = spellable(data.max_length, without)
     words = 1 - data.share_digits - data.share_random
     shares = {"train": words, "held_out": words, "numbers": data.share_digits, "codes": data.share_random}

@@ -11,6 +11,9 @@ Arrays are saved as NumPy arrays, so that a checkpoint of eight devices opens on
 """
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -238,15 +241,28 @@ def training_checkpoint(path: Path) -> Path:
     if (path / "state").is_dir():
         return path
     if (path / "checkpoints").is_dir():
-        manager = _manager(path / "checkpoints", 1, read_only=True)
-        step = manager.best_step()
-        step = manager.latest_step() if step is None else step  # no evaluation yet
-        manager.close()
+        with _quietly():
+            manager = _manager(path / "checkpoints", 1, read_only=True)
+            step = manager.best_step()
+            step = manager.latest_step() if step is None else step  # no evaluation yet
+            manager.close()
         if step is not None:
             return path / "checkpoints" / str(step)
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a folder")
     raise CheckpointError(f"{path} holds no checkpoint")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without Orbax's warnings that a folder which is only read is not written to."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _read_meta(folder: Path) -> dict:

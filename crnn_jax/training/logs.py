@@ -79,6 +79,9 @@ class Logs:
         values["infeasible"] = window["infeasible"].sum()
         values["learning_rate"] = self._schedule(step - 1)
         shown = f"loss {values['loss']:.3f}, accuracy {100 * values['accuracy']:.1f} %"
+        if values["infeasible"]:
+            share = values["infeasible"] / (len(window["loss"]) * self._run.batch_size)
+            shown += f", {100 * share:.1f} % of the words too long for the frames"
         left = ""
         if self._waited is not None:
             values["input_wait"] = self._waited / len(window["loss"])  # seconds a step

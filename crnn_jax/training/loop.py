@@ -20,7 +20,7 @@ from crnn_jax.data.whole import write_whole
 from crnn_jax.model import build
 from crnn_jax.synth.batch import Batch
 from crnn_jax.training import parallel
-from crnn_jax.training.checkpoint import Checkpoints, load_variables, save_start, started_from
+from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables, save_start, started_from
 from crnn_jax.training.logs import Logs, Terminal
 from crnn_jax.training.optimizer import learning_rate, make_optimizer
 from crnn_jax.training.state import create_state, variables
@@ -93,7 +93,12 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
             whence = f"the weights of {before}" if before else "fresh weights"
             print(f"goes on in {workdir}, which began with {whence}: those of {init} are not taken", flush=True)
     elif init is not None:
-        state, note = with_weights(state, config, load_variables(init), name=init)
+        try:
+            loaded = load_variables(init)
+        except CheckpointError:
+            checkpoints.close()
+            raise
+        state, note = with_weights(state, config, loaded, name=init)
         if parallel.is_main():
             print(note, flush=True)
     step = start = int(state.step)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError
 from crnn_jax.data.augment import augment
 from crnn_jax.data.real import RealWords, load_real, load_validation, real_batch
@@ -39,6 +40,8 @@ def load_words(config: Config) -> tuple[Words, list[str]]:
     Raises ConfigError, DatasetError and ImageError.
     """
     data = config.data
+    if any(map(str.isspace, Charset.of(config.model.charset).characters)):
+        raise ConfigError("model.charset has a space, which labels lose: what is read are words, not lines")
     renders = data.share_real < 1 and (not data.sources or RENDERED in data.sources)
     if renders or not (data.real or data.validation):  # which else tell the best checkpoint
         check_charset(config)
