@@ -9,6 +9,8 @@ With --lexicon its words (of a file, or English ones) count as likelier than oth
 is in it from what is not. With --thorough each word is looked at with three margins.
 --html writes one page that shows what is wrong: by length and height, by character, by confidence, and the worst words,
 and what the spatial transformer does, where the model has one. One that shows it next to nothing is said on stderr.
+A dataset with an image that cannot be read is left out, with a line there (prepare.py inspect tells what is damaged);
+the exit code is then 1.
 """
 
 import argparse
@@ -72,18 +74,26 @@ def main(argv: list[str] | None = None) -> int:
         if args.cased and not (any(map(str.isupper, characters)) and any(map(str.islower, characters))):
             print(f"evaluate.py: {args.model} has letters of one case: --cased has the other wrong", file=sys.stderr)
         width = max(map(len, [*datasets, *TOTALS]))
-        evaluations = {}
+        evaluations, failed = {}, 0
         for name, dataset in datasets.items():  # a row each as soon as it is there
-            evaluations[name] = read_words(
-                reader,
-                dataset_words(reader, dataset, name, thorough=args.thorough),
-                cased=args.cased,
-                punctuation=args.punctuation,
-                lexicon=lexicon,
-                diagnose=True,
-            )
+            try:
+                evaluations[name] = read_words(
+                    reader,
+                    dataset_words(reader, dataset, name, thorough=args.thorough),
+                    cased=args.cased,
+                    punctuation=args.punctuation,
+                    lexicon=lexicon,
+                    diagnose=True,
+                )
+            except (DatasetError, ImageError) as error:  # the others are measured all the same
+                failed += 1
+                print(f"evaluate.py: {name} is left out: {error}", file=sys.stderr)
+                continue
             head = [] if len(evaluations) > 1 else [format_head(width)]
             print(*head, format_row(name, evaluations[name].row(), width), sep="\n", flush=True)
+        if not evaluations:
+            return 1
+        datasets = {name: datasets[name] for name in evaluations}
         table = {name: evaluation.row() for name, evaluation in evaluations.items()}
         together = all_words(list(evaluations.values()))
         total = {ALL: together.row()} if len(table) > 1 else {}
@@ -103,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     except (CheckpointError, DatasetError, ImageError, LexiconError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
-    return 0
+    return 1 if failed else 0
 
 
 def rows_by_lexicon(evaluation: Evaluation, lexicon: Lexicon) -> dict[str, Row]:

@@ -1,5 +1,6 @@
 """What counts as read right, and how datasets are called."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -43,6 +44,18 @@ def test_letters_of_one_case_are_told_where_the_case_is_asked_for(tmp_path, caps
     )
     assert load_script("evaluate").main(["--model", str(model), "--data", path, "--cased"]) == 0
     assert "has letters of one case: --cased has the other wrong" in capsys.readouterr().err
+
+
+def test_a_damaged_dataset_costs_no_other_its_row(tmp_path, capsys):
+    model, whole, damaged = save_small(tmp_path / "m"), tmp_path / "whole", tmp_path / "damaged"
+    for folder in (damaged, whole):
+        write_folder(folder, ["one", "two"])
+    (damaged / "1.png").write_bytes((damaged / "1.png").read_bytes()[:-40])
+    table, page = tmp_path / "table.json", tmp_path / "page.html"
+    arguments = ["--model", str(model), "--data", str(damaged), str(whole), "--json", str(table), "--html", str(page)]
+    assert load_script("evaluate").main(arguments) == 1
+    assert f"evaluate.py: damaged is left out: {damaged}/1.png: does not decode" in capsys.readouterr().err
+    assert list(json.loads(table.read_text())) == ["whole"] and "whole" in page.read_text()
 
 
 def test_a_list_may_have_any_name(tmp_path):

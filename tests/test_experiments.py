@@ -133,7 +133,7 @@ def test_images_of_odd_sizes_are_read(model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{tmp}"], r"{tmp}: a folder without images (.bmp, .gif, .jpeg, "),
+        (["{tmp}"], r"{tmp}: a folder without images (.avif, .bmp, .gif, .jfif, "),
         (["{words}", "--model", "{tmp}"], "{tmp} holds no checkpoint"),
         (["{words}", "--model", "none"], "none is neither a folder nor a bundled model ("),
         (["{words}/none.png", "--model", "{model}"], "{words}/none.png: No such file or directory"),
@@ -261,7 +261,7 @@ def test_held_out_words_are_a_dataset_too(model, capsys, monkeypatch):
         (["{tmp}/empty"], "{tmp}/empty: an empty folder"),
         (["{tmp}/missing"], "{tmp}/missing/labels.tsv, line 2: no such image: {tmp}/missing/none.png"),
         (["{tmp}/tab"], "{tmp}/tab/labels.tsv, line 2: no tab between image and label: 'none.png word'"),
-        (["{tmp}/text"], "{tmp}/text/notes.png: not an image of a known format"),
+        (["{tmp}/text"], "text is left out: {tmp}/text/notes.png: not an image of a known format"),
         (["{tmp}/good", "--model", "{tmp}/good"], "{tmp}/good holds no checkpoint"),
         (["{tmp}/good", "{tmp}/empty"], "{tmp}/empty: an empty folder"),
         (["{tmp}/good", "{tmp}/good/"], "{tmp}/good/: given twice"),
