@@ -62,7 +62,7 @@ def check_charset(config: Config) -> None:
             "model.charset has no ASCII letters or digits, which alone are rendered: train on data.real with "
             "data.share_real=1, or on data.sources with a data.validation"
         )
-    strings = spellable(data.max_length, without)
+    strings = spellable(data.max_length, lacking=without)
     words = 1 - data.share_digits - data.share_random
     shares = {"train": words, "held_out": words, "numbers": data.share_digits, "codes": data.share_random}
     for kind, share in shares.items():
