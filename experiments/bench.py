@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--model has its own config")
     takes_data = args.what in ("data", "memory")
     if bool(args.data) != takes_data and not (args.data and args.model):
-        parser.error("`data` and `memory` take --data, `read --model` may, and no other")
+        parser.error("--data is what `data` and `memory` need, and `read --model` may have: no other takes it")
     if args.json and args.what not in CONTESTS:
         parser.error(f"--json goes with {', '.join(CONTESTS)}")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir

@@ -15,6 +15,7 @@ from small import EXPERIMENTS, labelled_noise, load_script, noise_images, save_s
 
 import crnn_jax
 from crnn_jax.beam import beam_search
+from crnn_jax.charset import Charset
 from crnn_jax.evaluation import Chunk, read_words
 from crnn_jax.lexicon import core
 from crnn_jax.reader import Reader, Reading
@@ -89,7 +90,7 @@ def test_compilation_counts_for_no_time():
 
     class Slow(Reader):
         def __init__(self):
-            self.compiled, self.read = set(), []
+            self.compiled, self.read, self.charset = set(), [], Charset.of("36")
 
         def read_fitted(self, images, lexicon):
             self.read.append(len(images))
