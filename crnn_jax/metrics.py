@@ -84,7 +84,8 @@ def normalise(text: str, *, cased: bool = False, punctuation: bool = False, char
     `cased` keeps the case; `punctuation` keeps the 32 ASCII punctuation marks. Spaces are dropped always. Of a model's
     `charset` what is not ASCII counts as well: its letters and digits, and with `punctuation` its marks.
     """
-    return "".join(c for c in (text if cased else text.lower()) if c in _kept(punctuation, charset))
+    kept = _kept(punctuation, charset)
+    return "".join(c for c in (text if cased else text.lower()) if c in kept)
 
 
 @cache

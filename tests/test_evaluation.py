@@ -59,10 +59,10 @@ def test_a_damaged_dataset_costs_no_other_its_row(tmp_path, capsys):
 
 
 def test_a_list_may_have_any_name(tmp_path):
-    path = write_folder(tmp_path / "data", ["one", "two"])
+    write_folder(tmp_path / "data", ["one", "two"])
     list_path = (tmp_path / "data" / "labels.tsv").rename(tmp_path / "data" / "rec_gt_train.txt")
     [(name, dataset)] = open_datasets([str(list_path)], Config()).items()
-    assert name == "rec_gt_train.txt" and [sample.label for sample in dataset] == ["one", "two"] and path
+    assert name == "rec_gt_train.txt" and [sample.label for sample in dataset] == ["one", "two"]
 
 
 def test_a_folder_has_not_the_name_of_another_row(tmp_path, monkeypatch):

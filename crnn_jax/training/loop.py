@@ -86,21 +86,21 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     # 3. fresh weights, from the run's seed.
     checkpoints = Checkpoints(workdir, config, words=told(words, sources, rows=rows * jax.device_count()))
     fresh = checkpoints.latest is None
-    if not fresh:
-        state = checkpoints.restore(state)
-        before = started_from(workdir)
-        if parallel.is_main() and init is not None and str(Path(init).absolute()) != before:
-            whence = f"the weights of {before}" if before else "fresh weights"
-            print(f"goes on in {workdir}, which began with {whence}: those of {init} are not taken", flush=True)
-    elif init is not None:
-        try:
-            loaded = load_variables(init)
-        except CheckpointError:
-            checkpoints.close()
-            raise
-        state, note = with_weights(state, config, loaded, name=init)
-        if parallel.is_main():
-            print(note, flush=True)
+    note = ""
+    try:
+        if not fresh:
+            state = checkpoints.restore(state)
+            before = started_from(workdir)
+            if init is not None and str(Path(init).absolute()) != before:
+                whence = f"the weights of {before}" if before else "fresh weights"
+                note = f"goes on in {workdir}, which began with {whence}: those of {init} are not taken"
+        elif init is not None:
+            state, note = with_weights(state, config, load_variables(init), name=init)
+    except CheckpointError:
+        checkpoints.close()  # its thread would else tell of its own end behind the one line
+        raise
+    if note and parallel.is_main():
+        print(note, flush=True)
     step = start = int(state.step)
     if parallel.is_main():
         write_whole(workdir / "config.json", f"{to_json(config)}\n".encode())

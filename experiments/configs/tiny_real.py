@@ -4,8 +4,9 @@
 
 FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003, Street View Text and ICDAR 2015, or words of your own, as
 evaluate.py takes them. The last tenth of each is never trained on. The bundled weights are the mean of two runs that
-began with the `tiny` before its last 16,000 steps: the first 4,000 of these steps, and all of them, 17 and 25 minutes
-on one CPU core. They read 70.4 and 70.6 % of IC15's last tenth, their mean 71.1, `tiny` 66.6.
+began with the `tiny` before its last 16,000 steps: the first 4,000 of these steps, and all of them, on one CPU core
+17 minutes and, beside much other work, 45. They read 70.4 and 70.6 % of IC15's last tenth, their mean 71.1, `tiny`
+66.6.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
