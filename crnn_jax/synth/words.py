@@ -89,9 +89,9 @@ def spellable(max_length: int, *, lacking: str = "") -> Strings:
 
 def load_words(max_length: int = 24, *, lacking: str = "") -> WordTable:
     """The table of the `spellable` strings, on the default device; of a kind of which there is none, of all."""
-    strings = [
-        few or every for few, every in zip(spellable(max_length, lacking=lacking), spellable(max_length), strict=True)
-    ]
+    strings = spellable(max_length)
+    if lacking:
+        strings = [few or every for few, every in zip(spellable(max_length, lacking=lacking), strings, strict=True)]
     train, held_out, numbers, codes = (jnp.asarray(_rows(rows, max_length)) for rows in strings)
     return WordTable(train, held_out, jnp.sort(jax.vmap(spelling_hash)(held_out)), numbers, codes)
 
