@@ -23,7 +23,7 @@ from crnn_jax.training.state import TrainState
 AXIS = "devices"
 LEAST = 16  # words of a batch for each CPU core: of fewer the devices' talk costs more than is gained
 FLAG = "xla_cpu_use_fusion_emitters"
-FLAG_KNOWN = {(0, 10), (0, 11), (0, 12)}  # versions of JAX: jaxlib 0.10.2, 0.11.1 and 0.12.0.1 have it
+FLAG_KNOWN = {(0, 10, 0), (0, 10, 1), (0, 10, 2), (0, 11, 0)}  # versions of JAX; from 0.11.1 on XLA has it no more
 
 # make_batch(key, source, first_index) -> this device's examples, first_index being its first one in the global batch;
 # in training with the option `streamed`: this device's words from disk, None where all of them are on the device.
@@ -59,7 +59,7 @@ def leave_out_fusion_emitters() -> None:
     error that ends the process, are not told of it. Measured in experiments/studies/profile_cpu.md.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if jax.__version_info__[:2] in FLAG_KNOWN and FLAG not in flags:
+    if jax.__version_info__ in FLAG_KNOWN and FLAG not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{FLAG}=false".strip()
 
 
