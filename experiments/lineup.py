@@ -142,7 +142,7 @@ def ceilings(dtype: str) -> list[Contestant]:
 def has_peer(config: Config) -> bool:
     """Whether torch's network is that of the config: VGG without an STN, in nothing else but these sizes special."""
     model = config.model
-    sizes = ("charset", "width", "lstm_features", "lstm_layers", "dtype")
+    sizes = ("charset", "width", "normalise", "lstm_features", "lstm_layers", "dtype")
     plain = replace(ModelConfig(cnn="vgg"), **{name: getattr(model, name) for name in sizes})
     return model == plain and config.optimizer.name == "adamw"
 
@@ -157,7 +157,7 @@ def _both_torches(name: str, task: str, options: dict, takes: tuple) -> list[Con
 
 def _torch_network(config: ModelConfig) -> dict:
     sizes = {"classes": work.classes(config), "features": config.lstm_features, "layers": config.lstm_layers}
-    return {"device": _torch_device(), "dtype": config.dtype, **sizes}
+    return {"device": _torch_device(), "dtype": config.dtype, "normalise": config.normalise, **sizes}
 
 
 def _torch_device() -> str:

@@ -52,7 +52,15 @@ class Network(nn.Module):
 
 
 def train(
-    *, inputs: str, device: str, compile: bool, dtype: str, clip_norm: float, weight_decay: float, **shape
+    *,
+    inputs: str,
+    device: str,
+    compile: bool,
+    dtype: str,
+    normalise: str,
+    clip_norm: float,
+    weight_decay: float,
+    **shape,
 ) -> Callable[[], float]:
     """Takes training steps as `crnn_jax.training.step` does: loss, gradients, clip, AdamW, average of the parameters.
 
@@ -68,7 +76,7 @@ def train(
 
     def call():
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
-            logits = run(_normalise(images))
+            logits = run(_normalise(images, normalise))
         loss = _ctc(logits.float(), labels, lengths)
         optimizer.zero_grad()
         loss.backward()
@@ -81,7 +89,9 @@ def train(
     return call
 
 
-def read(*, inputs: str, device: str, compile: bool, dtype: str, **shape) -> Callable[[], list[list[int]]]:
+def read(
+    *, inputs: str, device: str, compile: bool, dtype: str, normalise: str, **shape
+) -> Callable[[], list[list[int]]]:
     """Reads a batch of uint8 images greedily; a call returns the class ids."""
     images = np.load(inputs)["images"]
     network, run = _network(device=device, compile=compile, **shape)
@@ -89,7 +99,7 @@ def read(*, inputs: str, device: str, compile: bool, dtype: str, **shape) -> Cal
 
     def call():
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
-            paths = run(_normalise(torch.from_numpy(images).to(device))).argmax(2).T.tolist()
+            paths = run(_normalise(torch.from_numpy(images).to(device), normalise)).argmax(2).T.tolist()
         return [[i for i, _ in itertools.groupby(path) if i] for path in paths]
 
     return call
@@ -173,8 +183,13 @@ def _network(*, device: str, compile: bool, **shape) -> tuple[Network, Callable]
     return network, torch.compile(network) if compile else network
 
 
-def _normalise(images: torch.Tensor) -> torch.Tensor:
-    return images[:, None].float() / 127.5 - 1
+def _normalise(images: torch.Tensor, how: str) -> torch.Tensor:
+    """uint8[B, H, W] to float[B, 1, H, W], as `crnn_jax.model.CRNN` has it for `model.normalise`."""
+    x = images[:, None].float() / 127.5 - 1
+    if how == "contrast":
+        x = x - x.mean((2, 3), keepdim=True)
+        x = x / (x.std((2, 3), keepdim=True, correction=0) + 0.03)
+    return x
 
 
 def _ctc(logits: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

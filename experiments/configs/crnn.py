@@ -14,15 +14,17 @@ from crnn_jax.synth.style import PHOTO
 def get_config() -> Config:
     return Config(
         name="crnn",
-        model=ModelConfig(charset="36", cnn="vgg", lstm_features=256, lstm_layers=2, dtype="bfloat16"),
+        model=ModelConfig(
+            charset="36", cnn="vgg", normalise="contrast", lstm_features=256, lstm_layers=2, dtype="bfloat16"
+        ),
         data=DataConfig(style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.05),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2000, weight_decay=1e-3),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=600, weight_decay=1e-3),
         run=RunConfig(
-            steps=100_000,
-            batch_size=512,
+            steps=13_600,
+            batch_size=384,
             steps_per_dispatch=50,
             log_every=200,
-            eval_every=5000,
-            checkpoint_every=5000,
+            eval_every=2000,
+            checkpoint_every=6000,
         ),
     )

@@ -17,6 +17,7 @@ def get_config() -> Config:
         model=ModelConfig(
             charset="94",
             cnn="resnet",
+            normalise="contrast",
             lstm_features=256,
             lstm_layers=2,
             dropout=0.1,
@@ -24,13 +25,13 @@ def get_config() -> Config:
             stn=StnConfig(kind="tps", start="disturbed"),
         ),
         data=DataConfig(style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.1),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2000, weight_decay=1e-3),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=600, weight_decay=1e-3),
         run=RunConfig(
-            steps=100_000,
-            batch_size=512,
+            steps=20_000,
+            batch_size=256,
             steps_per_dispatch=50,
             log_every=200,
-            eval_every=5000,
-            checkpoint_every=5000,
+            eval_every=2000,
+            checkpoint_every=6000,
         ),
     )
