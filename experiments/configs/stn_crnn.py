@@ -27,7 +27,7 @@ def get_config() -> Config:
         data=DataConfig(style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.1),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=600, weight_decay=1e-3),
         run=RunConfig(
-            steps=20_000,
+            steps=22_000,
             batch_size=256,
             steps_per_dispatch=50,
             log_every=200,
