@@ -4,8 +4,9 @@
 
 Some steps on ready words (random ones, of the network's size) under JAX's profiler. Every operation that was run is
 traced back to the part that asked for it, by the names that the compiler keeps; what it has made of several parts
-counts for the one that it is named after. On a CPU the times of all threads are added up: more than the step takes by
-the clock, by as much as they work side by side.
+counts for the one that it is named after, and a kernel that a GPU's compiler uses for two that are alike for one of
+them. On a CPU the times of all threads are added up: more than the step takes by the clock, by as much as they work
+side by side.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import re
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
 
@@ -31,9 +32,11 @@ from crnn_jax.training.state import create_state
 from crnn_jax.training.step import train_step
 
 Part = tuple[str, bool]  # its name, and whether it is the backward pass
+Event = tuple[str, str]  # an operation's name in the compiled program, and its kernel's
 
 # They do nothing but run others, which are counted themselves.
 HOLLOW = ("while", "call", "conditional")
+REPLAYED = "command_buffer"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,24 +79,39 @@ def profile(config: Config, *, batch: int, steps: int) -> tuple[float, Counter[P
             jax.block_until_ready(metrics)
             seconds = (time.perf_counter() - began) / steps
         (path,) = Path(folder).rglob("*.xplane.pb")
-        times = operation_times(ProfileData.from_file(str(path)))
-    origins, operations = origins_of(compiled.as_text())
-    parts = Counter()
-    for operation, spent in times.items():
-        if operation in operations and not operation.startswith(HOLLOW):
-            parts[part_of(origins.get(operation, ""))] += spent / steps
-    return seconds, parts
+        events = operation_times(ProfileData.from_file(str(path)))
+    return seconds, parts_of(events, compiled.as_text(), steps=steps)
 
 
-def operation_times(data: ProfileData) -> Counter[str]:
-    """Seconds of every operation that ran, by its name in the compiled program, over all threads."""
+def parts_of(events: Counter[Event], program: str, *, steps: int) -> Counter[Part]:
+    """Seconds of each part in one of `steps` steps, from what ran and the compiled program."""
+    origins, operations = origins_of(program)
+    kernels = {name.replace(".", "_"): name for name in operations}  # a GPU's are called by their operation's name
+    parts, replayed, unnamed = Counter(), defaultdict(Counter), Counter()
+    for (operation, kernel), spent in events.items():
+        # What a GPU replays in one piece has one operation, and kernels of many; those of a library have other names.
+        in_piece = operation.startswith(REPLAYED)
+        name = kernels.get(kernel) if in_piece else operation
+        if in_piece and name is None:
+            unnamed[operation] += spent / steps
+        elif name in operations and not name.startswith(HOLLOW):
+            part = part_of(origins.get(name, ""))
+            parts[part] += spent / steps
+            replayed[operation][part] += spent
+    for operation, spent in unnamed.items():  # for the part that most of the piece is for
+        part = max(replayed[operation], key=replayed[operation].get, default=part_of(""))
+        parts[part] += spent
+    return parts
+
+
+def operation_times(data: ProfileData) -> Counter[Event]:
+    """Seconds of every operation that ran, over all threads, or on a GPU over all its streams."""
     times = Counter()
-    for plane in data.planes:
-        if plane.name.startswith(("/host:CPU", "/device:")):
-            for line in plane.lines:
-                for event in line.events:
-                    name = dict(event.stats).get("hlo_op", event.name)
-                    times[name] += event.duration_ns / 1e9
+    planes = [plane for plane in data.planes if plane.name.startswith("/device:")]
+    for plane in planes or (plane for plane in data.planes if plane.name.startswith("/host:CPU")):
+        for line in plane.lines:
+            for event in line.events:
+                times[dict(event.stats).get("hlo_op", event.name), event.name] += event.duration_ns / 1e9
     return times
 
 

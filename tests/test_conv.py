@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from crnn_jax.cnn import CnnBlock, ConvLayer, PoolLayer
-from crnn_jax.conv import PREPARED, Conv, library_conv, matmul_conv, max_pool, out_length, shallow_conv
+from crnn_jax.conv import PREPARED, Conv, convolve, library_conv, matmul_conv, max_pool, out_length, shallow_conv
 
 CASES = [
     ((3, 3), (1, 1), (1, 1)),
@@ -53,6 +53,27 @@ def test_max_pool_is_the_library_pool(window, strides, padding):
     np.testing.assert_array_equal(ours(x), theirs(x))
     mine, library = (jax.jit(jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2)))(x) for f in (ours, theirs))
     np.testing.assert_allclose(mine, library, rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+@pytest.mark.parametrize("channels", [1, 8])
+def test_other_backends_have_the_same_convolution_and_pool(backend, channels, monkeypatch):
+    """Each has its formulation: here they are compiled for the CPU, which knows them all."""
+    x = jax.random.normal(jax.random.key(0), (9, 6, 8, channels))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, channels, 4))
+
+    def run(x, kernel):
+        y = convolve(x, kernel, strides=(1, 1), padding=(1, 1))
+        return jnp.sum(jnp.sin(max_pool(y, (2, 2), (2, 1), padding=(0, 1))))
+
+    here = jax.jit(jax.value_and_grad(run, (0, 1)))(x, kernel)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    program = jax.make_jaxpr(lambda x, kernel: run(x, kernel))(x, kernel)
+    operations = {str(equation.primitive) for equation in program.eqns}
+    assert ("conv_general_dilated" in operations) == (backend == "tpu" or channels == 8)
+    there = jax.jit(jax.value_and_grad(lambda *args: run(*args), (0, 1)))(x, kernel)
+    for mine, theirs in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-3)
 
 
 def test_gradients_of_a_block_are_those_of_the_uncompiled_one():
