@@ -27,7 +27,7 @@ from crnn_jax.stn import Diagnosis
 from crnn_jax.training.checkpoint import CheckpointError, find_model, load_variables
 from crnn_jax.training.parallel import cores
 
-DEFAULT_MODEL = "small"  # the best of the bundled ones that has seen rendered words alone
+DEFAULT_MODEL = "stn_crnn"  # the best of the bundled ones that has seen rendered words alone
 TURNS = (0, 1, -1)  # quarters to the left, in which a tall image is looked at
 MARGINS = (0.0, -0.06, 0.08)  # of the shorter side, added around the image in a thorough reading
 BATCH_SIZES = (1, 8, 32)  # a batch is filled up to the next of these, so that few shapes are ever compiled

@@ -1,6 +1,7 @@
 """Every bundled model: its card is whole, it reads clean print, and photographs as well as the card says."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from crnn_jax.training.checkpoint import bundled_models
 
 REAL_WORDS = EXPERIMENTS.parents[1] / "shared" / "data" / "real_words"
 MODELS = bundled_models()
+
+load = cache(crnn_jax.load)  # what a model compiles in one test serves the next
 
 
 def print_word(word: str) -> np.ndarray:
@@ -33,7 +36,7 @@ def test_the_default_is_bundled():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_bundled_model_is_what_its_card_says(name):
-    reader, card = crnn_jax.load(name), json.loads((MODELS[name] / "card.json").read_text())
+    reader, card = load(name), json.loads((MODELS[name] / "card.json").read_text())
     assert count_parameters(reader.variables) == card["parameters"]
     assert card["images_seen"] > 1e6 and card["note"] and card["results"]
     assert not any("/" in path for path in reader.config.data.real)
@@ -41,12 +44,12 @@ def test_a_bundled_model_is_what_its_card_says(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_bundled_model_is_the_network_of_its_config(name):
-    assert load_script("train").load_config(name).model == crnn_jax.load(name).config.model
+    assert load_script("train").load_config(name).model == load(name).config.model
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_bundled_model_reads_clean_print(name):
-    readings = crnn_jax.load(name).read([print_word(word) for word in ("hello", "world", "MARKET", "2026")])
+    readings = load(name).read([print_word(word) for word in ("hello", "world", "MARKET", "2026")])
     assert [reading.text.lower() for reading in readings] == ["hello", "world", "market", "2026"]
     assert min(reading.confidence for reading in readings) > 0.2
 
@@ -54,12 +57,12 @@ def test_a_bundled_model_reads_clean_print(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_bundled_model_reads_up_and_down(name):
     turned = [np.rot90(print_word(word), turn) for word in ("brother", "market") for turn in (1, -1)]
-    assert [r.text.lower() for r in crnn_jax.load(name).read(turned)] == ["brother", "brother", "market", "market"]
+    assert [r.text.lower() for r in load(name).read(turned)] == ["brother", "brother", "market", "market"]
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_bundled_model_reads_photographs(name):
     if not (REAL_WORDS / "iiit5k_train").is_dir():
         pytest.skip("the photographs are not here")
-    reader, dataset = crnn_jax.load(name), take_part(open_dataset(REAL_WORDS / "iiit5k_train"), "tenth")
+    reader, dataset = load(name), take_part(open_dataset(REAL_WORDS / "iiit5k_train"), "tenth")
     assert read_words(reader, dataset_words(reader, dataset, name)).row()["word_accuracy"] >= 82

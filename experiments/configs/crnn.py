@@ -1,10 +1,14 @@
-"""The CRNN paper's network, 8.3 M parameters, on nothing but rendered words: for a GPU or TPU.
+"""The bundled `crnn`: the CRNN paper's network, 8.3 M parameters, on nothing but rendered words; for a GPU or TPU.
 
     python experiments/train.py --config crnn
 
-Not trained yet: it needs an accelerator. A test traces a step of it; the whole command runs on a CPU, with fewer words:
-`--set run.steps=2 run.steps_per_dispatch=1 run.log_every=1 run.eval_every=2 run.checkpoint_every=2 run.batch_size=8
-data.held_out_words=8`.
+Result: in README.md and `crnn_jax/pretrained/crnn`, the weights of this command on one H200: 5.2 M words in two and a
+half minutes, 50,000 images a second, rendering included, while other programs compiled beside it. Of the held-out words
+it read 64.0, 68.2, 70.1, 71.6, 72.7, 73.1 % after each 2,000 steps, 73.7 at the end: it had more to learn. A larger
+batch costs a GPU little (59,000 images a second with 512), but so few steps favour smaller ones.
+
+On a CPU the whole command runs with fewer words: `--set run.steps=2 run.steps_per_dispatch=1 run.log_every=1
+run.eval_every=2 run.checkpoint_every=2 run.batch_size=8 data.held_out_words=8`.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig

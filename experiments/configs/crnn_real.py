@@ -3,7 +3,9 @@
     python experiments/train.py --config crnn_real --init crnn --set data.real=FOLDER,FOLDER data.share_real=0.5
 
 FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003, Street View Text and ICDAR 2015, or words of your own, as
-evaluate.py takes them. The last tenth of each is never trained on.
+evaluate.py takes them. The last tenth of each is never trained on. The bundled weights are those of this command
+on one H200, 40 seconds beside another run. Of the 744 held-out photographs that it can read it read 82.3 % after 500
+steps, 82.4, 83.3, 83.3, 83.1 at the end.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig

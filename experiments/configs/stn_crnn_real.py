@@ -3,7 +3,9 @@
     python experiments/train.py --config stn_crnn_real --init stn_crnn --set data.real=FOLDER,FOLDER data.share_real=0.5
 
 FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003, Street View Text and ICDAR 2015, or words of your own, as
-evaluate.py takes them. The last tenth of each is never trained on.
+evaluate.py takes them. The last tenth of each is never trained on. The bundled weights are those of this command
+on one H200, ended after 1,550 steps, 40 seconds. Of the 744 held-out photographs it read 79.3, 79.6, 79.3 % after each
+500 steps, case and punctuation counted.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig, StnConfig
