@@ -1,7 +1,8 @@
 """Measures a model on labelled words: a row a dataset.
 
     python experiments/evaluate.py --model NAME|DIR --data PATH [PATH ...] [--part all|tenth|rest]
-        [--cased] [--punctuation] [--lexicon english|FILE [--bonus NATS]] [--thorough] [--json FILE] [--html FILE]
+        [--cased] [--punctuation] [--lexicon english|FILE [--bonus NATS]] [--thorough]
+        [--json FILE] [--html FILE] [--words FILE]
 
 A PATH is a folder with labels.tsv or gt.txt, an LMDB, TFRecord shards, or `rendered`: held-out words, rendered in the
 style that the model was trained on. Compared are lower-case letters and digits; --cased and --punctuation widen that.
@@ -9,6 +10,8 @@ With --lexicon its words (of a file, or English ones) count as likelier than oth
 is in it from what is not. With --thorough each word is looked at with three margins.
 --html writes one page that shows what is wrong: by length and height, by character, by confidence, and the worst words,
 and what the spatial transformer does, where the model has one. One that shows it next to nothing is said on stderr.
+--words writes every word as it was read, tab-separated: dataset, number of the word in it from 0, label, text,
+confidence, and 1 where the two are compared as equal.
 A dataset with an image that cannot be read is left out, with a line there (prepare.py inspect tells what is damaged);
 the exit code is then 1.
 """
@@ -59,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write a row a dataset there, for bundle.py")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of what is wrong there")
+    parser.add_argument("--words", type=Path, metavar="FILE", help="write every word as it was read there")
     args = parser.parse_args(argv)
     if args.bonus is not None and args.lexicon is None:
         parser.error("--bonus is that of a --lexicon")
@@ -68,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
         reader = crnn_jax.load(args.model)
         datasets = open_datasets(args.data, reader.config, part=args.part)  # all, before the hours
-        for target in filter(None, (args.json, args.html)):
+        for target in filter(None, (args.json, args.html, args.words)):
             check_writable(target)
         characters = reader.charset.characters
         if args.cased and not (any(map(str.isupper, characters)) and any(map(str.islower, characters))):
@@ -105,6 +109,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"evaluate.py: the spatial transformer of {args.model} has collapsed: {reason}", file=sys.stderr)
         if args.json:
             args.json.write_text(json.dumps(table, indent=2) + "\n")
+        if args.words:
+            args.words.write_text(words_as_read(evaluations), encoding="utf-8", errors="replace")
         if args.html:
             protocol = ("letters, " if args.cased else "lower-case letters, ") + "digits"
             protocol += ", punctuation" if args.punctuation else ""
@@ -114,6 +120,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
     return 1 if failed else 0
+
+
+def words_as_read(evaluations: dict[str, Evaluation]) -> str:
+    """Lines of tab-separated values behind a head, a word each; tabs and line breaks in a label become spaces."""
+    lines = ["dataset\tnumber\tlabel\ttext\tconfidence\tright"]
+    for name, evaluation in evaluations.items():
+        for number, word in enumerate(evaluation.words):
+            label = " ".join(word.label.split())
+            lines.append(f"{name}\t{number}\t{label}\t{word.text}\t{word.confidence:.4f}\t{word.correct:d}")
+    return "\n".join(lines) + "\n"
 
 
 def rows_by_lexicon(evaluation: Evaluation, lexicon: Lexicon) -> dict[str, Row]:
