@@ -10,11 +10,13 @@ import importlib.util
 import logging
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from crnn_jax import config as configs
 from crnn_jax.config import Config, ConfigError
 from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.whole import only_one
 from crnn_jax.images import ImageError
 from crnn_jax.training import parallel
 from crnn_jax.training.checkpoint import CheckpointError, find_model
@@ -53,7 +55,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.coordinator:
             parallel.initialize(args.coordinator, args.num_processes, args.process_id)
         init = find_model(args.init) if args.init else None
-        done = train(config, args.workdir or Path("runs") / config.name, init=init)
+        workdir = args.workdir or Path("runs") / config.name
+        # Two runs in one workdir would go on from each other's checkpoints. The processes of one run share it.
+        with only_one(workdir) if args.process_id == 0 else nullcontext():
+            done = train(config, workdir, init=init)
     except (CheckpointError, ConfigError, DatasetError, FloatingPointError, ImageError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1

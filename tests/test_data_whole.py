@@ -1,11 +1,14 @@
 """What is written is whole, or as it was before."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
+from small import load_script
 
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.data.whole import check_writable, whole_folder, write_whole
+from crnn_jax.data.whole import check_writable, only_one, whole_folder, write_whole
 
 
 def write(path, content, **options):
@@ -64,3 +67,20 @@ def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="No space left"):
         write_whole(path, b"two")
     assert path.read_bytes() == b"one" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_held_by_one_process(tmp_path, capsys, monkeypatch):
+    folder, script = tmp_path / "run", load_script("train")
+    monkeypatch.setattr(script.parallel, "share_cpu", lambda *_, **__: None)  # this process has its devices already
+    imports = "from pathlib import Path; from crnn_jax.data.whole import only_one"
+    ask = f"{imports}\nwith only_one(Path({str(folder)!r})): print('held')"
+
+    def another():
+        return subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
+
+    with only_one(folder):
+        refused = another()
+        assert refused.returncode == 1 and refused.stderr.endswith(f"{folder}: another process is writing in it\n")
+        assert script.main(["--workdir", str(folder)]) == 1
+        assert capsys.readouterr().err == f"train.py: {folder}: another process is writing in it\n"
+    assert another().stdout == "held\n", "it is let go"

@@ -1,5 +1,6 @@
-"""Files and folders that are whole, or as they were before."""
+"""Files and folders that are whole, or as they were before; and a folder that one process at a time writes in."""
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -32,6 +33,32 @@ def whole_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
         shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Within it no other process that asks for it too can have the folder, which is made where it is not there.
+
+    The system lets go of it when a process ends, however it does. Raises BlockingIOError where another has it. Where
+    the system or its file system has no such locks, nothing is held.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"{folder}: another process is writing in it") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, content: bytes) -> None:
