@@ -1,30 +1,37 @@
 """Reads photographs of words: a line `path<TAB>text<TAB>confidence` each.
 
-    python experiments/read.py IMAGE|DIR ... [--model NAME|DIR] [--lexicon english|FILE] [--thorough]
+    python experiments/read.py IMAGE|DIR ... [--model NAME|DIR] [--lexicon english|FILE] [--thorough] [--rectified FILE]
 
 Of a folder every image is read, in the order of their names. An image that cannot be decoded is named on stderr; the
 others are read all the same, and the exit status is 1. One that is much taller than wide is turned to both sides as
 well, for words that run up or down. With --lexicon its words (of a file, or English ones) count as likelier: more of
 what is a word is read right, and now and then a word is seen in what is none. With --thorough each is looked at three
-times, with other margins, and read better.
+times, with other margins, and read better. With --rectified the first 48 are drawn on a page: where the model's spatial
+transformer looks in each, what it makes of it, and what is read.
 """
 
 import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
+from PIL import Image
 
 import crnn_jax
+from crnn_jax.data.whole import check_writable
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import LexiconError, load_lexicon
-from crnn_jax.reader import DEFAULT_MODEL
+from crnn_jax.reader import DEFAULT_MODEL, Reader
+from crnn_jax.report.rectification import draw_sheet
 from crnn_jax.training.checkpoint import CheckpointError
 
 SUFFIXES = set(".png .jpg .jpeg .jfif .jp2 .bmp .gif .tif .tiff .webp .avif .ppm .pgm".split())
 CHUNK = 64  # images between two lines of output, and in memory
+SHOWN = 48  # images on the page of --rectified
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,16 +41,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
     parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
     parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
+    parser.add_argument("--rectified", type=Path, metavar="FILE", help="draw what the spatial transformer does there")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         images = list_images(args.paths)
         lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
         reader = crnn_jax.load(args.model)
+        if args.rectified:
+            if not reader.has_stn:
+                raise CheckpointError(f"--rectified: {args.model} has no spatial transformer")
+            if args.rectified.suffix.lower() not in Image.registered_extensions():
+                raise ImageError(f"{args.rectified}: expected the name of a picture, such as sheet.png")
+            check_writable(args.rectified)
     except (ImageError, CheckpointError, LexiconError, OSError) as error:
         print(f"read.py: {error}", file=sys.stderr)
         return 1
-    failed = 0
+    failed, shown = 0, []
     for first in range(0, len(images), CHUNK):
         words = []
         for path in images[first : first + CHUNK]:
@@ -55,6 +69,10 @@ def main(argv: list[str] | None = None) -> int:
         readings = reader.read_views([views for _, views in words], lexicon=lexicon)
         for (path, _), reading in zip(words, readings, strict=True):
             print(f"{path}\t{reading.text}\t{reading.confidence:.4f}", flush=True)
+        shown += [(views[0][0], reading.text) for (_, views), reading in zip(words, readings, strict=True)]
+        shown = shown[:SHOWN] if args.rectified else []
+    if shown:
+        Image.fromarray(sheet(reader, *zip(*shown, strict=True))).save(args.rectified)
     return 1 if failed else 0
 
 
@@ -70,6 +88,22 @@ def list_images(paths: list[Path]) -> list[Path]:
             raise ImageError(f"{path}: a folder without images ({', '.join(sorted(SUFFIXES))})")
         images += found
     return images
+
+
+def sheet(reader: Reader, images: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
+    """A page of what the model's spatial transformer does with images that are fitted to it, and what was read."""
+    width = max(image.shape[1] for image in images)  # all are as wide but where the model keeps their aspect
+    images = [np.pad(image, ((0, 0), (0, width - image.shape[1])), mode="edge") for image in images]
+    transforms = reader.transform(images)
+    made = [transform.image for transform in transforms]
+    return draw_sheet(
+        np.stack(images),
+        np.stack([transform.parameters for transform in transforms]),
+        texts,
+        kind=reader.config.model.stn.kind,
+        rectified=None if made[0] is None else np.stack(made),
+        columns=6,
+    )
 
 
 def keep_compiled() -> Path | None:

@@ -1,10 +1,14 @@
 """The drawings of what a spatial transformer does: everything lies where it should."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from small import SMALL, load_script, noise_images, save_small
 
+from crnn_jax.config import StnConfig
 from crnn_jax.report.rectification import GRID, PAPER, POINTS, draw_example, draw_grid, draw_sheet
 from crnn_jax.stn import parameter_grid, start_parameters
 
@@ -108,3 +112,21 @@ def test_a_sheet_has_rows_of_examples_of_one_size():
     np.testing.assert_allclose(got, [0, 80, 160, 240], atol=2)
     assert np.all(sheet[height:, width:] == PAPER)
     Image.fromarray(sheet)
+
+
+def test_read_draws_what_the_transformer_does(tmp_path, capsys, quick_compilation):
+    stn = StnConfig(kind="affine", features=(4, 4))
+    models = [save_small(tmp_path / name, replace(SMALL, stn=s)) for name, s in (("stn", stn), ("none", StnConfig()))]
+    folder, target = tmp_path / "words", tmp_path / "sheet.png"
+    folder.mkdir()
+    for i, image in enumerate(noise_images(7)):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    read = load_script("read").main
+    assert read([str(folder), "--model", str(models[0]), "--rectified", str(target)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 7
+    width, height = Image.open(target).size
+    assert width > 6 * 3 * 100 and height > 2 * 2 * 3 * 32, "two rows of six, enlarged by three, two images each"
+    assert read([str(folder), "--model", str(models[1]), "--rectified", str(target)]) == 1
+    assert capsys.readouterr().err == f"read.py: --rectified: {models[1]} has no spatial transformer\n"
+    assert read([str(folder), "--model", str(models[0]), "--rectified", "sheet.docx"]) == 1
+    assert capsys.readouterr().err == "read.py: sheet.docx: expected the name of a picture, such as sheet.png\n"
