@@ -124,7 +124,8 @@ def test_read_draws_what_the_transformer_does(tmp_path, capsys, quick_compilatio
     read = load_script("read").main
     assert read([str(folder), "--model", str(models[0]), "--rectified", str(target)]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 7
-    width, height = Image.open(target).size
+    with Image.open(target) as sheet:
+        width, height = sheet.size
     assert width > 6 * 3 * 100 and height > 2 * 2 * 3 * 32, "two rows of six, enlarged by three, two images each"
     assert read([str(folder), "--model", str(models[1]), "--rectified", str(target)]) == 1
     assert capsys.readouterr().err == f"read.py: --rectified: {models[1]} has no spatial transformer\n"
