@@ -1,6 +1,7 @@
 """How well words were read: word accuracy, 1-NED, CER, confidence, as sums and counts that are divided once."""
 
 import dataclasses
+import math
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -119,3 +120,14 @@ def edit_distance(a: str, b: str) -> int:
 
 def _ratio(total: int | float, count: int) -> float:
     return total / count if count else float("nan")
+
+
+def interval(accuracy: float, count: int) -> float:
+    """Half the width, in points, of the 95 % interval of an accuracy in per cent, for the number of words alone.
+
+    Wilson's score interval (1927), which is not centred on the accuracy. NaN of no words.
+    """
+    if not count:
+        return math.nan
+    z, share = 1.96, accuracy / 100
+    return 100 * z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)

@@ -2,9 +2,10 @@ import functools
 import itertools
 import math
 
+import numpy as np
 import pytest
 
-from crnn_jax.metrics import Score, edit_distance, normalise, score_words
+from crnn_jax.metrics import Score, edit_distance, interval, normalise, score_words
 
 
 @pytest.mark.parametrize(
@@ -101,3 +102,12 @@ def test_the_ratios_of_nothing_are_nan():
 def test_lists_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="argument 2 is longer"):
         score_words(["a"], ["a", "b"], [1.0, 1.0])
+
+
+def test_the_interval_of_an_accuracy_is_wilsons():
+    """Against the roots of the quadratic equation that defines it: (share - p)^2 = z^2 p (1 - p) / n."""
+    for accuracy, count in [(80.0, 257), (100.0, 25), (0.0, 3), (50.0, 4468)]:
+        z2, share = 1.96**2 / count, accuracy / 100
+        low, high = sorted(np.roots([1 + z2, -(2 * share + z2), share**2]).real)
+        assert interval(accuracy, count) == pytest.approx(50 * (high - low))
+    assert np.isnan(interval(0.0, 0))
