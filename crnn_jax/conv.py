@@ -3,7 +3,7 @@
 XLA's convolution gradient is slow on the CPU. There a 3x3 convolution goes by Winograd's way, and others are written as
 shifted slices side by side and one matrix product; both give the same numbers, but for rounding. Elsewhere the
 library's convolution is right, but on a GPU for the first layer's, of one channel: a matrix product takes half its
-time. The gradient of the library's pool is a slow scatter on both. The choice is made here and nowhere else;
+time. The gradient of the library's pool is a slow scatter on CPUs and GPUs. The choice is made here and nowhere else;
 `tests/test_conv.py` and `test_winograd.py` hold them against the library's.
 """
 
@@ -45,7 +45,7 @@ def _shifted_slices(x, window: Pair, strides: Pair, padding: Pair, fill: float):
 def matmul_conv(
     x: Float[Array, "B H W C"], kernel: Float[Array, "kh kw C F"], *, strides: Pair, padding: Pair
 ) -> Float[Array, "B h w F"]:
-    """A convolution as one matrix product over shifted slices: the formulation for CPUs."""
+    """A convolution as one matrix product over shifted slices."""
     slices = _shifted_slices(x, kernel.shape[:2], strides, padding, 0.0)
     patches = slices[0] if len(slices) == 1 else jnp.concatenate(slices, axis=-1)
     return patches @ kernel.reshape(-1, kernel.shape[-1])
@@ -80,7 +80,7 @@ shallow_conv.defvjp(_shallow_forward, _shallow_backward)
 def library_conv(
     x: Float[Array, "B H W C"], kernel: Float[Array, "kh kw C F"], *, strides: Pair, padding: Pair
 ) -> Float[Array, "B h w F"]:
-    """The same convolution by XLA's own operator: the formulation for GPUs and TPUs."""
+    """The same convolution by XLA's own operator."""
     return jax.lax.conv_general_dilated(
         x, kernel, strides, [(p, p) for p in padding], dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -91,14 +91,13 @@ def convolve(
 ) -> Float[Array, "B h w F"]:
     """The convolution by whichever formulation is fastest for these shapes on the backend at hand."""
     options, backend = {"strides": strides, "padding": padding}, jax.default_backend()
-    is_shallow = kernel.shape[2] <= SHALLOW
-    if backend == "gpu" and is_shallow:
+    if backend == "gpu" and kernel.shape[2] == 1:
         return matmul_conv(x, kernel, **options)
     if backend != "cpu":
         return library_conv(x, kernel, **options)
     if pays_by_winograd(kernel, **options) and x.shape[0] >= FEW:
         return winograd_conv(x, kernel)
-    if is_shallow:
+    if kernel.shape[2] <= SHALLOW:
         return shallow_conv(x, kernel, strides, padding)
     return matmul_conv(x, kernel, **options)
 

@@ -122,12 +122,14 @@ def _ratio(total: int | float, count: int) -> float:
     return total / count if count else float("nan")
 
 
-def interval(accuracy: float, count: int) -> float:
-    """Half the width, in points, of the 95 % interval of an accuracy in per cent, for the number of words alone.
+def interval(accuracy: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy, all in per cent, for the number of words alone: Wilson's (1927).
 
-    Wilson's score interval (1927), which is not centred on the accuracy. NaN of no words.
+    NaN of no words.
     """
     if not count:
-        return math.nan
+        return math.nan, math.nan
     z, share = 1.96, accuracy / 100
-    return 100 * z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
+    return 100 * (middle - half), 100 * (middle + half)

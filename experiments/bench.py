@@ -46,6 +46,7 @@ import scoreboard
 from supply import data_rates, memory
 from train import load_config
 
+import crnn_jax
 from crnn_jax.config import Config, ConfigError, override
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.whole import check_writable
@@ -150,6 +151,7 @@ def hold_contest(args: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as name:
         if args.model:
             samples = lineup.labelled_words(args.model, args.data or "rendered", count=args.batch)
+            dtype = crnn_jax.load(args.model).config.model.dtype
             contestants = lineup.words(args.model, samples, threads=threads, folder=Path(name))
         else:
             config = override(load_config(args.config or "crnn"), ["model.dtype=float32", *args.set])

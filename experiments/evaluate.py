@@ -10,13 +10,14 @@ With --lexicon its words (of a file, or English ones) count as likelier than oth
 is in it from what is not. With --thorough each word is looked at with three margins.
 --html writes one page that shows what is wrong: by length and height, by character, by confidence, and the worst words,
 and what the spatial transformer does, where the model has one. One that shows it next to nothing is said on stderr.
---words writes every word as it was read, tab-separated: dataset, number of the word in it from 0, label, text,
-confidence, and 1 where the two are compared as equal.
+--words writes every word as it was read, a row each behind a head, tab-separated and quoted as Python's csv does it:
+dataset, number of the word in it or in its --part, from 0, label, text, confidence, and 1 where it is read right.
 A dataset with an image that cannot be read is left out, with a line there (prepare.py inspect tells what is damaged);
 the exit code is then 1.
 """
 
 import argparse
+import csv
 import json
 import logging
 import sys
@@ -72,6 +73,9 @@ def main(argv: list[str] | None = None) -> int:
         lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
         reader = crnn_jax.load(args.model)
         datasets = open_datasets(args.data, reader.config, part=args.part)  # all, before the hours
+        targets = [target.resolve() for target in (args.json, args.html, args.words) if target]
+        if len(set(targets)) < len(targets):
+            raise OSError("--json, --html and --words are to be written to one file: name another")
         for target in filter(None, (args.json, args.html, args.words)):
             check_writable(target)
         characters = reader.charset.characters
@@ -110,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.json:
             args.json.write_text(json.dumps(table, indent=2) + "\n")
         if args.words:
-            args.words.write_text(words_as_read(evaluations), encoding="utf-8", errors="replace")
+            write_words(args.words, evaluations)
         if args.html:
             protocol = ("letters, " if args.cased else "lower-case letters, ") + "digits"
             protocol += ", punctuation" if args.punctuation else ""
@@ -122,14 +126,14 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def words_as_read(evaluations: dict[str, Evaluation]) -> str:
-    """Lines of tab-separated values behind a head, a word each; tabs and line breaks in a label become spaces."""
-    lines = ["dataset\tnumber\tlabel\ttext\tconfidence\tright"]
-    for name, evaluation in evaluations.items():
-        for number, word in enumerate(evaluation.words):
-            label = " ".join(word.label.split())
-            lines.append(f"{name}\t{number}\t{label}\t{word.text}\t{word.confidence:.4f}\t{word.correct:d}")
-    return "\n".join(lines) + "\n"
+def write_words(path: Path, evaluations: dict[str, Evaluation]) -> None:
+    """A row a word."""
+    with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(["dataset", "number", "label", "text", "confidence", "right"])
+        for name, evaluation in evaluations.items():
+            for number, word in enumerate(evaluation.words):
+                writer.writerow([name, number, word.label, word.text, f"{word.confidence:.4f}", int(word.correct)])
 
 
 def rows_by_lexicon(evaluation: Evaluation, lexicon: Lexicon) -> dict[str, Row]:

@@ -7,7 +7,7 @@ others are read all the same, and the exit status is 1. One that is much taller 
 well, for words that run up or down. With --lexicon its words (of a file, or English ones) count as likelier: more of
 what is a word is read right, and now and then a word is seen in what is none. With --thorough each is looked at three
 times, with other margins, and read better. With --rectified the first 48 are drawn on a page: where the model's spatial
-transformer looks in each, what it makes of it, and what is read.
+transformer looks in each as it is, neither turned nor with other margins, what it makes of that, and what is read.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from crnn_jax.training.checkpoint import CheckpointError
 SUFFIXES = set(".png .jpg .jpeg .jfif .jp2 .bmp .gif .tif .tiff .webp .avif .ppm .pgm".split())
 CHUNK = 64  # images between two lines of output, and in memory
 SHOWN = 48  # images on the page of --rectified
+SHEETS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff"}  # what it can be, at any size that it has
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,8 +52,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.rectified:
             if not reader.has_stn:
                 raise CheckpointError(f"--rectified: {args.model} has no spatial transformer")
-            if args.rectified.suffix.lower() not in Image.registered_extensions():
+            if args.rectified.suffix.lower() not in SHEETS:
                 raise ImageError(f"{args.rectified}: expected the name of a picture, such as sheet.png")
+            if args.rectified.exists() and any(args.rectified.samefile(path) for path in images if path.exists()):
+                raise ImageError(f"--rectified: {args.rectified} is to be read: name another file")
             check_writable(args.rectified)
     except (ImageError, CheckpointError, LexiconError, OSError) as error:
         print(f"read.py: {error}", file=sys.stderr)
@@ -72,7 +75,11 @@ def main(argv: list[str] | None = None) -> int:
         shown += [(views[0][0], reading.text) for (_, views), reading in zip(words, readings, strict=True)]
         shown = shown[:SHOWN] if args.rectified else []
     if shown:
-        Image.fromarray(sheet(reader, *zip(*shown, strict=True))).save(args.rectified)
+        try:
+            Image.fromarray(sheet(reader, *zip(*shown, strict=True))).save(args.rectified)
+        except OSError as error:
+            print(f"read.py: {error}", file=sys.stderr)
+            return 1
     return 1 if failed else 0
 
 
@@ -92,18 +99,11 @@ def list_images(paths: list[Path]) -> list[Path]:
 
 def sheet(reader: Reader, images: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
     """A page of what the model's spatial transformer does with images that are fitted to it, and what was read."""
-    width = max(image.shape[1] for image in images)  # all are as wide but where the model keeps their aspect
-    images = [np.pad(image, ((0, 0), (0, width - image.shape[1])), mode="edge") for image in images]
     transforms = reader.transform(images)
     made = [transform.image for transform in transforms]
-    return draw_sheet(
-        np.stack(images),
-        np.stack([transform.parameters for transform in transforms]),
-        texts,
-        kind=reader.config.model.stn.kind,
-        rectified=None if made[0] is None else np.stack(made),
-        columns=6,
-    )
+    parameters = [transform.parameters for transform in transforms]
+    rectified, kind = None if made[0] is None else made, reader.config.model.stn.kind
+    return draw_sheet(images, parameters, texts, kind=kind, rectified=rectified, columns=6)
 
 
 def keep_compiled() -> Path | None:

@@ -124,8 +124,9 @@ def format_results(results: dict[str, dict]) -> str:
     ]
     speed = "images/s, one CPU thread" if cores() == 1 else f"images/s, {cores()} CPUs"
     note = "Word accuracy / 1-NED in per cent, expected calibration error (ECE) over all words in per cent."
-    widths = ", ".join(f"{interval(row['word_accuracy'], row['count']):.1f}" for row in first.values())
-    note += f" For the number of words alone a 95 % interval of the first row's accuracies is ± {widths} points."
+    intervals = [interval(row["word_accuracy"], row["count"]) for row in first.values()]
+    widths = ", ".join(f"{low:.1f} to {high:.1f}" for low, high in intervals)
+    note += f" For the number of words alone, 95 % intervals of the first row's accuracies: {widths}."
     return f"{_markdown([*head, 'ECE', speed], rows)}\n\n{note}"
 
 

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N")
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="of each run, in two dispatches")
     parser.add_argument(
-        "--rate", type=float, default=60_000, metavar="N", help="images/s of one chip; those of an H200"
+        "--rate", type=float, default=60_000, metavar="N", help="images/s of one chip; of crnn on an H200"
     )
     parser.add_argument("--batch", type=int, default=512, metavar="N", help="of one chip, on paper; shared: 8 times it")
     args = parser.parse_args(argv)
@@ -149,7 +149,7 @@ def on_paper(found: Traffic, *, rate: float, batch: int) -> str:
     """A Markdown table of the share of the time, in per cent, in which chips compute."""
     shared = 8 * batch
     lines = [
-        f"{found.bytes / 1e6:.1f} MB a step in {found.messages} messages, {rate:,.0f} images/s a chip",
+        f"{found.bytes / 1e6:.1f} MB a step in {found.messages} messages, {rate:,.0f} images/s a chip (--rate)",
         "",
         "| chips | " + " | ".join(f"{name}: {batch} a chip | {shared} in all" for name in LINKS) + " |",
         "| ---" + "|---" * 2 * len(LINKS) + " |",

@@ -52,12 +52,12 @@ def main(argv: list[str] | None = None) -> int:
         parallel.leave_out_fusion_emitters()
         if args.cpu_devices is not None or not args.coordinator:
             parallel.share_cpu(args.cpu_devices, batch_size=config.run.batch_size)
-        if args.coordinator:
-            parallel.initialize(args.coordinator, args.num_processes, args.process_id)
         init = find_model(args.init) if args.init else None
         workdir = args.workdir or Path("runs") / config.name
         # Two runs in one workdir would go on from each other's checkpoints. The processes of one run share it.
         with only_one(workdir) if args.process_id == 0 else nullcontext():
+            if args.coordinator:
+                parallel.initialize(args.coordinator, args.num_processes, args.process_id)
             done = train(config, workdir, init=init)
     except (CheckpointError, ConfigError, DatasetError, FloatingPointError, ImageError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """What counts as read right, and how datasets are called."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -58,25 +59,28 @@ def test_a_damaged_dataset_costs_no_other_its_row(tmp_path, capsys):
     assert list(json.loads(table.read_text())) == ["whole"] and "whole" in page.read_text()
 
 
-def test_every_word_is_written_as_it_was_read(tmp_path):
+def test_every_word_is_written_as_it_was_read(tmp_path, capsys):
     model = save_small(tmp_path / "m")
     read = [reading.text for reading in crnn_jax.load(model).read(noise_images(3))]
-    folders = [write_folder(tmp_path / "a", [*read[:2], "two  words"]), write_folder(tmp_path / "b", ["none of it"])]
+    folders = [write_folder(tmp_path / "a", [*read[:2], 'two  "words"']), write_folder(tmp_path / "b", ["none of it"])]
     table, target = tmp_path / "table.json", tmp_path / "words.tsv"
     arguments = ["--model", str(model), "--data", *folders, "--json", str(table), "--words", str(target)]
     assert load_script("evaluate").main(arguments) == 0
-    head, *rows = [line.split("\t") for line in target.read_text(encoding="utf-8").splitlines()]
+    with target.open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file, delimiter="\t")
     assert head == ["dataset", "number", "label", "text", "confidence", "right"]
     assert [row[:3] for row in rows] == [
         ["a", "0", read[0]],
         ["a", "1", read[1]],
-        ["a", "2", "two words"],
+        ["a", "2", 'two  "words"'],
         ["b", "0", "none of it"],
     ]
     assert [row[3] for row in rows[:3]] == read
     right = sum(int(row[5]) for row in rows[:3])
     assert right == 2 and json.loads(table.read_text())["a"]["word_accuracy"] == pytest.approx(100 * right / 3)
     assert all(0 <= float(row[4]) <= 1 for row in rows)
+    assert load_script("evaluate").main([*arguments[:-1], str(table)]) == 1
+    assert "are to be written to one file" in capsys.readouterr().err
 
 
 def test_a_list_may_have_any_name(tmp_path):

@@ -286,7 +286,7 @@ def test_evaluate_says_in_one_line_what_is_wrong(model, words, bad, tmp_path, ca
     assert err == ["evaluate.py: " + message.format(tmp=tmp_path)]
 
 
-@pytest.mark.parametrize("switch", ["--json", "--html"])
+@pytest.mark.parametrize("switch", ["--json", "--html", "--words"])
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(model, words, tmp_path, capsys, switch):
     folder = write_labels(tmp_path / "good", words)
     target = tmp_path / "none" / "table"

@@ -109,5 +109,5 @@ def test_the_interval_of_an_accuracy_is_wilsons():
     for accuracy, count in [(80.0, 257), (100.0, 25), (0.0, 3), (50.0, 4468)]:
         z2, share = 1.96**2 / count, accuracy / 100
         low, high = sorted(np.roots([1 + z2, -(2 * share + z2), share**2]).real)
-        assert interval(accuracy, count) == pytest.approx(50 * (high - low))
-    assert np.isnan(interval(0.0, 0))
+        assert interval(accuracy, count) == pytest.approx((100 * low, 100 * high), abs=1e-6)
+    assert np.isnan(interval(0.0, 0)).all()

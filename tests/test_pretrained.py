@@ -1,6 +1,7 @@
 """Every bundled model: its card is whole, it reads clean print, and photographs as well as the card says."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,7 +14,7 @@ from crnn_jax.data.dataset import open_dataset, take_part
 from crnn_jax.evaluation import dataset_words, read_words
 from crnn_jax.model import count_parameters
 from crnn_jax.reader import DEFAULT_MODEL
-from crnn_jax.training.checkpoint import bundled_models
+from crnn_jax.training.checkpoint import bundled_models, load_variables
 
 REAL_WORDS = EXPERIMENTS.parents[1] / "shared" / "data" / "real_words"
 MODELS = bundled_models()
@@ -44,7 +45,10 @@ def test_a_bundled_model_is_what_its_card_says(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_bundled_model_is_the_network_of_its_config(name):
-    assert load_script("train").load_config(name).model == load(name).config.model
+    config = load_script("train").load_config(name).model
+    assert load_variables(MODELS[name])[0].model == config
+    # Read on a CPU it computes in float32.
+    assert load(name).config.model == load(name).model.config == replace(config, dtype="float32")
 
 
 @pytest.mark.parametrize("name", MODELS)

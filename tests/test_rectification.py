@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from small import SMALL, load_script, noise_images, save_small
 
+import crnn_jax
 from crnn_jax.config import StnConfig
 from crnn_jax.report.rectification import GRID, PAPER, POINTS, draw_example, draw_grid, draw_sheet
 from crnn_jax.stn import parameter_grid, start_parameters
@@ -123,11 +124,31 @@ def test_read_draws_what_the_transformer_does(tmp_path, capsys, quick_compilatio
         Image.fromarray(image).save(folder / f"{i}.png")
     read = load_script("read").main
     assert read([str(folder), "--model", str(models[0]), "--rectified", str(target)]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 7
-    with Image.open(target) as sheet:
-        width, height = sheet.size
-    assert width > 6 * 3 * 100 and height > 2 * 2 * 3 * 32, "two rows of six, enlarged by three, two images each"
+    texts = [line.split("\t")[1] for line in capsys.readouterr().out.splitlines()]
+    reader = crnn_jax.load(models[0])
+    images = [reader.fit(image) for image in noise_images(7)]
+    transforms = reader.transform(images)
+    options = {"kind": "affine", "columns": 6, "rectified": [transform.image for transform in transforms]}
+    with Image.open(target) as page:
+        drawn = draw_sheet(images, [transform.parameters for transform in transforms], texts, **options)
+        np.testing.assert_array_equal(np.asarray(page), drawn)
+    taken = folder / "0.png"
+    assert read([str(folder), "--model", str(models[0]), "--rectified", str(taken)]) == 1
+    assert capsys.readouterr().err == f"read.py: --rectified: {taken} is to be read: name another file\n"
     assert read([str(folder), "--model", str(models[1]), "--rectified", str(target)]) == 1
     assert capsys.readouterr().err == f"read.py: --rectified: {models[1]} has no spatial transformer\n"
     assert read([str(folder), "--model", str(models[0]), "--rectified", "sheet.docx"]) == 1
     assert capsys.readouterr().err == "read.py: sheet.docx: expected the name of a picture, such as sheet.png\n"
+
+
+def test_a_sheet_of_images_of_several_widths():
+    images = [grey(60), grey(200, (HEIGHT, 2 * WIDTH))]
+    page = draw_sheet(images, [IDENTITY, IDENTITY], ["one", "two"], kind="affine", columns=1, scale=SCALE)
+    height, width = len(page) // 2, page.shape[1]
+    narrow, wide = (
+        draw_example(image, IDENTITY, kind="affine", caption=text, scale=SCALE)
+        for image, text in zip(images, ("one", "two"), strict=True)
+    )
+    assert wide.shape == (height, width, 3) and narrow.shape[1] < width
+    np.testing.assert_array_equal(page[:height, : narrow.shape[1]], narrow)
+    np.testing.assert_array_equal(page[height:], wide)

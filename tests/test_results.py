@@ -45,8 +45,8 @@ def test_a_row_a_model_with_the_numbers_of_evaluate(folder, tmp_path, capsys):
     table = tmp_path / "results.json"
     assert results.main(["--model", *models, "--data", data, again, "--json", str(table)]) == 0
     head, _, first, second, *rest = map(cells, capsys.readouterr().out.splitlines())
-    width = f"{interval(100 * 8 / 12, 12):.1f}"
-    assert rest[1][0].endswith(f"a 95 % interval of the first row's accuracies is ± {width}, {width} points.")
+    low, high = interval(100 * 8 / 12, 12)
+    assert rest[1][0].endswith(f"of the first row's accuracies: {low:.1f} to {high:.1f}, {low:.1f} to {high:.1f}.")
     assert head[3:6] == ["data (12)", f"{again} (12)", "ECE"]
     assert head[6] == ("images/s, one CPU thread" if results.cores() == 1 else f"images/s, {results.cores()} CPUs")
     assert first[0] == f"`{models[0]}`" and (first[2], second[2]) == ("5.8 M", "")

@@ -39,8 +39,8 @@ def whole_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
 def only_one(folder: Path) -> Iterator[None]:
     """Within it no other process that asks for it too can have the folder, which is made where it is not there.
 
-    The system lets go of it when a process ends, however it does. Raises BlockingIOError where another has it. Where
-    the system or its file system has no such locks, nothing is held.
+    It is its file `.lock` that is held, and that stays. The system lets go of it when a process ends, however it does.
+    Raises BlockingIOError where another has it. Where the system or its file system has no such locks, nothing is held.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -48,7 +48,7 @@ def only_one(folder: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)  # NFS locks what is open for writing
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

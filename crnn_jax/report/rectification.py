@@ -98,17 +98,18 @@ def draw_example(
 
 
 def draw_sheet(
-    images: UInt8[np.ndarray, "B H W"],
-    parameters: Float[np.ndarray, "B P"],
+    images: Sequence[UInt8[np.ndarray, "_ _"]] | UInt8[np.ndarray, "B _ _"],
+    parameters: Sequence[Float[np.ndarray, " P"]] | Float[np.ndarray, "B P"],
     captions: Sequence[str],
     *,
     kind: str,
-    rectified: UInt8[np.ndarray, "B h w"] | None = None,
+    rectified: Sequence[UInt8[np.ndarray, "_ _"]] | UInt8[np.ndarray, "B _ _"] | None = None,
     columns: int = 3,
     scale: int = 3,
 ) -> UInt8[np.ndarray, "rows columns 3"]:
     """Examples in rows of `columns`, all with the room that the one with the farthest points takes."""
-    room = max(_room(*_placed(p, kind=kind, size=images.shape[1:]), images.shape[1:]) for p in parameters)
+    sizes = [image.shape for image in images]
+    room = max(_room(*_placed(p, kind=kind, size=size), size) for p, size in zip(parameters, sizes, strict=True))
     drawn = [
         draw_example(
             image,
@@ -121,12 +122,12 @@ def draw_sheet(
         )
         for i, image in enumerate(images)
     ]
-    height, width, _ = drawn[0].shape
+    height, width, _ = np.max([example.shape for example in drawn], axis=0)
     page = np.empty((-(-len(drawn) // columns) * height, columns * width, 3), np.uint8)
     page[:] = PAPER
     for i, example in enumerate(drawn):
         top, left = i // columns * height, i % columns * width
-        page[top : top + height, left : left + width] = example
+        page[top : top + example.shape[0], left : left + example.shape[1]] = example
     return page
 
 
