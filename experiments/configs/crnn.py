@@ -2,10 +2,10 @@
 
     python experiments/train.py --config crnn
 
-Result: in README.md and `crnn_jax/pretrained/crnn`, the weights of this command on one H200: 5.2 M words in two and a
-half minutes, 50,000 images a second, rendering included, while other programs compiled beside it. Of the held-out words
-it read 64.0, 68.2, 70.1, 71.6, 72.7, 73.1 % after each 2,000 steps, 73.7 at the end: it had more to learn. A larger
-batch costs a GPU little (59,000 images a second with 512), but so few steps favour smaller ones.
+Result: in README.md and `crnn_jax/pretrained/crnn`, the weights of this command on one H200: 5.2 M words at 44,000 to
+56,000 images a second, rendering included, while other programs compiled beside it; two and a half minutes with the
+evaluations and checkpoints, and one before them to start and compile. Of the held-out words it read 64.0, 68.2, 70.1,
+71.6, 72.7, 73.1 % after each 2,000 steps, 73.7 at the end: it had more to learn.
 
 On a CPU the whole command runs with fewer words: `--set run.steps=2 run.steps_per_dispatch=1 run.log_every=1
 run.eval_every=2 run.checkpoint_every=2 run.batch_size=8 data.held_out_words=8`.

@@ -4,7 +4,8 @@
 
 FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003 and ICDAR 2015, whose labels tell the case, or words of your
 own, as evaluate.py takes them. The last tenth of each is never trained on. The bundled weights come from these 3,000
-steps, 20 minutes on one CPU core: 72.2 % of IC15's last tenth, where `small` reads 67.7.
+steps, from the `small` before its last average, 20 minutes on one CPU core: 72.2 % of IC15's last tenth, where that
+one read 67.7.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig

@@ -4,10 +4,11 @@ but rendered words; for a GPU or TPU.
     python experiments/train.py --config stn_crnn
 
 Result: in README.md and `crnn_jax/pretrained/stn_crnn`. The bundled weights are those of this command on one H200,
-ended after 17,500 steps, 4.5 M words in 4 minutes 45, beside a fine-tuning and programs that compiled (alone it takes
-21,000 images a second, rendering included). Of the held-out words, case and punctuation counted, it read 60.6, 64.9,
-68.3, 69.7, 70.0, 72.1, 72.6, 72.5 % after each 2,000 steps, while the learning rate was still falling. Its grid stayed:
-0.30 from the identity, with the contrast of the image as it is (`stn_deviation`, `stn_contrast`).
+ended after 17,500 steps: 4.5 M words, at 11,000 to 22,000 images a second, rendering included, beside a fine-tuning and
+programs that compiled; 4 minutes 45 with the evaluations and checkpoints. Of the held-out words, case and punctuation
+counted, it read 60.6, 64.9, 68.3, 69.7, 70.0, 72.1, 72.6, 72.5 % after each 2,000 steps, while the learning rate was
+still falling. Its grid stayed: 0.30 from the identity, with the contrast of the image as it is (`stn_deviation`,
+`stn_contrast`).
 
 On a CPU the whole command runs with fewer words: `--set run.steps=2 run.steps_per_dispatch=1 run.log_every=1
 run.eval_every=2 run.checkpoint_every=2 run.batch_size=8 data.held_out_words=8`.
