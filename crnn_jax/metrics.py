@@ -122,14 +122,15 @@ def _ratio(total: int | float, count: int) -> float:
     return total / count if count else float("nan")
 
 
-def interval(accuracy: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of an accuracy, all in per cent, for the number of words alone: Wilson's (1927).
+def wilson_interval(correct: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share of which `correct` of `count` were seen, 0..1, for the count alone; NaN of none.
 
-    NaN of no words.
+    Wilson 1927: unlike the usual one it stays within 0..1, and is not centred on the share.
     """
     if not count:
         return math.nan, math.nan
-    z, share = 1.96, accuracy / 100
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
-    return 100 * (middle - half), 100 * (middle + half)
+    z, share = 1.96, correct / count
+    middle = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    low, high = ((middle + sign * spread) / (1 + z * z / count) for sign in (-1, 1))
+    return max(0.0, low), min(1.0, high)

@@ -150,9 +150,10 @@ def hold_contest(args: argparse.Namespace) -> dict:
     samples, dtype, load, without_peer = None, "float32", os.getloadavg()[0], {}
     with tempfile.TemporaryDirectory() as name:
         if args.model:
-            samples = lineup.labelled_words(args.model, args.data or "rendered", count=args.batch)
-            dtype = crnn_jax.load(args.model).config.model.dtype
-            contestants = lineup.words(args.model, samples, threads=threads, folder=Path(name))
+            config = crnn_jax.load(args.model).config
+            dtype = config.model.dtype
+            samples = lineup.labelled_words(config, args.data or "rendered", count=args.batch)
+            contestants = lineup.words(args.model, config.model, samples, threads=threads, folder=Path(name))
         else:
             config = override(load_config(args.config or "crnn"), ["model.dtype=float32", *args.set])
             build(config.model)  # raises for what its stack cannot take

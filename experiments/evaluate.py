@@ -73,10 +73,10 @@ def main(argv: list[str] | None = None) -> int:
         lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
         reader = crnn_jax.load(args.model)
         datasets = open_datasets(args.data, reader.config, part=args.part)  # all, before the hours
-        targets = [target.resolve() for target in (args.json, args.html, args.words) if target]
-        if len(set(targets)) < len(targets):
-            raise OSError("--json, --html and --words are to be written to one file: name another")
-        for target in filter(None, (args.json, args.html, args.words)):
+        targets = [target for target in (args.json, args.html, args.words) if target]
+        if len({target.resolve() for target in targets}) < len(targets):
+            raise OSError("two of --json, --html and --words are to be written to one file: name another")
+        for target in targets:
             check_writable(target)
         characters = reader.charset.characters
         if args.cased and not (any(map(str.isupper, characters)) and any(map(str.islower, characters))):

@@ -11,7 +11,6 @@ import numpy as np
 import work
 from contest import Contestant
 
-import crnn_jax
 from crnn_jax.config import Config, ModelConfig, StnConfig, to_json
 from crnn_jax.data.sample import Sample
 from crnn_jax.evaluation import open_datasets
@@ -54,10 +53,9 @@ def read(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
     return contestants
 
 
-def words(model: str, samples: list[Sample], *, threads: int, folder: Path) -> list[Contestant]:
+def words(model: str, config: ModelConfig, samples: list[Sample], *, threads: int, folder: Path) -> list[Contestant]:
     """Reading of word images as a user has them, decoded, by a model of this package and by other readers."""
     inputs = {"inputs": _save(folder / "images.npz", *(sample.image for sample in samples))}
-    config = crnn_jax.load(model).config.model
     contestants = []
     for name, batches in (("one at a time", False), ("in batches", True)):
         takes = [None, None]
@@ -76,9 +74,9 @@ def words(model: str, samples: list[Sample], *, threads: int, folder: Path) -> l
     return contestants
 
 
-def labelled_words(model: str, data: str, *, count: int) -> list[Sample]:
-    """The first `count` words of a dataset, or of `rendered` ones, decoded. Raises DatasetError, CheckpointError."""
-    (dataset,) = open_datasets([data], crnn_jax.load(model).config).values()
+def labelled_words(config: Config, data: str, *, count: int) -> list[Sample]:
+    """The first `count` words of a dataset, or of `rendered` ones of a model's config, decoded. Raises DatasetError."""
+    (dataset,) = open_datasets([data], config).values()
     return list(dataset.samples(stop=count))
 
 

@@ -1,6 +1,7 @@
 """Reads photographs of words: a line `path<TAB>text<TAB>confidence` each.
 
-    python experiments/read.py IMAGE|DIR ... [--model NAME|DIR] [--lexicon english|FILE] [--thorough] [--rectified FILE]
+    python experiments/read.py IMAGE|DIR ... [--model NAME|DIR] [--lexicon english|FILE] [--thorough]
+        [--rectified FILE.png]
 
 Of a folder every image is read, in the order of their names. An image that cannot be decoded is named on stderr; the
 others are read all the same, and the exit status is 1. One that is much taller than wide is turned to both sides as
@@ -32,7 +33,6 @@ from crnn_jax.training.checkpoint import CheckpointError
 SUFFIXES = set(".png .jpg .jpeg .jfif .jp2 .bmp .gif .tif .tiff .webp .avif .ppm .pgm".split())
 CHUNK = 64  # images between two lines of output, and in memory
 SHOWN = 48  # images on the page of --rectified
-SHEETS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff"}  # what it can be, at any size that it has
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
     parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
     parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
-    parser.add_argument("--rectified", type=Path, metavar="FILE", help="draw what the spatial transformer does there")
+    parser.add_argument(
+        "--rectified", type=Path, metavar="FILE.png", help="draw what the spatial transformer does there"
+    )
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
@@ -52,8 +54,6 @@ def main(argv: list[str] | None = None) -> int:
         if args.rectified:
             if not reader.has_stn:
                 raise CheckpointError(f"--rectified: {args.model} has no spatial transformer")
-            if args.rectified.suffix.lower() not in SHEETS:
-                raise ImageError(f"{args.rectified}: expected the name of a picture, such as sheet.png")
             if args.rectified.exists() and any(args.rectified.samefile(path) for path in images if path.exists()):
                 raise ImageError(f"--rectified: {args.rectified} is to be read: name another file")
             check_writable(args.rectified)
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         shown = shown[:SHOWN] if args.rectified else []
     if shown:
         try:
-            Image.fromarray(sheet(reader, *zip(*shown, strict=True))).save(args.rectified)
+            Image.fromarray(sheet(reader, *zip(*shown, strict=True))).save(args.rectified, "PNG")
         except OSError as error:
             print(f"read.py: {error}", file=sys.stderr)
             return 1

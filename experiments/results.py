@@ -23,7 +23,7 @@ from crnn_jax.data.whole import check_writable
 from crnn_jax.evaluation import all_words, dataset_words, open_datasets, read_words
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import LexiconError, load_lexicon
-from crnn_jax.metrics import interval
+from crnn_jax.metrics import wilson_interval
 from crnn_jax.model import count_parameters
 from crnn_jax.reader import Reader
 from crnn_jax.training.checkpoint import CheckpointError, bundled_models, find_model, images_seen
@@ -124,9 +124,11 @@ def format_results(results: dict[str, dict]) -> str:
     ]
     speed = "images/s, one CPU thread" if cores() == 1 else f"images/s, {cores()} CPUs"
     note = "Word accuracy / 1-NED in per cent, expected calibration error (ECE) over all words in per cent."
-    intervals = [interval(row["word_accuracy"], row["count"]) for row in first.values()]
-    widths = ", ".join(f"{low:.1f} to {high:.1f}" for low, high in intervals)
-    note += f" For the number of words alone, 95 % intervals of the first row's accuracies: {widths}."
+    intervals = [
+        wilson_interval(round(row["word_accuracy"] * row["count"] / 100), row["count"]) for row in first.values()
+    ]
+    told = ", ".join(f"{100 * low:.1f} to {100 * high:.1f}" for low, high in intervals)
+    note += f" For the number of words alone, 95 % intervals of the first row's accuracies: {told}."
     return f"{_markdown([*head, 'ECE', speed], rows)}\n\n{note}"
 
 

@@ -110,7 +110,7 @@ def test_a_contest_tells_what_the_work_takes_and_who_is_left_out(bench, contest,
 
 def test_a_contest_of_readers_tells_how_much_was_right(bench, contest, words, tmp_path, capsys):
     model = save_small(tmp_path / "model")
-    readings = bench.lineup.crnn_jax.load(model).read([str(words / f"{i}.jpg") for i in range(4)])
+    readings = bench.crnn_jax.load(model).read([str(words / f"{i}.jpg") for i in range(4)])
     (words / "labels.tsv").write_text("".join(f"{i}.jpg\t{readings[i // 2 * 2].text}\n" for i in range(4)))
     arguments = ["--batch", "4", "--rounds", "1", "--json", str(tmp_path / "report.json")]
     assert bench.main(["read", "--model", str(model), "--data", str(words), *arguments]) == 0

@@ -47,6 +47,12 @@ def test_a_step_takes_a_batch_of_its_words(name):
     assert num_frames(config.model, config.model.width) >= slots
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("_real")])
+def test_a_fine_tuned_twin_has_the_network_and_the_rendered_words_of_the_other(name):
+    twin, other = load_config(name), load_config(name.removesuffix("_real"))
+    assert (twin.model, twin.data) == (other.model, other.data)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

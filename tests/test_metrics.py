@@ -2,10 +2,9 @@ import functools
 import itertools
 import math
 
-import numpy as np
 import pytest
 
-from crnn_jax.metrics import Score, edit_distance, interval, normalise, score_words
+from crnn_jax.metrics import Score, edit_distance, normalise, score_words, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -104,10 +103,8 @@ def test_lists_of_different_lengths_are_refused():
         score_words(["a"], ["a", "b"], [1.0, 1.0])
 
 
-def test_the_interval_of_an_accuracy_is_wilsons():
-    """Against the roots of the quadratic equation that defines it: (share - p)^2 = z^2 p (1 - p) / n."""
-    for accuracy, count in [(80.0, 257), (100.0, 25), (0.0, 3), (50.0, 4468)]:
-        z2, share = 1.96**2 / count, accuracy / 100
-        low, high = sorted(np.roots([1 + z2, -(2 * share + z2), share**2]).real)
-        assert interval(accuracy, count) == pytest.approx((100 * low, 100 * high), abs=1e-6)
-    assert np.isnan(interval(0.0, 0)).all()
+def test_the_interval_of_a_share():
+    low, high = wilson_interval(8, 10)
+    assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Wilson 1927, as tables have it
+    assert wilson_interval(0, 5)[0] == 0 and wilson_interval(5, 5)[1] == 1
+    assert all(map(math.isnan, wilson_interval(0, 0)))

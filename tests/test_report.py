@@ -17,7 +17,7 @@ from crnn_jax.calibration import reliability
 from crnn_jax.config import StnConfig
 from crnn_jax.evaluation import Word
 from crnn_jax.metrics import edit_distance
-from crnn_jax.report.charts import Group, accuracy_chart, heat_map, reliability_chart, wilson_interval
+from crnn_jax.report.charts import Group, accuracy_chart, heat_map, reliability_chart
 from crnn_jax.report.confusion import align, count_confusions
 from crnn_jax.report.transformer import Place, by_deviation, by_outside, choose
 from crnn_jax.stn import Diagnosis
@@ -233,9 +233,3 @@ def test_charts_are_well_formed_and_draw_their_numbers():
     assert set(cells) == {"< read as &: 3 times, 50.0 % of all <", "é read as <: 1 times, 100.0 % of all é"}
     opacities = [float(cell.get("fill-opacity")) for cell in cells.values()]
     assert opacities[0] == 1.0 > opacities[1] > 0.1
-
-
-def test_the_interval_of_a_share():
-    low, high = wilson_interval(8, 10)
-    assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Wilson 1927, as tables have it
-    assert wilson_interval(0, 5)[0] == 0 and wilson_interval(5, 5)[1] == 1

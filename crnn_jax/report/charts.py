@@ -3,7 +3,6 @@
 Sizes are in the units of each chart's viewBox, which are pixels where the page has room for them.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from html import escape
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from crnn_jax.calibration import Bin
 from crnn_jax.evaluation import Word
+from crnn_jax.metrics import wilson_interval
 
 WIDTH, LEFT, RIGHT = 560, 46, 14
 TOP, BOTTOM = 16, 196  # of the panel of accuracies: 100 and 0 per cent
@@ -99,15 +99,6 @@ def heat_map(substitutions: Counter[tuple[str, str]], occurrences: Counter[str],
         note = f"{true} read as {read}: {count} times, {share:.1f} % of all {true}"
         parts.append(_titled(f'{cell} fill-opacity="{0.05 + 0.95 * strength:.2f}"', note))
     return _svg(size, size, parts)
-
-
-def wilson_interval(correct: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of which `correct` of `count` were seen, 0..1; `count` is at least 1."""
-    z, share = 1.96, correct / count
-    middle = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    low, high = ((middle + sign * spread) / (1 + z * z / count) for sign in (-1, 1))
-    return max(0.0, low), min(1.0, high)
 
 
 def _grid() -> list[str]:
