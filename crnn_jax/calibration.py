@@ -117,11 +117,14 @@ def _fit(log_confidence: Callable[[float], np.ndarray], correct: Bool[np.ndarray
 def calibration_place(folder: Path) -> tuple[Path, int | None]:
     """The calibration's file of a model folder, a workdir or one of its checkpoints, and of which step its weights are.
 
-    The step is None of a model folder, which has but one. Raises CheckpointError for a workdir without a checkpoint.
+    The step is None of a model folder, which has but one, and of a checkpoint that was copied out of its run under
+    another name. Raises CheckpointError for a workdir without a checkpoint.
     """
     if (folder / "variables").is_dir():
         return folder / FILE, None
     checkpoint = training_checkpoint(folder.absolute())
+    if not checkpoint.name.isdigit():
+        return checkpoint / FILE, None
     return checkpoint.parent.parent / FILE, int(checkpoint.name)
 
 

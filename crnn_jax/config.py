@@ -73,7 +73,7 @@ class ModelConfig(Section):
     width: int = 100  # pixels; for fit=pad the width of the narrowest bucket
     fit: str = "resize"  # resize: stretched to height x width | pad: aspect kept, padded on the right
     normalise: str = "range"  # range: 0..255 becomes -1..1 | contrast: each image to mean 0, variance 1
-    max_width: int = 400  # pixels; fit=pad: the widest bucket that the Reader uses
+    max_width: int = 400  # pixels; fit=pad: the widest bucket that the Reader uses; training squeezes to `width`
     cnn: str = "tiny"  # tiny | compact | small | vgg | resnet | keras | keras_narrow (see `crnn_jax.ancestor`)
     lstm_features: int = 128  # a direction
     lstm_layers: int = 1
@@ -129,7 +129,6 @@ class DataConfig(Section):
         self._require(len(set(self.sources)) == len(self.sources), "sources", "each once")
         self._at_least(1, "min_height")
         self._fraction("max_damaged")
-        self._require((self.share_real > 0) == bool(self.real), "share_real", "above 0 with data.real, and only then")
         both = self.share_digits + self.share_random
         self._require(both <= 1, "share_random", f"at most 1 together with share_digits, not {both:g}")
 
@@ -170,11 +169,11 @@ class RunConfig(Section):
     steps_per_dispatch: int = 10  # by lax.scan; the other periods are multiples of it
     log_every: int = 50  # steps
     eval_every: int = 500
-    checkpoint_every: int = 500
+    checkpoint_every: int = 500  # and at every evaluation, and where a run is stopped
     keep: int = 2  # checkpoints besides the best
     seed: int = 0
     read_threads: int = 1  # that read data.sources ahead; more are slower (Python's lock), unless the disk is slow
-    read_processes: int = 0  # besides this one, each with so many threads: 3,000 words a second each
+    read_processes: int = 0  # besides this one, each with so many threads: about 4,000 words a second each
 
     def _check(self):
         self._at_least(1, "batch_size", "steps_per_dispatch", "keep", "read_threads")

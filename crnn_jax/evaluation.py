@@ -1,6 +1,7 @@
 """What a model reads of labelled words: every word, and the table's row of them."""
 
 import os
+import string
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ class Evaluation:
             "count": score.count,
             "word_accuracy": score.word_accuracy,
             "one_minus_ned": score.one_minus_ned,
+            "character_error_rate": score.cer,
             "confidence": score.confidence,
             "expected_calibration_error": expected_calibration_error(
                 [word.confidence for word in self.words], [word.correct for word in self.words]
@@ -136,15 +138,18 @@ def read_words(
     punctuation: bool = False,
     lexicon: Lexicon | None = None,
     diagnose: bool = False,
+    compiled: set[tuple[int, int]] | None = None,
 ) -> Evaluation:
     """Reads chunks, and compares as `metrics.normalise` has it for the model's charset.
 
     With `diagnose` an STN is looked at as well.
 
-    A chunk whose batches are the first of their shape is read twice: of its first reading most is compilation. The
-    diagnosis costs no measured time.
+    A chunk whose batches are the first of their shape is read twice: of its first reading most is compilation. Who
+    reads several datasets in the same way hands the set of `compiled` shapes, at first empty, from one to the next.
+    The diagnosis costs no measured time.
     """
-    words, seconds, compiled = [], 0.0, set()
+    compiled = set() if compiled is None else compiled
+    words, seconds = [], 0.0
     compared = partial(normalise, cased=cased, punctuation=punctuation, charset=reader.charset.characters)
     for chunk in chunks:
         shapes = batch_shapes([image for turns in chunk.views for margins in turns for image in margins])
@@ -163,6 +168,17 @@ def read_words(
     return Evaluation(words, seconds)
 
 
+def not_expressed(reader: Reader, *, cased: bool, punctuation: bool) -> list[str]:
+    """What is to be compared that the model's charset cannot spell, a clause each: labels with it are always wrong."""
+    characters = reader.charset.characters
+    told = []
+    if cased and not (any(map(str.isupper, characters)) and any(map(str.islower, characters))):
+        told.append("has letters of one case: --cased has the other wrong")
+    if punctuation and not any(c in string.punctuation for c in characters):
+        told.append("has no punctuation marks: --punctuation has every label with one wrong")
+    return told
+
+
 def mean_diagnosis(words: Iterable[Word]) -> Diagnosis | None:
     """The mean over the words that were diagnosed; None where there are none."""
     diagnoses = [word.diagnosis for word in words if word.diagnosis is not None]
@@ -171,7 +187,9 @@ def mean_diagnosis(words: Iterable[Word]) -> Diagnosis | None:
 
 def format_head(width: int) -> str:
     """The head of the table whose rows `format_row` gives; the longest name in it has `width` characters."""
-    columns = f"{'words':>6}  {'accuracy':>8}  {'1-NED':>6}  {'confidence':>10}  {'ECE':>5}  {'images/s':>8}"
+    columns = (
+        f"{'words':>6}  {'accuracy':>8}  {'1-NED':>6}  {'CER':>6}  {'confidence':>10}  {'ECE':>5}  {'images/s':>8}"
+    )
     return f"{'dataset':<{width}}  {columns}"
 
 
@@ -179,5 +197,6 @@ def format_row(name: str, row: Row, width: int) -> str:
     """A row of the table as text in columns."""
     return (
         f"{name:<{width}}  {row['count']:>6}  {row['word_accuracy']:>8.2f}  {row['one_minus_ned']:>6.2f}"
-        f"  {row['confidence']:>10.3f}  {row['expected_calibration_error']:>5.2f}  {row['images_per_second']:>8.0f}"
+        f"  {row['character_error_rate']:>6.2f}  {row['confidence']:>10.3f}"
+        f"  {row['expected_calibration_error']:>5.2f}  {row['images_per_second']:>8.0f}"
     )

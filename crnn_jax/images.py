@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray | jax.Array
 TALL = 1.5  # widths high, and more: the word in such an image may run up or down
@@ -36,9 +36,12 @@ def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndar
         name = name or "array"
         return _decode(_from_array(np.asarray(source), name), name)
     if not isinstance(source, bytes):
-        name = name or os.fspath(source)
         try:
+            name = name or os.fspath(source)
             source = Path(source).read_bytes()
+        except TypeError:
+            expected = "a path, an encoded file, a Pillow image or an array"
+            raise ImageError(f"{source!r:.60}: expected {expected}, not {type(source).__name__}") from None
         except OSError as error:  # missing, a folder, not permitted
             raise ImageError(f"{name}: {error.strerror}") from None
         except ValueError as error:  # a null character
@@ -46,10 +49,11 @@ def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndar
     return _decode(io.BytesIO(source), name or "image")
 
 
-def image_height(encoded: bytes, *, name: str) -> int:
-    """The height of an encoded image in pixels, by its header alone. Raises ImageError."""
+def image_size(encoded: bytes, *, name: str) -> tuple[int, int]:
+    """The height and width in pixels that `load_image` gives an encoded image, by its header. Raises ImageError."""
     with _opened(io.BytesIO(encoded), name) as image:
-        return image.height
+        is_turned = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return image.size if is_turned else image.size[::-1]
 
 
 def fit_image(
@@ -85,9 +89,9 @@ def add_margin(grey: UInt8[np.ndarray, "H W"], pixels: int) -> UInt8[np.ndarray,
     return grey[rows : grey.shape[0] - rows, columns : grey.shape[1] - columns]
 
 
-def is_tall(grey: UInt8[np.ndarray, "H W"]) -> bool:
-    """Whether an image is so much higher than wide that its word may run up or down."""
-    return grey.shape[0] > TALL * grey.shape[1]
+def is_tall(size: tuple[int, int]) -> bool:
+    """Whether an image of this height and width is so much higher than wide that its word may run up or down."""
+    return size[0] > TALL * size[1]
 
 
 def bucket_width(width: int, *, narrowest: int, widest: int) -> int:

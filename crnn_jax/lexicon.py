@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crnn_jax.charset import is_spelled
 from crnn_jax.synth.words import english_words
 
 ENGLISH = "english"  # the name of the bundled list, the one that words are rendered from
@@ -22,7 +23,8 @@ class Lexicon:
 
     A character more makes so many more texts that are no words, that one is less and less a word by chance: for 0.8
     nats a word of three letters counts as 11 times as likely, one of ten as 3,000 times. The case of a text does not
-    matter, nor punctuation around it or a possessive ending.
+    matter, nor punctuation around it or a possessive ending. A word with marks or spaces inside stands for itself and
+    for what is left without them, which is what a model reads whose charset lacks them.
     """
 
     words: frozenset[str]
@@ -35,7 +37,9 @@ class Lexicon:
             raise LexiconError("a lexicon takes a list of words, also of one: Lexicon.of([word])")
         if not math.isfinite(bonus):
             raise LexiconError(f"bonus = {bonus}: expected a number of nats")
-        core_words = frozenset(core(word) for word in words) - {""}
+        core_words = {core(word) for word in words}
+        spelled = {word if word.isalnum() else "".join(filter(is_spelled, word)) for word in core_words}
+        core_words = frozenset(core_words | spelled) - {""}
         if not core_words:
             raise LexiconError("a lexicon needs at least one word")
         return cls(core_words, bonus)

@@ -21,7 +21,7 @@ from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError
 from crnn_jax.ctc import greedy_decode
 from crnn_jax.images import ImageSource, add_margin, fit_image, is_tall, load_image
-from crnn_jax.lexicon import Lexicon
+from crnn_jax.lexicon import Lexicon, load_lexicon
 from crnn_jax.model import CRNN, build, prepare
 from crnn_jax.stn import Diagnosis
 from crnn_jax.training.checkpoint import CheckpointError, find_model, load_variables
@@ -30,7 +30,8 @@ from crnn_jax.training.parallel import cores
 DEFAULT_MODEL = "stn_crnn"  # the best of the bundled ones that has seen rendered words alone
 TURNS = (0, 1, -1)  # quarters to the left, in which a tall image is looked at
 MARGINS = (0.0, -0.06, 0.08)  # of the shorter side, added around the image in a thorough reading
-BATCH_SIZES = (1, 8, 32)  # a batch is filled up to the next of these, so that few shapes are ever compiled
+BATCH_SIZES = (1, 8, 32, 256)  # a batch is filled up to the next of these, so that few shapes are ever compiled
+CPU_BATCH = 32  # images at most, on a CPU: more are no faster there
 
 Views = Sequence[Sequence[UInt8[np.ndarray, "_ _"]]]  # of one word: by turns, by margins
 
@@ -91,29 +92,33 @@ class Reader:
         one or, for a `thorough` reading, three. The first is what `fit` makes. Raises ImageError."""
         model, grey = self.config.model, load_image(image)
         fit = partial(fit_image, height=model.height, width=model.width, fit=model.fit, max_width=model.max_width)
-        turns = TURNS if is_tall(grey) else TURNS[:1]
+        turns = TURNS if is_tall(grey.shape) else TURNS[:1]
         pixels = [round(margin * min(grey.shape)) for margin in (MARGINS if thorough else MARGINS[:1])]
         return [[fit(add_margin(np.rot90(grey, turn), n)) for n in pixels] for turn in turns]
 
     def read(
-        self, images: Iterable[ImageSource], *, lexicon: Lexicon | None = None, thorough: bool = False
+        self, images: Iterable[ImageSource], *, lexicon: Lexicon | str | None = None, thorough: bool = False
     ) -> list[Reading]:
         """Reads words: paths, Pillow images or uint8 arrays, one word each, any number of them, any sizes.
 
         An image that is much taller than wide is read as it is and turned to both sides, and the reading of most
         confidence a character taken: of IC15's photographs 3 % are so, and few of them can be read upright.
 
-        With a `lexicon` its words count as likelier: the text is chosen from the likeliest (`beam_search`). A
-        `thorough` reading takes three times as long: as the image is, and with margins that are narrower and wider;
-        what it reads is the text with the most confidence in all.
+        With a `lexicon`, or the name of one (`load_lexicon`), its words count as likelier: the text is chosen from the
+        likeliest (`beam_search`). A `thorough` reading takes three times as long: as the image is, and with margins
+        that are narrower and wider; what it reads is the text with the most confidence in all.
 
-        Raises ImageError, one line that names the image, at the first that cannot be decoded; TypeError for a single
-        image that is in no list.
+        Raises ImageError, one line that names the image, at the first that cannot be decoded; LexiconError, before
+        anything is read; TypeError for a single image that is in no list.
         """
-        shape = getattr(images, "shape", (0, 0, 0))  # of an array [B,H,W] is a list; [H,W] and [H,W,1|3|4] are not
         is_one = isinstance(images, str | bytes | os.PathLike | Image.Image)
-        if is_one or len(shape) < 3 or len(shape) == 3 and shape[-1] in (1, 3, 4):
+        if isinstance(images, np.ndarray | jax.Array) and images.dtype == np.uint8:
+            # An array [B,H,W] is a list; [H,W] and [H,W,1|3|4] are not.
+            is_one = images.ndim < 3 or images.ndim == 3 and images.shape[-1] in (1, 3, 4)
+        if is_one:
             raise TypeError("read takes a list of images, also of one: read([image])")
+        if isinstance(lexicon, str):
+            lexicon = load_lexicon(lexicon)
         return self.read_views([self.views(image, thorough=thorough) for image in images], lexicon=lexicon)
 
     def read_views(self, words: Sequence[Views], *, lexicon: Lexicon | None = None) -> list[Reading]:
@@ -173,20 +178,20 @@ def _confidence_a_character(reading: Reading) -> float:
 def _of_each(function: Callable, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list:
     """What `function`, of a batch of images of one width, makes of each, on the host: a tree of the rows of its arrays.
 
-    On a CPU as many batches are under way as it has cores: one core for each is faster than all for one. A batch is
-    filled up behind its images with the first of them.
+    On a CPU as many batches are under way as it has cores: one core for each is faster than all for one. Elsewhere the
+    next ones are on their way while the first is fetched. A batch is filled up behind its images with the first.
     """
 
-    def run(rows):
+    def start(rows):
         filling = [images[rows[0]]] * (_filled(rows) - len(rows))
-        return jax.device_get(function(np.stack([images[i] for i in rows] + filling)))
+        return function(np.stack([images[i] for i in rows] + filling))
 
     batches = _batches(images)
     if len(batches) < 2 or jax.default_backend() != "cpu":
-        made = map(run, batches)
+        made = map(jax.device_get, [start(rows) for rows in batches])
     else:
         with ThreadPoolExecutor(cores()) as pool:
-            made = list(pool.map(run, batches))
+            made = list(pool.map(lambda rows: jax.device_get(start(rows)), batches))
     results = [None] * len(images)
     for rows, tree in zip(batches, made, strict=True):
         leaves, structure = jax.tree.flatten(tree)
@@ -205,8 +210,23 @@ def _batches(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[list[int]]:
     by_width = defaultdict(list)
     for index, image in enumerate(images):
         by_width[image.shape[1]].append(index)
-    step = BATCH_SIZES[-1]
-    return [rows[i : i + step] for rows in by_width.values() for i in range(0, len(rows), step)]
+    return [batch for rows in by_width.values() for batch in _cut(rows)]
+
+
+def _cut(rows: list[int]) -> list[list[int]]:
+    """Images of one width in batches. On a CPU they are smaller where large ones would leave cores without any, or
+    would be filled up by more than there is to read."""
+
+    def cut(rows, size):
+        return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+    if jax.default_backend() != "cpu":
+        return cut(rows, BATCH_SIZES[-1])
+    few = BATCH_SIZES[1]
+    if -(-len(rows) // CPU_BATCH) < cores():
+        return cut(rows, few)
+    *whole, last = cut(rows, CPU_BATCH)
+    return whole + (cut(last, few) if len(last) <= CPU_BATCH - few else [last])
 
 
 def _filled(rows: Sequence[int]) -> int:

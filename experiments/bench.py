@@ -59,6 +59,7 @@ from crnn_jax.training.parallel import cores, leave_out_fusion_emitters
 from crnn_jax.training.state import create_state
 from crnn_jax.training.step import train_step
 
+BATCH = 64
 ROUNDS = 7  # measured in turn; the median counts
 SECONDS = 1.5  # about, of one round of one row
 CONTESTS = {
@@ -80,11 +81,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", metavar="NAME", help="a file of experiments/configs/; default: crnn, or tiny")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
     parser.add_argument("--model", metavar="NAME|DIR", help="read: with a bundled model, a folder, a workdir")
-    parser.add_argument("--batch", type=int, default=64, metavar="N", help="contests: words at a time")
+    parser.add_argument("--batch", type=int, metavar="N", help=f"contests: words at a time; {BATCH} unless given")
     parser.add_argument(
         "--threads", type=int, metavar="N", help="contests: CPUs of each; default: all, or 1 for --model"
     )
-    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="contests: how often each has its turn")
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"contests: turns of each; {ROUNDS} unless given")
     parser.add_argument("--json", type=Path, metavar="FILE", help="contests: write all that was measured there too")
     args = parser.parse_args(argv)
     if args.model and args.what != "read":
@@ -96,8 +97,9 @@ def main(argv: list[str] | None = None) -> int:
     takes_data = args.what in ("data", "memory")
     if bool(args.data) != takes_data and not (args.data and args.model):
         parser.error("--data is what `data` and `memory` need, and `read --model` may have: no other takes it")
-    if args.json and args.what not in CONTESTS:
-        parser.error(f"--json goes with {', '.join(CONTESTS)}")
+    for name in ("batch", "threads", "rounds", "json"):
+        if getattr(args, name) is not None and args.what not in CONTESTS:
+            parser.error(f"--{name} goes with {', '.join(CONTESTS)}; others take --set run.batch_size=N")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         if args.what in CONTESTS:
@@ -119,6 +121,8 @@ def main(argv: list[str] | None = None) -> int:
             rates = render_rates({name: override(config, [f"data.style={name}"]) for name in args.styles})
         else:
             rates = step_rates(config)
+    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
+        raise
     except (
         CheckpointError,
         ConfigError,
@@ -140,9 +144,10 @@ def hold_contest(args: argparse.Namespace) -> dict:
     """All that a contest measures, as JSON has it. Raises ConfigError, ContestError, DatasetError, CheckpointError."""
     default = 1 if args.model else cores()
     threads = default if args.threads is None else args.threads
+    batch, rounds = BATCH if args.batch is None else args.batch, ROUNDS if args.rounds is None else args.rounds
     if not 1 <= threads <= cores():
         raise contest.ContestError(f"--threads {threads}: there are {cores()} CPUs")
-    if min(args.batch, args.rounds) < 1:
+    if min(batch, rounds) < 1:
         raise contest.ContestError("--batch and --rounds are at least 1")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the contestants
     if jax.default_backend() not in lineup.SIDE:
@@ -152,26 +157,27 @@ def hold_contest(args: argparse.Namespace) -> dict:
         if args.model:
             config = crnn_jax.load(args.model).config
             dtype = config.model.dtype
-            samples = lineup.labelled_words(config, args.data or "rendered", count=args.batch)
+            samples = lineup.labelled_words(config, args.data or "rendered", count=batch)
             contestants = lineup.words(args.model, config.model, samples, threads=threads, folder=Path(name))
         else:
             config = override(load_config(args.config or "crnn"), ["model.dtype=float32", *args.set])
             build(config.model)  # raises for what its stack cannot take
             dtype = config.model.dtype
-            contestants = CONTESTS[args.what](config, batch=args.batch, folder=Path(name))
+            contestants = CONTESTS[args.what](config, batch=batch, folder=Path(name))
             if args.what in ("train", "read") and not lineup.has_peer(config):
                 without_peer = {"torch's network": "it is that of cnn=vgg, AdamW, no STN, and of no other settings"}
         contestants += lineup.ceilings(dtype)
-        results, left_out = contest.hold(contestants, threads=threads, rounds=args.rounds, seconds=SECONDS)
+        results, left_out = contest.hold(contestants, threads=threads, rounds=rounds, seconds=SECONDS)
     return {
         "what": args.what,
         "config": None if args.model else config.name,
         "settings": args.set,
         "model": args.model,
         "device": jax.devices()[0].device_kind,
+        "machine": scoreboard.machine(),
         "load": load,
         "threads": threads,
-        "batch": len(samples) if samples else args.batch,
+        "batch": len(samples) if samples else batch,
         "dtype": dtype,
         "ceilings": scoreboard.measured_ceilings(results),
         "contestants": scoreboard.rows(results, samples=samples),

@@ -6,7 +6,8 @@
 
 It is what `crnn_jax.load`, read.py and evaluate.py take; a folder in `crnn_jax/pretrained/` ships with the package.
 With `--average` its weights are the mean of several models': of a run and the one that it started from, or of runs with
-one start, it often reads better than any of them (Wortsman et al. 2022, "Model soups").
+one start, it often reads better than any of them (Wortsman et al. 2022, "Model soups"). The mean is another model than
+the run: bundle it without a table, evaluate DIR, and bundle it again with that table.
 """
 
 import argparse
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="replaced where it is there")
     average_help = "models, runs, checkpoints of the same network, whose weights are averaged with these"
     parser.add_argument("--average", nargs="+", default=[], metavar="MODEL", help=average_help)
-    parser.add_argument("--table", type=Path, metavar="FILE", help="what evaluate.py --json wrote of this run")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="what evaluate.py --json wrote of this model")
     parser.add_argument("--note", default="", help="hardware, time: what else there is to know")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the stored weights")
     args = parser.parse_args(argv)
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         paths = {name: getattr(config.data, name) for name in ("real", "sources", "validation")}
         names = {name: short_names(of_kind) for name, of_kind in paths.items()}
         config = replace(config, data=replace(config.data, **names))
-        results = read_table(args.table) if args.table else {}
+        compared, results = read_table(args.table, args.out if others else None) if args.table else ({}, {})
         card = {
             "name": config.name,
             "parameters": count_parameters(variables),
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
             # Of runs that went on from one another; of others it is less than all of them have seen.
             "images_seen": max(map(images_seen, [args.workdir, *others])),
             "note": args.note,
+            "compared": compared,
             "results": results,
         }
         calibration = load_calibration(checkpoint) if not others else None
@@ -98,15 +100,23 @@ def average(variables: dict, config: Config, others: list[Path]) -> dict:
     return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float64).astype(np.float32), *models)
 
 
-def read_table(path: Path) -> dict[str, dict]:
-    """What evaluate.py --json wrote, without the speed: it is the machine's, not the model's. Raises ValueError."""
+def read_table(path: Path, of: Path | None) -> tuple[dict, dict[str, dict]]:
+    """What evaluate.py --json wrote: how words were compared, and the rows of the datasets.
+
+    Without the speed, which is the machine's, not the model's. Raises ValueError, where the table is not that of the
+    model `of`, too.
+    """
     try:
-        table = json.loads(path.read_text())
+        told = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: no JSON: {error}") from None
+    table = told.get("datasets") if isinstance(told, dict) else None
     if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
         raise ValueError(f"{path}: expected a row a dataset, as evaluate.py --json writes them")
-    return {name: {k: v for k, v in row.items() if k != "images_per_second"} for name, row in table.items()}
+    if of and Path(told.get("model", "")).resolve() != of.resolve():
+        raise ValueError(f"{path}: is of {told.get('model')}, not of the averaged weights: evaluate.py --model {of}")
+    rows = {name: {k: v for k, v in row.items() if k != "images_per_second"} for name, row in table.items()}
+    return told.get("compared", {}), rows
 
 
 if __name__ == "__main__":

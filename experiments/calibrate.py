@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 
 from crnn_jax.calibration import (
+    TEMPERATURES,
     calibration_place,
     expected_calibration_error,
     fit_lexicon_temperature,
@@ -29,18 +30,19 @@ from crnn_jax.calibration import (
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.whole import check_writable
-from crnn_jax.evaluation import dataset_words, open_datasets
+from crnn_jax.evaluation import dataset_words, not_expressed, open_datasets
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import load_lexicon
 from crnn_jax.metrics import normalise
-from crnn_jax.reader import DEFAULT_MODEL, load
+from crnn_jax.reader import load
 from crnn_jax.training.checkpoint import CheckpointError, find_model
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
+    # None by default: the package's own would be changed.
+    parser.add_argument("--model", required=True, metavar="NAME|DIR", help="bundled model, folder, workdir")
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
     parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
     parser.add_argument("--cased", action="store_true", help="a word in another case is wrong")
@@ -55,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         if not args.dry_run:
             check_writable(path)
         lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
+        for clause in not_expressed(reader, cased=args.cased, punctuation=args.punctuation):
+            print(f"calibrate.py: {args.model} {clause}", file=sys.stderr)
         datasets = open_datasets(args.data, reader.config, part=args.part)
         chunks = [chunk for name, dataset in datasets.items() for chunk in dataset_words(reader, dataset, name)]
         # Of every word the view that is not turned: its logits are what the temperature is fitted to.
@@ -92,7 +96,8 @@ def main(argv: list[str] | None = None) -> int:
             }
         if not args.dry_run:
             save_calibration(folder, calibration)
-            print(f"written: {path}")
+            temperatures = [f"{before[name]:g}" for name in TEMPERATURES if name in before]
+            print(f"written: {path}" + (f", in place of {', '.join(temperatures)}" if temperatures else ""))
     except (CheckpointError, DatasetError, ImageError, OSError, ValueError) as error:
         print(f"calibrate.py: {error}", file=sys.stderr)
         return 1

@@ -17,9 +17,9 @@ from PIL import Image
 from train import load_config
 
 from crnn_jax.config import ConfigError, override
-from crnn_jax.data.dataset import open_dataset
-from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.data.whole import check_writable
+from crnn_jax.evaluation import open_datasets
 from crnn_jax.images import ImageError, fit_image
 from crnn_jax.synth.batch import load_source, synth_batch
 
@@ -50,7 +50,8 @@ def main() -> int:
         images = np.asarray(draw(jax.random.key(args.seed), load_source(config)).image)[:count]
         halves = [page(images, args.columns)]
         if args.beside:
-            halves.append(page(sample_images(args.beside, count, images.shape[1:], args.seed), args.columns))
+            (dataset,) = open_datasets([args.beside], config).values()
+            halves.append(page(sample_images(dataset, count, images.shape[1:], args.seed), args.columns))
         sheet = Image.fromarray(np.concatenate(halves, axis=1))
         sheet.resize((sheet.width * args.scale, sheet.height * args.scale), Image.Resampling.NEAREST).save(args.out)
     except (ConfigError, DatasetError, ImageError, OSError, OverflowError, ValueError) as error:
@@ -60,9 +61,8 @@ def main() -> int:
     return 0
 
 
-def sample_images(path: str, count: int, size: tuple[int, int], seed: int) -> np.ndarray:
+def sample_images(dataset: Dataset, count: int, size: tuple[int, int], seed: int) -> np.ndarray:
     """`count` images of a dataset, chosen at random, stretched to `size`; white where it has fewer."""
-    dataset = open_dataset(path)
     chosen = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
     height, width = size
     samples = (sample for i in chosen for sample in dataset.samples(i, stop=i + 1))

@@ -1,9 +1,11 @@
 """Accuracy against the images of a run: every checkpoint that a run has kept, measured on labelled words.
 
-    python experiments/curve.py WORKDIR --data PATH [PATH ...] [--json FILE]
+    python experiments/curve.py WORKDIR --data PATH [PATH ...] [--part all|tenth|rest] [--cased] [--punctuation]
+        [--json FILE]
 
-A run keeps its last checkpoints, `run.keep` of them, and its best. A PATH is anything that evaluate.py reads. Prints a
-table in Markdown: a row a checkpoint, word accuracy in per cent.
+A run keeps its last checkpoints, `run.keep` of them, and its best. A PATH is anything that evaluate.py reads; of a
+dataset that a run was fine-tuned on, `--part tenth` is what it has not seen. Prints a table in Markdown: a row a
+checkpoint, word accuracy in per cent.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import sys
 from pathlib import Path
 
 import crnn_jax
+from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.whole import check_writable
 from crnn_jax.evaluation import dataset_words, open_datasets, read_words
@@ -25,6 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir", type=Path, metavar="WORKDIR")
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
+    parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
+    parser.add_argument("--cased", action="store_true", help="compare the case as well")
+    parser.add_argument("--punctuation", action="store_true", help="compare punctuation marks as well")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a checkpoint
@@ -34,18 +40,21 @@ def main(argv: list[str] | None = None) -> int:
             check_writable(args.json)
         for step in kept_steps(args.workdir):
             reader = crnn_jax.load(args.workdir / "checkpoints" / str(step))
-            datasets = open_datasets(args.data, reader.config)
-            row = {"images of the run": step * reader.config.run.batch_size}
+            datasets = open_datasets(args.data, reader.config, part=args.part)
+            row, compiled = {"images of the run": step * reader.config.run.batch_size}, set()
             for name, dataset in datasets.items():
-                evaluation = read_words(reader, dataset_words(reader, dataset, name))
-                row[name] = evaluation.row()["word_accuracy"]
+                words = dataset_words(reader, dataset, name)
+                options = {"cased": args.cased, "punctuation": args.punctuation, "compiled": compiled}
+                row[name] = read_words(reader, words, **options).row()["word_accuracy"]
             if not rows:
                 print("| " + " | ".join(row) + " |\n" + "|---" * len(row) + "|")
             rows.append(row)
             seen, *accuracies = row.values()
             print(f"| {seen:,} | " + " | ".join(f"{accuracy:.1f}" for accuracy in accuracies) + " |", flush=True)
-        if args.json:
-            args.json.write_text(json.dumps(rows, indent=2) + "\n")
+            if args.json:
+                args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
+        raise
     except (CheckpointError, DatasetError, ImageError, OSError) as error:
         print(f"curve.py: {error}", file=sys.stderr)
         return 1

@@ -12,6 +12,7 @@ is in it from what is not. With --thorough each word is looked at with three mar
 and what the spatial transformer does, where the model has one. One that shows it next to nothing is said on stderr.
 --words writes every word as it was read, a row each behind a head, tab-separated and quoted as Python's csv does it:
 dataset, number of the word in it or in its --part, from 0, label, text, confidence, and 1 where it is read right.
+--json writes the rows, those of all words and of the lexicon apart, and what was compared, for bundle.py.
 A dataset with an image that cannot be read is left out, with a line there (prepare.py inspect tells what is damaged);
 the exit code is then 1.
 """
@@ -35,6 +36,7 @@ from crnn_jax.evaluation import (
     format_head,
     format_row,
     mean_diagnosis,
+    not_expressed,
     open_datasets,
     read_words,
 )
@@ -61,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         "--bonus", type=float, metavar="NATS", help=f"how much likelier, a character; {BONUS} unless given"
     )
     parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write a row a dataset there, for bundle.py")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, and what was compared")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of what is wrong there")
     parser.add_argument("--words", type=Path, metavar="FILE", help="write every word as it was read there")
     args = parser.parse_args(argv)
@@ -78,11 +80,10 @@ def main(argv: list[str] | None = None) -> int:
             raise OSError("two of --json, --html and --words are to be written to one file: name another")
         for target in targets:
             check_writable(target)
-        characters = reader.charset.characters
-        if args.cased and not (any(map(str.isupper, characters)) and any(map(str.islower, characters))):
-            print(f"evaluate.py: {args.model} has letters of one case: --cased has the other wrong", file=sys.stderr)
+        for clause in not_expressed(reader, cased=args.cased, punctuation=args.punctuation):
+            print(f"evaluate.py: {args.model} {clause}", file=sys.stderr)
         width = max(map(len, [*datasets, *TOTALS]))
-        evaluations, failed = {}, 0
+        evaluations, failed, compiled = {}, 0, set()
         for name, dataset in datasets.items():  # a row each as soon as it is there
             try:
                 evaluations[name] = read_words(
@@ -92,6 +93,7 @@ def main(argv: list[str] | None = None) -> int:
                     punctuation=args.punctuation,
                     lexicon=lexicon,
                     diagnose=True,
+                    compiled=compiled,
                 )
             except (DatasetError, ImageError) as error:  # the others are measured all the same
                 failed += 1
@@ -112,7 +114,10 @@ def main(argv: list[str] | None = None) -> int:
         if diagnosis and (reason := collapse(diagnosis)):
             print(f"evaluate.py: the spatial transformer of {args.model} has collapsed: {reason}", file=sys.stderr)
         if args.json:
-            args.json.write_text(json.dumps(table, indent=2) + "\n")
+            compared = {name: getattr(args, name) for name in ("part", "cased", "punctuation", "lexicon", "thorough")}
+            compared |= {"bonus": bonus} if lexicon else {}
+            whole = {"model": args.model, "compared": compared, "datasets": table, "totals": total}
+            args.json.write_text(json.dumps(whole, indent=2) + "\n")
         if args.words:
             write_words(args.words, evaluations)
         if args.html:
@@ -120,6 +125,8 @@ def main(argv: list[str] | None = None) -> int:
             protocol += ", punctuation" if args.punctuation else ""
             page = report(reader, datasets, evaluations, table | total, model=args.model, protocol=protocol)
             args.html.write_text(page, encoding="utf-8", errors="replace")
+    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
+        raise
     except (CheckpointError, DatasetError, ImageError, LexiconError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1

@@ -94,14 +94,17 @@ def add_output(command: argparse.ArgumentParser) -> None:
     """The arguments of all subcommands that write a dataset."""
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     command.add_argument("--format", choices=WRITERS, required=True)
-    command.add_argument("--shards", type=int, default=1, metavar="N", help="files of tfrecord and array_record")
-    command.add_argument("--name", default="words", help="what these files are called")
+    command.add_argument("--shards", type=int, metavar="N", help="files of tfrecord and array_record; 1 unless given")
+    command.add_argument("--name", help="what these files are called; words unless given")
 
 
 def run_convert(args: argparse.Namespace) -> int:
     """prepare.py convert."""
+    if args.format in ("lmdb", "folder") and (args.shards, args.name) != (None, None):
+        raise DatasetError(f"--shards and --name go with tfrecord and array_record: {args.format} has files of its own")
     datasets = [open_dataset(path, strict=False) for path in args.data]
-    result = convert(datasets, args.out, format=args.format, shards=args.shards, name=args.name)
+    shards, name = 1 if args.shards is None else args.shards, args.name or "words"
+    result = convert(datasets, args.out, format=args.format, shards=shards, name=name)
     report = args.out.resolve().with_name(f"{args.out.resolve().name}.report.json")
     write_json(report, {"data": args.data} | result.to_json())
     if not result.written:

@@ -1,6 +1,6 @@
 """Reads photographs of words: a line `path<TAB>text<TAB>confidence` each.
 
-    python experiments/read.py IMAGE|DIR ... [--model NAME|DIR] [--lexicon english|FILE] [--thorough]
+    python experiments/read.py IMAGE|DIR ... [--model NAME|DIR] [--lexicon english|FILE [--bonus NATS]] [--thorough]
         [--rectified FILE.png]
 
 Of a folder every image is read, in the order of their names. An image that cannot be decoded is named on stderr; the
@@ -25,7 +25,7 @@ from PIL import Image
 import crnn_jax
 from crnn_jax.data.whole import check_writable
 from crnn_jax.images import ImageError
-from crnn_jax.lexicon import LexiconError, load_lexicon
+from crnn_jax.lexicon import BONUS, LexiconError, load_lexicon
 from crnn_jax.reader import DEFAULT_MODEL, Reader
 from crnn_jax.report.rectification import draw_sheet
 from crnn_jax.training.checkpoint import CheckpointError
@@ -41,15 +41,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("paths", nargs="+", type=Path, metavar="IMAGE|DIR")
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
     parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
+    parser.add_argument(
+        "--bonus", type=float, metavar="NATS", help=f"how much likelier, a character; {BONUS} unless given"
+    )
     parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
     parser.add_argument(
         "--rectified", type=Path, metavar="FILE.png", help="draw what the spatial transformer does there"
     )
     args = parser.parse_args(argv)
+    if args.bonus is not None and args.lexicon is None:
+        parser.error("--bonus is that of a --lexicon")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         images = list_images(args.paths)
-        lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
+        bonus = BONUS if args.bonus is None else args.bonus
+        lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
         reader = crnn_jax.load(args.model)
         if args.rectified:
             if not reader.has_stn:

@@ -3,9 +3,10 @@
     python experiments/results.py --data PATH [PATH ...] [--model NAME|DIR ...] [--part all|tenth|rest]
         [--cased] [--punctuation] [--lexicon english|FILE] [--thorough] [--json FILE]
 
-A row a model, by default every bundled one; a PATH is anything that evaluate.py reads. The script starts itself again
-on a single CPU, since jax takes all that it finds when it is imported; where the system cannot do that, the head of the
-column says how many there were.
+A row a model, by default every bundled one, as soon as it is measured; a PATH is anything that evaluate.py reads. A
+dataset with an image that cannot be read is left out, with a line on stderr; the exit code is then 1. The script
+starts itself again on a single CPU, since jax takes all that it finds when it is imported; where the system cannot do
+that, the head of the column says how many there were. A GPU is not used.
 """
 
 import argparse
@@ -16,11 +17,13 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+
 import crnn_jax
 from crnn_jax.data.dataset import PARTS
-from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.data.whole import check_writable
-from crnn_jax.evaluation import all_words, dataset_words, open_datasets, read_words
+from crnn_jax.evaluation import all_words, dataset_words, not_expressed, open_datasets, read_words
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import LexiconError, load_lexicon
 from crnn_jax.metrics import wilson_interval
@@ -76,60 +79,89 @@ def main(argv: list[str] | None = None) -> int:
         if args.json:
             check_writable(args.json)
         lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
-        options = {"cased": args.cased, "punctuation": args.punctuation, "lexicon": lexicon}
-        options |= {"part": args.part, "thorough": args.thorough}
+        options = {"cased": args.cased, "punctuation": args.punctuation}
         readers = {name: crnn_jax.load(name) for name in args.model or bundled_models()}  # all, before the minutes
-        results = {name: measure(name, reader, args.data, **options) for name, reader in readers.items()}
-        print(f"{format_results(results)}\n\n{format_peers()}")
-        if args.json:
-            peers = [peer._asdict() for peer in PEERS]
-            args.json.write_text(json.dumps({"cpus": cores(), "models": results, "peers": peers}, indent=2) + "\n")
+        datasets = {name: open_datasets(args.data, reader.config, part=args.part) for name, reader in readers.items()}
+        results, left_out = {}, set()
+        for name, reader in readers.items():
+            for clause in not_expressed(reader, **options):
+                print(f"results.py: {name} {clause}", file=sys.stderr)
+            its_own = {title: dataset for title, dataset in datasets[name].items() if title not in left_out}
+            results[name], failed = measure(name, reader, its_own, thorough=args.thorough, lexicon=lexicon, **options)
+            for title, reason in failed.items():
+                print(f"results.py: {title} is left out: {reason}", file=sys.stderr)
+            left_out |= failed.keys()
+            if not results[name]["datasets"]:
+                return 1
+            head = [] if len(results) > 1 else [format_head(results[name])]
+            print(*head, format_row(name, results[name]), sep="\n", flush=True)
+            if args.json:
+                peers = [peer._asdict() for peer in PEERS]
+                args.json.write_text(json.dumps({"cpus": cores(), "models": results, "peers": peers}, indent=2) + "\n")
+        print(f"\n{format_note(results)}\n\n{format_peers()}")
+    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
+        raise
     except (CheckpointError, DatasetError, ImageError, LexiconError, OSError) as error:
         print(f"results.py: {error}", file=sys.stderr)
         return 1
-    return 0
+    return 1 if left_out else 0
 
 
-def measure(model: str, reader: Reader, paths: list[str], *, part: str, thorough: bool, **options) -> dict:
+def measure(
+    model: str, reader: Reader, datasets: dict[str, Dataset], *, thorough: bool, **options
+) -> tuple[dict, dict[str, str]]:
     """One model: parameters, images seen in training (None where no card tells), rows of the datasets and of all.
 
-    `thorough` is that of `dataset_words`, `options` are those of `read_words`.
+    `thorough` is that of `dataset_words`, `options` are those of `read_words`. Returns that, and why datasets that
+    cannot be read are left out.
     """
-    evaluations = {
-        name: read_words(reader, dataset_words(reader, dataset, name, thorough=thorough), **options)
-        for name, dataset in open_datasets(paths, reader.config, part=part).items()
-    }
-    return {
+    evaluations, failed, compiled = {}, {}, set()
+    for name, dataset in datasets.items():
+        words = dataset_words(reader, dataset, name, thorough=thorough)
+        try:
+            evaluations[name] = read_words(reader, words, compiled=compiled, **options)
+        except (DatasetError, ImageError) as error:  # the others are measured all the same
+            failed[name] = str(error)
+    measured = {
         "parameters": count_parameters(reader.variables),
         "images_seen": images_seen(find_model(model)) or None,
         "datasets": {name: evaluation.row() for name, evaluation in evaluations.items()},
         "all_words": all_words(list(evaluations.values())).row(),
     }
+    return measured, failed
 
 
-def format_results(results: dict[str, dict]) -> str:
-    """Markdown: a row a model; of every dataset word accuracy and 1-NED."""
-    first = next(iter(results.values()))["datasets"]
-    head = ["model", "parameters", "images seen", *(f"{name} ({row['count']})" for name, row in first.items())]
-    rows = [
-        [
-            f"`{name}`",
-            f"{result['parameters'] / 1e6:.2f} M",
-            f"{result['images_seen'] / 1e6:.1f} M" if result["images_seen"] else "",
-            *(f"{row['word_accuracy']:.1f} / {row['one_minus_ned']:.1f}" for row in result["datasets"].values()),
-            f"{result['all_words']['expected_calibration_error']:.1f}",
-            f"{result['all_words']['images_per_second']:.0f}",
-        ]
-        for name, result in results.items()
-    ]
+def format_head(result: dict) -> str:
+    """The head of the table in Markdown, by the datasets of its first model."""
     speed = "images/s, one CPU thread" if cores() == 1 else f"images/s, {cores()} CPUs"
-    note = "Word accuracy / 1-NED in per cent, expected calibration error (ECE) over all words in per cent."
+    datasets = [f"{name} ({row['count']})" for name, row in result["datasets"].items()]
+    return _markdown([["model", "parameters", "images seen", *datasets, "ECE", speed], ["---"] * (len(datasets) + 5)])
+
+
+def format_row(name: str, result: dict) -> str:
+    """The row of a model: of every dataset word accuracy and 1-NED."""
+    cells = [
+        f"`{name}`",
+        f"{result['parameters'] / 1e6:.2f} M",
+        f"{result['images_seen'] / 1e6:.1f} M" if result["images_seen"] else "",
+        *(f"{row['word_accuracy']:.1f} / {row['one_minus_ned']:.1f}" for row in result["datasets"].values()),
+        f"{result['all_words']['expected_calibration_error']:.1f}",
+        f"{result['all_words']['images_per_second']:.0f}",
+    ]
+    return _markdown([cells])
+
+
+def format_note(results: dict[str, dict]) -> str:
+    """What the numbers are, and how much the number of words alone leaves open."""
     intervals = [
-        wilson_interval(round(row["word_accuracy"] * row["count"] / 100), row["count"]) for row in first.values()
+        wilson_interval(round(row["word_accuracy"] * row["count"] / 100), row["count"])
+        for row in next(iter(results.values()))["datasets"].values()
     ]
     told = ", ".join(f"{100 * low:.1f} to {100 * high:.1f}" for low, high in intervals)
-    note += f" For the number of words alone, 95 % intervals of the first row's accuracies: {told}."
-    return f"{_markdown([*head, 'ECE', speed], rows)}\n\n{note}"
+    return (
+        "Word accuracy / 1-NED in per cent, expected calibration error (ECE) over all words in per cent. "
+        f"For the number of words alone, 95 % intervals of the first row's accuracies: {told}."
+    )
 
 
 def format_peers() -> str:
@@ -148,7 +180,7 @@ def format_peers() -> str:
     ]
     head = ["others", "parameters", "IIIT5K test", "SVT test", "IC15 test", "images/s, one CPU thread", "source"]
     note = "Word accuracy in per cent on OTHER splits than above, the test splits, and after larger training data."
-    return f"{note}\n\n{_markdown(head, rows)}"
+    return f"{note}\n\n{_markdown([head, ['---'] * len(head), *rows])}"
 
 
 def restart_on_one_cpu() -> None:
@@ -158,8 +190,7 @@ def restart_on_one_cpu() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {RESTARTED: "1"})
 
 
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+def _markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -167,4 +198,5 @@ if __name__ == "__main__":
     from command import run
 
     restart_on_one_cpu()
+    jax.config.update("jax_platforms", "cpu")
     run(main)

@@ -1,7 +1,11 @@
 """What came of a contest of bench.py: the rows of its table, and of its JSON."""
 
 import os
+import platform
+import re
 import statistics
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from contest import Result
 
@@ -9,6 +13,22 @@ from crnn_jax.data.sample import Sample
 from crnn_jax.metrics import normalise
 
 CEILINGS = ("product", "copy")  # the tasks of those that take part to show what the chip can do
+PACKAGES = ("jax", "jaxlib", "torch", "tesserocr", "rapidocr-onnxruntime")
+
+
+def machine() -> dict[str, str | int | None]:
+    """The processor and the versions that a contest is held with, of packages that are not there None."""
+    try:
+        (name,) = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[:1]
+    except (OSError, ValueError):  # no Linux, or a processor that it has no name for
+        name = platform.processor() or platform.machine()
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {"processor": name, "cores": os.cpu_count()} | versions
 
 
 def measured_ceilings(results: list[Result]) -> dict[str, float]:
@@ -60,7 +80,9 @@ def _row(result: Result, tops: dict[str, float], samples: list[Sample] | None) -
 def format_report(report: dict) -> str:
     """The table of a report, as bench.py makes it, with what was measured above and who was left out beneath."""
     flops, moved = (report["ceilings"][f"{name}_per_second"] / 1e9 for name in ("flops", "bytes"))
+    told = ", ".join(f"{name} {value}" for name, value in report["machine"].items() if value is not None)
     lines = [
+        told,
         f"{report['device']}, CPUs of each: {report['threads']}, batch {report['batch']}, {report['dtype']}",
         f"at the most {flops:,.1f} GFLOP/s (matrix product) and {moved:,.1f} GB/s (copy)",
     ]

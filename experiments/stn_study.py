@@ -75,6 +75,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, metavar="FILE", help="DIR/results.jsonl unless given")
     parser.add_argument("--against", action="store_true", help="the tables are of differences from the config")
     args = parser.parse_args(argv)
+    if args.results and args.command == "train":
+        parser.error("--results goes with table: train writes to --out")
     logging.getLogger("absl").setLevel(logging.ERROR)
     results = args.results or args.out / "results.jsonl"
     try:
@@ -123,7 +125,7 @@ def train_all(
     Raises ConfigError where those are networks of another config, or from another start, or measured otherwise.
     """
     start = find_model(init) if init else None
-    real = load_datasets(data, base)
+    real = load_datasets(data, base, kinds=list(kinds))
     results, source = out / "results.jsonl", load_source(base)
     draw = make_words(base, kinds, base.run.batch_size)
     draw_held_out = make_words(base, kinds, HELD_OUT_BATCH * len(kinds), held_out=True)
@@ -149,7 +151,7 @@ def train_all(
                 told = []
                 for (i, change), (j, seed) in product(enumerate(part), enumerate(its_seeds)):
                     row = {"change": change, "seed": seed, "steps": base.run.steps, "every": every}
-                    row["words"] = [*kinds, *real]
+                    row["words"], row["bypass"] = [*kinds, *real], configs[change].model.stn.bypass
                     row["seconds"] = round(seconds / len(part) / len(its_seeds), 1)
                     row |= {name: round(float(values[i, j]), 4) for name, values in measured.items()}
                     row |= {name: [float(f"{x:.4g}") for x in values[:, i, j]] for name, values in curves.items()}

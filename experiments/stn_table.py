@@ -45,7 +45,7 @@ def has_converged(row: dict) -> bool:
     # Of the last dispatch; a network without a transformer leaves the image as it is.
     last = [row.get(f"stn_{name}", [of_none])[-1] for name, of_none in zip(Diagnosis._fields, (0, 0, 1), strict=True)]
     best = max(row[kind] for kind in words_read([row]))
-    return best >= CONVERGED and collapse(Diagnosis(*last)) is None
+    return best >= CONVERGED and collapse(Diagnosis(*last), bypass=row.get("bypass", 0.0)) is None
 
 
 def average(row: dict, kinds: list[str]) -> float:

@@ -1,17 +1,20 @@
 """Ranks variants of the renderer, of the learning or of the model by what a small model so trained reads.
 
-    python experiments/study.py style --data FOLDER ... [--variants NAME ...] [--seeds 0 1 2] [--init MODEL]
+    python experiments/study.py style --data FOLDER ... [--part all|tenth|rest] [--variants NAME ...] [--seeds 0 1 2]
+        [--init MODEL]
     python experiments/study.py learning|model --data FOLDER ... [--config NAME]
 
 Every variant changes one thing of a config, `tiny` unless given, whose style is `photo`, and trains it on as many
 images, from every seed, in DIR/runs; the seeds draw other weights and other words, but the same ones for every variant.
 With --init all start from the weights of one model instead: what a variant teaches shows sooner where most words are
 read already. What every run reads of the datasets goes to DIR/results.jsonl, a line a run, and a run that is there is
-not done again: the same command goes on where it was stopped. Steps and seeds of a table must be the same for all.
+not done again: the same command goes on where it was stopped. One that diverges is told and has no row. Steps and seeds
+of a table must be the same for all. Runs that learn real words (--set data.real=...) are measured on `--part tenth`.
 """
 
 import argparse
 import logging
+import math
 import statistics
 import sys
 from dataclasses import replace
@@ -22,9 +25,11 @@ from train import load_config
 
 import crnn_jax
 from crnn_jax.config import Config, ConfigError, override
+from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.evaluation import all_words, dataset_words, open_datasets, read_words
 from crnn_jax.images import ImageError
+from crnn_jax.training import parallel
 from crnn_jax.training.checkpoint import CheckpointError, find_model
 from crnn_jax.training.loop import train
 
@@ -104,6 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH", help="anything that evaluate.py reads")
+    parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="all of the study unless given")
     parser.add_argument("--config", default="tiny", metavar="NAME", help="a file of experiments/configs/")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="of every run")
@@ -122,27 +128,41 @@ def main(argv: list[str] | None = None) -> int:
     try:
         base = override(load_config(args.config), args.set)
         init = find_model(args.init) if args.init else None
-        datasets = open_datasets(args.data, base)
+        datasets = open_datasets(args.data, base, part=args.part)
         # What a base has already is no variant of it.
         chosen = [name for name in chosen if not variants[name] or override(base, variants[name]) != base]
+        # All of them, before the hours: a whole round of variants before the next seed.
+        runs = [
+            (variant, seed, variant_config(base, variants[variant], steps=args.steps, seed=seed))
+            for seed in args.seeds
+            for variant in chosen
+        ]
+        parallel.leave_out_fusion_emitters()
+        parallel.share_cpu(None, batch_size=math.gcd(*(config.run.batch_size for *_, config in runs)))
         claim(out, base, args.init, list(datasets))
-        rows = read_rows(results)
-        for seed in args.seeds:  # a whole round of variants before the next seed
-            for variant in chosen:
-                if any((r["variant"], r["seed"], r["steps"]) == (variant, seed, args.steps) for r in rows):
-                    continue
-                config = variant_config(base, variants[variant], steps=args.steps, seed=seed)
-                workdir = out / "runs" / f"{variant}-{args.steps}-{seed}"
-                print(f"{variant}, seed {seed}", flush=True)
-                if train(config, workdir, init=init)["step"] < config.run.steps:
-                    return 1  # interrupted, and saved
-                rows.append({"variant": variant, "seed": seed, "steps": args.steps, **accuracies(workdir, datasets)})
-                add_rows(results, rows[-1:])
-    except (CheckpointError, ConfigError, DatasetError, FloatingPointError, ImageError, OSError) as error:
+        rows, diverged = read_rows(results), False
+        for variant, seed, config in runs:
+            if any((r["variant"], r["seed"], r["steps"]) == (variant, seed, args.steps) for r in rows):
+                continue
+            workdir = out / "runs" / f"{variant}-{args.steps}-{seed}"
+            print(f"{variant}, seed {seed}", flush=True)
+            try:
+                done = train(config, workdir, init=init)
+            except FloatingPointError as error:  # the others are measured all the same
+                print(f"study.py: {variant}, seed {seed}: {error}", file=sys.stderr)
+                diverged = True
+                continue
+            if done["step"] < config.run.steps:
+                return 1  # interrupted, and saved
+            rows.append({"variant": variant, "seed": seed, "steps": args.steps, **accuracies(workdir, datasets)})
+            add_rows(results, rows[-1:])
+    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
+        raise
+    except (CheckpointError, ConfigError, DatasetError, ImageError, OSError) as error:
         print(f"study.py: {error}", file=sys.stderr)
         return 1
     print(table([row for row in rows if row["steps"] == args.steps], list(datasets), base=next(iter(variants))))
-    return 0
+    return 1 if diverged else 0
 
 
 def variant_config(base: Config, changes: list[str], *, steps: int, seed: int) -> Config:
@@ -158,8 +178,11 @@ def variant_config(base: Config, changes: list[str], *, steps: int, seed: int) -
 
 def accuracies(workdir: Path, datasets: dict) -> dict[str, float]:
     """Word accuracy in per cent on every dataset, and on all their words together."""
-    reader = crnn_jax.load(workdir)
-    evaluations = {name: read_words(reader, dataset_words(reader, dataset, name)) for name, dataset in datasets.items()}
+    reader, compiled = crnn_jax.load(workdir), set()
+    evaluations = {
+        name: read_words(reader, dataset_words(reader, dataset, name), compiled=compiled)
+        for name, dataset in datasets.items()
+    }
     everything = {"all": all_words(list(evaluations.values()))}
     return {name: evaluation.row()["word_accuracy"] for name, evaluation in (everything | evaluations).items()}
 

@@ -112,6 +112,7 @@ def test_files_are_short_and_evaluate_their_annotations(path):
 
 
 def test_the_package_exports_what_it_says():
-    expected = ["Lexicon", "Reader", "Reading", "__version__", "load", "load_lexicon"]
-    assert sorted(crnn_jax.__all__) == crnn_jax.__all__ == expected
+    errors = {"CheckpointError", "ImageError", "LexiconError"}
+    expected = errors | {"Lexicon", "Reader", "Reading", "__version__", "load", "load_lexicon"}
+    assert sorted(crnn_jax.__all__) == crnn_jax.__all__ == sorted(expected)
     assert all(hasattr(crnn_jax, name) for name in crnn_jax.__all__)

@@ -92,10 +92,12 @@ def test_a_contest_tells_what_the_work_takes_and_who_is_left_out(bench, contest,
     arguments = ["--batch", "2", "--rounds", "2", "--threads", "1", "--json", str(tmp_path / "report.json")]
     assert bench.main(["ctc", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert f"jax {bench.jax.__version__}" in lines.pop(0)
     assert lines[0] == "cpu, CPUs of each: 1, batch 2, float32" and "words/s" in lines[2]
     missing = "torch is not installed: pip install -e '.[peers]'"
     assert lines[3].startswith("crnn_jax ") and lines[-1] == f"left out: torch, product, torch, copy, torch: {missing}"
     report = json.loads((tmp_path / "report.json").read_text())
+    assert report["machine"]["jax"] == bench.jax.__version__ and report["machine"]["processor"]
     assert (report["what"], report["config"], report["threads"], report["batch"]) == ("ctc", "crnn", 1, 2)
     assert min(report["ceilings"].values()) > 0 and set(report["left_out"].values()) == {missing}
     (row,) = report["contestants"]

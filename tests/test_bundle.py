@@ -36,12 +36,20 @@ def workdir(tmp_path_factory):
 
 def test_a_run_becomes_a_model(workdir, tmp_path, capsys):
     table, out = tmp_path / "table.json", tmp_path / "bundled"
-    table.write_text('{"photographs": {"count": 12, "word_accuracy": 50.0}}')
+    rows, compared = {"photographs": {"count": 12, "word_accuracy": 50.0}}, {"cased": True}
+    told = {"model": str(workdir), "compared": compared, "datasets": rows, "totals": {}}
+    table.write_text(json.dumps(told))
     assert bundle.main([str(workdir), "--out", str(out), "--table", str(table), "--note", "a test"]) == 0
     assert "step 10" in capsys.readouterr().out
     card = json.loads((out / "card.json").read_text())
     assert card["images_seen"] == 10 * Config().run.batch_size and card["note"] == "a test"
-    assert card["results"] == json.loads(table.read_text())
+    assert (card["results"], card["compared"]) == (rows, compared)
+    # An average is another model than the run: its table is one of its own.
+    average = [str(workdir), "--out", str(out), "--average", str(workdir), "--table", str(table)]
+    assert bundle.main(average) == 1
+    assert f"is of {workdir}, not of the averaged weights: evaluate.py --model {out}" in capsys.readouterr().err
+    table.write_text(json.dumps(told | {"model": str(out)}))
+    assert bundle.main(average) == 0
     assert crnn_jax.load(out).read(noise_images(3)) == crnn_jax.load(workdir).read(noise_images(3))
 
 
@@ -149,7 +157,7 @@ def test_a_model_stays_until_the_next_is_whole(workdir, tmp_path, capsys, monkey
 
 @pytest.mark.parametrize(
     ("table", "message"),
-    [("[1]", "expected a row a dataset"), ('{"x": 3}', "expected a row a dataset"), ("{", "no JSON")],
+    [("[1]", "expected a row a dataset"), ('{"datasets": {"x": 3}}', "expected a row a dataset"), ("{", "no JSON")],
 )
 def test_a_table_that_is_none_is_told(workdir, tmp_path, capsys, table, message):
     (tmp_path / "table.json").write_text(table)

@@ -33,7 +33,7 @@ def run(*arguments) -> int:
 def row(model, data, table, *arguments) -> dict:
     command = ["--model", model, "--data", data, "--json", table, *arguments]
     assert evaluate.main([str(argument) for argument in command]) == 0
-    return next(iter(json.loads(table.read_text()).values()))
+    return next(iter(json.loads(table.read_text())["datasets"].values()))
 
 
 def test_what_is_fitted_is_written_and_read(model, data, tmp_path, capsys):
@@ -104,7 +104,7 @@ def test_a_part_and_the_protocol(model, data, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("calibrate.py: all of 4 words are read wrong: a temperature takes words")
     rest = row(model, data, tmp_path / "table.json", "--part", "rest")
     assert rest["count"] == 36
-    assert list(json.loads((tmp_path / "table.json").read_text())) == ["data, rest"]
+    assert list(json.loads((tmp_path / "table.json").read_text())["datasets"]) == ["data, rest"]
 
 
 def test_a_run_keeps_it_when_it_becomes_a_model(model, data, tmp_path, capsys):

@@ -6,7 +6,7 @@ from crnn_jax.data.folder import FolderDataset
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.images import ImageError
 
-LABELS = ["Genaxis Theatre", "[06]", "naïve,\u2028\x85 5\tx", ""]
+LABELS = ["Genaxis Theatre", "[06]", "naïve,\u2028\x85 5 x", ""]
 
 
 @pytest.fixture
@@ -65,6 +65,7 @@ def test_gt_txt(folder, line, label):
     ("name", "text", "message"),
     [
         ("labels.tsv", "0.png\ta\n\n1.png b\n", ", line 3: no tab between image and label: '1.png b'"),
+        ("labels.tsv", "0.png\ta\ten\n", ", line 1: more than one tab: '0.png\\ta\\ten'"),
         ("labels.tsv", "0.png,a", ", line 1: no tab between image and label: '0.png,a'"),
         ("gt.txt", "0.png a\n1.png\n", ", line 2: no separator between image and label: '1.png'"),
         ("labels.tsv", "0.png\ta\nlost/9.png\tb", ", line 2: no such image: {folder}/lost/9.png"),

@@ -121,8 +121,9 @@ def test_too_much_damage_stops_with_a_line(tmp_path):
 def test_what_cannot_be_trained_on_is_counted_with_its_reason(tmp_path):
     folder = tmp_path / "a"
     folder.mkdir()
-    low = io.BytesIO()
+    low, tall = io.BytesIO(), io.BytesIO()
     Image.new("L", (40, 5)).save(low, "PNG")
+    Image.new("L", (16, 48)).save(tall, "PNG")
     samples = [
         (jpeg(1), "1"),
         (jpeg(2), "1234"),
@@ -130,26 +131,28 @@ def test_what_cannot_be_trained_on_is_counted_with_its_reason(tmp_path):
         (b"none", "4"),
         (low.getvalue(), "5"),
         (jpeg(6), "-"),
+        (tall.getvalue(), "123"),
     ]
     path = write_tfrecords(folder / "w.tfrecord", [*samples, (jpeg(7), "7"), (jpeg(8), "8")])
     content = bytearray(path.read_bytes()[:-20])  # of the last record the end is missing,
     content[path.read_bytes().index(jpeg(7)) + 9] ^= 1  # and in the one before a bit is turned
     path.write_bytes(content)
     dataset, selection = select(str(folder), config_of())
-    assert len(dataset) == 7 and selection.indices.tolist() == [0]
+    assert len(dataset) == 8 and selection.indices.tolist() == [0]
     assert selection.left_out == {
         "longer than data.max_length = 3": 1,
         "characters outside the charset": 1,
         "damaged": 2,
         "lower than 8 pixels": 1,
         "no characters": 1,
+        "turned on its side": 1,
         "cut short": 1,
     }
     assert selection.report("x").startswith(
         "x: 1 words; 1 left out: characters outside the charset; 1 left out: cut short; 2 left out: damaged"
     )
     places = "\n".join(selection.damage)
-    assert all(f"{path}, record {i}: " in places for i in (3, 6, 7)), places
+    assert all(f"{path}, record {i}: " in places for i in (3, 7, 8)), places
 
 
 def test_nothing_left_to_train_on_is_said(tmp_path):
@@ -254,6 +257,10 @@ def test_a_run_whose_files_are_others_now_is_refused(tmp_path, toy):
     shutil.rmtree(tmp_path / "a")
     shards(tmp_path / "a", range(100, 159))
     with pytest.raises(CheckpointError, match=r"words of \S*a: 60 \(\w{8}\) there, 59 \(\w{8}\) here: "):
+        loop.train(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "a")
+    shards(tmp_path / "a", [*range(100, 159), 999])  # as many, and one of them is another
+    with pytest.raises(CheckpointError, match=r"words of \S*a: 60 \(\w{8}\) there, 60 \(\w{8}\) here: "):
         loop.train(config, tmp_path / "run")
 
 

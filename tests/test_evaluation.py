@@ -38,13 +38,16 @@ def test_letters_beyond_ascii_can_be_wrong(tmp_path):
     assert accuracy("wrong", [text + "α" for text in read]) == 0
 
 
-def test_letters_of_one_case_are_told_where_the_case_is_asked_for(tmp_path, capsys):
+def test_what_a_charset_cannot_spell_is_told_where_it_is_asked_for(tmp_path, capsys):
     model, path = (
         save_small(tmp_path / "small", replace(SMALL, charset="36")),
         write_folder(tmp_path / "data", ["word"]),
     )
-    assert load_script("evaluate").main(["--model", str(model), "--data", path, "--cased"]) == 0
-    assert "has letters of one case: --cased has the other wrong" in capsys.readouterr().err
+    assert load_script("evaluate").main(["--model", str(model), "--data", path, "--cased", "--punctuation"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"evaluate.py: {model} has letters of one case: --cased has the other wrong",
+        f"evaluate.py: {model} has no punctuation marks: --punctuation has every label with one wrong",
+    ]
 
 
 def test_a_damaged_dataset_costs_no_other_its_row(tmp_path, capsys):
@@ -56,7 +59,7 @@ def test_a_damaged_dataset_costs_no_other_its_row(tmp_path, capsys):
     arguments = ["--model", str(model), "--data", str(damaged), str(whole), "--json", str(table), "--html", str(page)]
     assert load_script("evaluate").main(arguments) == 1
     assert f"evaluate.py: damaged is left out: {damaged}/1.png: does not decode" in capsys.readouterr().err
-    assert list(json.loads(table.read_text())) == ["whole"] and "whole" in page.read_text()
+    assert list(json.loads(table.read_text())["datasets"]) == ["whole"] and "whole" in page.read_text()
 
 
 def test_every_word_is_written_as_it_was_read(tmp_path, capsys):
@@ -77,7 +80,9 @@ def test_every_word_is_written_as_it_was_read(tmp_path, capsys):
     ]
     assert [row[3] for row in rows[:3]] == read
     right = sum(int(row[5]) for row in rows[:3])
-    assert right == 2 and json.loads(table.read_text())["a"]["word_accuracy"] == pytest.approx(100 * right / 3)
+    assert right == 2 and json.loads(table.read_text())["datasets"]["a"]["word_accuracy"] == pytest.approx(
+        100 * right / 3
+    )
     assert all(0 <= float(row[4]) <= 1 for row in rows)
     assert load_script("evaluate").main([*arguments[:-1], str(table)]) == 1
     assert "are to be written to one file" in capsys.readouterr().err

@@ -175,9 +175,9 @@ def test_accuracy_is_the_share_of_right_readings(model, words, tmp_path, capsys,
     table = tmp_path / "table.json"
     code, out, err = run(evaluate, capsys, "--model", model, "--data", folder, "--json", table, *switches)
     assert (code, err) == (0, [])
-    row = json.loads(table.read_text())["altered"]
-    measured = {"count", "word_accuracy", "one_minus_ned", "confidence", "expected_calibration_error"}
-    assert set(row) == measured | {"images_per_second"}
+    row = json.loads(table.read_text())["datasets"]["altered"]
+    measured = {"count", "word_accuracy", "one_minus_ned", "character_error_rate", "confidence"}
+    assert set(row) == measured | {"expected_calibration_error", "images_per_second"}
     assert row["count"] == 12
     assert row["word_accuracy"] == pytest.approx(100 * right / 12)
     # A character too many is 1 / (length + 1) of the longer; all else is right without the switches.
@@ -188,7 +188,7 @@ def test_accuracy_is_the_share_of_right_readings(model, words, tmp_path, capsys,
     assert row["confidence"] == pytest.approx(np.mean(expected), rel=1e-3)
     assert row["images_per_second"] > 0
     header, line = out
-    assert header.split() == ["dataset", "words", "accuracy", "1-NED", "confidence", "ECE", "images/s"]
+    assert header.split() == ["dataset", "words", "accuracy", "1-NED", "CER", "confidence", "ECE", "images/s"]
     assert line.split()[:3] == ["altered", "12", f"{100 * right / 12:.2f}"]
 
 
@@ -204,7 +204,7 @@ def test_every_kind_of_dataset_gives_the_row_of_the_folder(model, words, tmp_pat
     table = tmp_path / "table.json"
     code, out, _ = run(evaluate, capsys, "--model", model, "--data", folder, other, "--json", table)
     assert code == 0
-    rows = json.loads(table.read_text())
+    rows = json.loads(table.read_text())["datasets"]
     assert list(rows) == ["folder", other.name]
     for row in rows.values():
         del row["images_per_second"]
@@ -222,9 +222,9 @@ def test_datasets_of_one_name_keep_their_rows(model, words, tmp_path, capsys):
     table = tmp_path / "table.json"
     paths = [tmp_path / "a" / "same", tmp_path / "b" / "same"]
     run(evaluate, capsys, "--model", model, "--data", *paths, "--json", table)
-    assert list(json.loads(table.read_text())) == ["same", str(paths[1])]
+    assert list(json.loads(table.read_text())["datasets"]) == ["same", str(paths[1])]
     run(evaluate, capsys, "--model", model, "--data", *paths, "--part", "rest", "--json", table)
-    assert list(json.loads(table.read_text())) == ["same, rest", f"{paths[1]}, rest"]
+    assert list(json.loads(table.read_text())["datasets"]) == ["same, rest", f"{paths[1]}, rest"]
 
 
 def test_evaluate_as_a_process(workdir, words, tmp_path):
@@ -233,7 +233,7 @@ def test_evaluate_as_a_process(workdir, words, tmp_path):
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
     assert out.splitlines()[1].split()[:4] == ["own", "12", "100.00", "100.00"]
-    assert json.loads((tmp_path / "table.json").read_text())["own"]["word_accuracy"] == 100.0
+    assert json.loads((tmp_path / "table.json").read_text())["datasets"]["own"]["word_accuracy"] == 100.0
 
 
 def test_held_out_words_are_a_dataset_too(model, capsys, monkeypatch):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crnn_jax.images import ImageError, add_margin, bucket_width, fit_image, image_height, load_image
+from crnn_jax.images import ImageError, add_margin, bucket_width, fit_image, image_size, load_image
 
 GRADIENT = np.linspace(0, 255, 6 * 40).reshape(6, 40).astype(np.uint8)
 
@@ -234,10 +234,16 @@ def test_a_margin_repeats_the_edge_or_is_cut_off():
     assert add_margin(image, -5).tolist() == [[5, 6]]  # of three rows one is left, of four columns two
 
 
-def test_a_height_is_read_from_the_header(monkeypatch):
-    assert image_height(jpeg()[:-500], name="word.jpg") == 32
+def test_a_size_is_read_from_the_header(monkeypatch):
+    assert image_size(jpeg()[:-500], name="word.jpg") == load_image(jpeg()).shape
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x112] = orientation
+        turned = io.BytesIO()
+        Image.open(io.BytesIO(jpeg())).save(turned, "JPEG", exif=exif)
+        assert image_size(turned.getvalue(), name="word.jpg") == load_image(turned.getvalue()).shape
     with pytest.raises(ImageError, match=r"^word.jpg: not an image of a known format$"):
-        image_height(b"nothing", name="word.jpg")
+        image_size(b"nothing", name="word.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     with pytest.raises(ImageError, match=r"^word.jpg: larger than 2000 pixels$"):
-        image_height(jpeg(), name="word.jpg")
+        image_size(jpeg(), name="word.jpg")

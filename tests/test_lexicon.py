@@ -15,6 +15,12 @@ def test_what_is_looked_up(text, expected):
     assert core(text) == expected
 
 
+def test_a_word_with_marks_is_known_without_them_too():
+    lexicon = Lexicon.of(["O'Neill", "AB-1234", "New York"])
+    assert all(text in lexicon for text in ("o'neill", "ONEILL", "ab-1234", "ab1234", "newyork"))
+    assert "new.york" not in lexicon and "a-b1234" not in lexicon
+
+
 def test_its_words_count_as_likelier():
     lexicon = Lexicon.of(["Hotel", "bar"], bonus=0.4)  # nats a character, 2 of a hotel
     assert "HOTEL." in lexicon and "hotels" not in lexicon

@@ -17,7 +17,13 @@ from toy import toy_config, toy_model, toy_source, toy_words
 from crnn_jax.config import override
 from crnn_jax.model import build
 from crnn_jax.training import loop, words
-from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables, save_inference
+from crnn_jax.training.checkpoint import (
+    CheckpointError,
+    Checkpoints,
+    load_variables,
+    save_inference,
+    training_checkpoint,
+)
 from crnn_jax.training.optimizer import make_optimizer
 from crnn_jax.training.parallel import fetch
 from crnn_jax.training.state import create_state
@@ -152,6 +158,13 @@ def test_a_run_that_nobody_listens_to_any_more_is_saved(tmp_path, monkeypatch):
     assert last_state(tmp_path, toy_config())[0] == 4
     # Step 4 is one at which it evaluates, too: also an interrupted run does.
     assert [line["step"] for line in lines(tmp_path) if line["split"] == "held_out"] == [4]
+
+
+def test_what_is_measured_is_saved(tmp_path):
+    loop.train(toy_config(steps=12, eval_every=2, checkpoint_every=8, keep=1), tmp_path)
+    held_out = [line for line in lines(tmp_path) if line["split"] == "held_out"]
+    best = max(held_out, key=lambda line: (line["word_accuracy"], line["step"]))
+    assert training_checkpoint(tmp_path).name == str(best["step"]) and len(held_out) == 6
 
 
 def test_a_start_that_is_none_is_told(tmp_path):

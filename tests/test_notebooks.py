@@ -31,6 +31,7 @@ def test_look_inside(tmp_path, monkeypatch):
     assert figures == 6
     assert int(re.search(r"(\d) of 8 read right", printed)[1]) >= 7
     assert re.search(r"^ station: [-station]+$", printed, re.MULTILINE)  # the classes of the frames
+    assert re.search(r"^the STN of stn_crnn on slanted words, read as hidden, garden, window", printed, re.MULTILINE)
     bent = re.findall(r"^(\w+) bent: (\w*) .*, straightened: (\w*) ", printed, re.MULTILINE)
     assert len(bent) == 3 and all(word == straightened for word, _, straightened in bent)
     assert sum(word == read for word, read, _ in bent) < 3

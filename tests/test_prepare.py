@@ -45,7 +45,8 @@ def test_conversion_from_kind_to_kind(words, tmp_path, capsys):
     data, skipped = words, 1
     for format in ("lmdb", "tfrecord", "array_record", "folder"):
         out = tmp_path / format
-        code, lines, err = run(capsys, "convert", "--data", data, "--out", out, "--format", format, "--shards", 2)
+        sharded = ["--shards", 2] if format in ("tfrecord", "array_record") else []
+        code, lines, err = run(capsys, "convert", "--data", data, "--out", out, "--format", format, *sharded)
         assert (code, len(lines), err) == (0, 1, [])
         assert lines[0].startswith(f"{out}: 7 words, ")
         assert lines[0].endswith(f"; skipped 1: 1 missing image; see {out}.report.json") == bool(skipped)
@@ -124,6 +125,10 @@ def break_num_samples(folder):
         (
             "convert --data {words} --out {words}/labels.tsv/out --format folder",
             "{words}/labels.tsv/out: cannot be written: Not a directory",
+        ),
+        (
+            "convert --data {words} --out {tmp}/out --format lmdb --shards 2",
+            "--shards and --name go with tfrecord and array_record: lmdb has files of its own",
         ),
         (
             "convert --data {words} --out {tmp}/out --format tfrecord --shards 9",

@@ -20,9 +20,9 @@ from crnn_jax.beam import beam_search
 from crnn_jax.config import Config, ModelConfig, StnConfig
 from crnn_jax.ctc import greedy_decode
 from crnn_jax.images import ImageError
-from crnn_jax.lexicon import Lexicon, core
+from crnn_jax.lexicon import Lexicon, LexiconError, core
 from crnn_jax.model import CRNN, build
-from crnn_jax.reader import BATCH_SIZES, Reader, Reading
+from crnn_jax.reader import Reader, Reading, _batches
 from crnn_jax.stn import deviation
 from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables
 from crnn_jax.training.optimizer import make_optimizer
@@ -74,6 +74,15 @@ def test_with_a_lexicon_the_text_is_chosen_from_the_beams(reader):
         assert reading.confidence == pytest.approx(float(share), rel=1e-3)
 
 
+def test_a_lexicon_can_be_named(reader, tmp_path):
+    (tmp_path / "words").write_text("one two")
+    [image] = noise_images(1)
+    named, made = (reader.read([image], lexicon=x) for x in (str(tmp_path / "words"), Lexicon.of(["one", "two"])))
+    assert named == made
+    with pytest.raises(LexiconError, match="No such file or directory; a lexicon is a file of words, or 'english'"):
+        reader.read([image], lexicon="englisch")
+
+
 def test_readings_do_not_depend_on_the_batch_or_its_order(reader):
     images = noise_images(130)
     alone = [reader.read([image])[0] for image in images]
@@ -106,16 +115,33 @@ def columns_reader(reader, config):
     return replaced
 
 
-def test_compiled_once_for_each_bucket_and_batch_size(reader):
+def test_compiled_once_for_each_bucket_and_batch_size(reader, monkeypatch):
+    monkeypatch.setattr("crnn_jax.reader.cores", lambda: 1)
     counted = columns_reader(reader, dataclasses.replace(PAD, dropout=0.5))  # a config of its own: compiled for nobody
     Columns.traced.clear()
     narrow, wide, wider = (np.zeros((16, width), np.uint8) for width in (30, 60, 500))
     for images in ([narrow], [wide] * 7, [wider] * 9, [narrow] * 3, [narrow, wide, wider] * 30, [wide] * 73):
         for _ in range(2):
             assert len(counted.read(images)) == len(images)
-    expected = [(1, 100), (8, 200), (32, 300), (8, 100), (32, 100), (32, 200)]
+    expected = [*((1, width) for width in (100, 200, 300)), *((n, width) for n in (8, 32) for width in (100, 200, 300))]
     assert sorted(Columns.traced) == sorted((size, PAD.height, width) for size, width in expected)
-    assert BATCH_SIZES == (1, 8, 32)
+
+
+@pytest.mark.parametrize(
+    ("backend", "count", "images", "sizes"),
+    [
+        ("cpu", 1, 9, [8, 1]),  # not 32
+        ("cpu", 1, 30, [30]),
+        ("cpu", 1, 80, [32, 32, 8, 8]),
+        ("cpu", 4, 64, [8] * 8),  # work for all cores
+        ("cpu", 4, 128, [32] * 4),
+        ("gpu", 1, 600, [256, 256, 88]),
+    ],
+)
+def test_batches_are_cut_for_the_cores_that_there_are(monkeypatch, backend, count, images, sizes):
+    monkeypatch.setattr("crnn_jax.reader.cores", lambda: count)
+    monkeypatch.setattr("jax.default_backend", lambda: backend)
+    assert [len(rows) for rows in _batches([np.zeros((32, 100), np.uint8)] * images)] == sizes
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -12,7 +12,7 @@ from toy import toy_config, toy_model, toy_source, toy_words
 
 from crnn_jax.config import ConfigError, override
 from crnn_jax.data.augment import augment
-from crnn_jax.data.real import load_real, real_batch
+from crnn_jax.data.real import load_real, load_validation, real_batch
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.synth.style import PLAIN
 from crnn_jax.training import loop, words
@@ -73,13 +73,30 @@ def test_too_few_words_are_refused(tmp_path):
         load_real(override(toy_config(), [f"data.real={path}", "data.share_real=1"]))
 
 
+def test_damaged_words_are_left_out_up_to_a_limit(tmp_path):
+    path = write_folder(tmp_path / "real", ["1"] * 20)
+    image = tmp_path / "real" / "3.png"
+    image.write_bytes(b"none")
+    settings = [f"data.real={path}", "data.share_real=1", f"data.validation={path}"]
+    with pytest.raises(
+        DatasetError, match=f"{path}: 1 of 20 words are damaged, more than .* = 0.01; the first: {image}"
+    ):
+        load_real(override(toy_config(), settings))
+    config = override(toy_config(), [*settings, "data.max_damaged=0.05"])
+    train, tenth, report = load_real(config)
+    assert (len(train.image), len(tenth.image)) == (17, 2)
+    assert report == "19 real words, 2 of them held out; 1 left out: damaged"
+    words, report = load_validation(config)
+    assert len(words.image) == 19 and report == "19 words to validate on; 1 left out: damaged"
+
+
 def test_a_share_goes_with_real_words_and_comes_in_quarters():
     with pytest.raises(ConfigError, match="share_real = 0.3: expected 0, 0.25, 0.5, 0.75 or 1"):
         override(toy_config(), ["data.real=x", "data.share_real=0.3"])
-    with pytest.raises(ConfigError, match="above 0 with data.real, and only then"):
-        override(toy_config(), ["data.real=x"])
-    with pytest.raises(ConfigError, match="above 0 with data.real, and only then"):
-        override(toy_config(), ["data.share_real=0.5"])
+    with pytest.raises(ConfigError, match="data.real names real words, but data.share_real = 0"):
+        words.load_words(override(toy_config(), ["data.real=x"]))
+    with pytest.raises(ConfigError, match="data.share_real = 0.5, but there are no real words"):
+        words.load_words(override(toy_config(), ["data.share_real=0.5"]))
 
 
 def test_a_batch_is_the_same_on_one_device_and_on_four(config, quick_compilation):

@@ -51,10 +51,10 @@ def test_a_row_a_model_with_the_numbers_of_evaluate(folder, tmp_path, capsys):
     assert first[3] == first[4] == second[3] and first[3].startswith("66.7 / ")
 
     assert evaluate.main(["--model", models[0], "--data", data, "--json", str(tmp_path / "table.json")]) == 0
-    row = json.loads((tmp_path / "table.json").read_text())["data"]
+    row = json.loads((tmp_path / "table.json").read_text())["datasets"]["data"]
     measured = json.loads(table.read_text())["models"][models[0]]
     assert set(measured["datasets"]) == {"data", again} and measured["all_words"]["count"] == 24
-    for name in ("word_accuracy", "one_minus_ned", "confidence", "expected_calibration_error"):
+    for name in ("word_accuracy", "one_minus_ned", "character_error_rate", "confidence", "expected_calibration_error"):
         assert measured["datasets"]["data"][name] == pytest.approx(row[name], rel=1e-3)
         assert measured["all_words"][name] == pytest.approx(row[name], rel=1e-3)
 
@@ -82,7 +82,12 @@ def test_words_of_a_lexicon_are_read(folder, tmp_path, capsys):
         assert evaluate.main(arguments) == 0
         rows = capsys.readouterr().out.splitlines()
         assert [row.split("  ")[0] for row in rows[2:]] == (["in the lexicon"] if options else [])
-        assert json.loads(table.read_text())["data"]["word_accuracy"] == accuracy[name]
+        told = json.loads(table.read_text())
+        assert told["datasets"]["data"]["word_accuracy"] == accuracy[name]
+        assert list(told["totals"]) == (["in the lexicon"] if options else [])
+        assert (told["compared"]["lexicon"], told["compared"].get("bonus")) == (
+            (options[1], 0.8) if options else (None, None)
+        )
     assert accuracy["without"] < 20 and accuracy["with"] > 60
 
 
@@ -132,3 +137,18 @@ def test_the_script_takes_one_cpu(folder, tmp_path):
 def test_what_is_wrong_is_said_in_one_line(tmp_path, capsys):
     assert results.main(["--model", "none", "--data", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("results.py: none is neither a folder nor a bundled model (")
+
+
+def test_a_damaged_dataset_costs_no_other_its_column(folder, tmp_path, capsys):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(folder / "data", damaged)
+    (damaged / "003.png").write_bytes((damaged / "003.png").read_bytes()[:-40])
+    models, table = [str(folder / name) for name in ("first", "second")], tmp_path / "table.json"
+    arguments = ["--model", *models, "--data", str(damaged), str(folder / "data"), "--json", str(table)]
+    assert results.main(arguments) == 1
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert line.startswith(f"results.py: damaged is left out: {damaged}/003.png: does not decode")
+    head, _, first, second, *_ = map(cells, out.splitlines())
+    assert head[3:5] == ["data (12)", "ECE"] and first[3] == second[3]
+    assert [list(of["datasets"]) for of in json.loads(table.read_text())["models"].values()] == [["data"]] * 2

@@ -3,14 +3,17 @@
 import json
 import re
 from dataclasses import replace
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small import EXPERIMENTS, labelled_noise, load_script
 
 import crnn_jax.stn
 from crnn_jax.config import ConfigError, override
+from crnn_jax.synth.batch import load_source, synth_batch
 from crnn_jax.training import population as populations
 
 
@@ -19,6 +22,35 @@ def study(monkeypatch):
     """The script, which imports its neighbours."""
     monkeypatch.syspath_prepend(EXPERIMENTS)
     return load_script("stn_study")
+
+
+@pytest.fixture(scope="module")
+def pools():
+    """Words to train on and held-out ones, loosely cropped, rendered once: to render them in every program of these
+    tests takes half of the time that it is compiled in."""
+    base = load_script("train").load_config("stn_study")
+    style = replace(base.data.style, curve_share=0.0, margin_mean=200.0, margin_std=10.0)
+    config, key, source = replace(base, data=replace(base.data, style=style)), jax.random.key(0), load_source(base)
+
+    def draw(batch_size, **options):
+        return jax.jit(partial(synth_batch, batch_size=batch_size, config=config, **options))(key, source)
+
+    return draw(1024), draw(128, held_out=True)
+
+
+@pytest.fixture
+def pooled(study, pools, monkeypatch):
+    """Words of the study are picked from the pools."""
+
+    def make_words(config, kinds, size, *, held_out=False):
+        def pick(key, source):
+            index = jnp.arange(size) if held_out else jax.random.randint(key, (size,), 0, 1024)
+            return jax.tree.map(lambda leaf: leaf[index], source[held_out])
+
+        return pick
+
+    monkeypatch.setattr(study, "load_source", lambda config: pools)
+    monkeypatch.setattr(study, "make_words", make_words)
 
 
 def test_every_setting_is_a_config_of_its_own(study):
@@ -32,17 +64,18 @@ def test_every_setting_is_a_config_of_its_own(study):
 def test_held_out_words_are_the_same_in_every_kind(study):
     config = study.load_config("stn_study")
     draw = study.make_words(config, study.KINDS, 32, held_out=True)
-    batch = jax.jit(draw)(jax.random.key(0), study.load_source(config))
-    labels = batch.label.reshape(len(study.KINDS), 8, -1)
+    # Of a program that gives labels alone the rendering is not compiled.
+    labels = jax.jit(lambda key, source: draw(key, source).label)(jax.random.key(0), study.load_source(config))
+    labels = labels.reshape(len(study.KINDS), 8, -1)
     assert (labels == labels[:1]).all()
     with pytest.raises(ConfigError, match=re.escape("run.batch_size = 24: expected a multiple of 16")):
         study.make_words(config, study.KINDS, 24)
 
 
-def test_networks_are_trained_once_and_go_on_where_they_stopped(study, tmp_path, monkeypatch):
+def test_networks_are_trained_once_and_go_on_where_they_stopped(study, pooled, tmp_path, monkeypatch):
     kinds = {"straight": study.KINDS["straight"]}
     run = ["run.steps=4", "run.steps_per_dispatch=1", "run.log_every=1", "run.eval_every=4", "run.checkpoint_every=2"]
-    changes = ["model.stn.kind=affine", "run.batch_size=4", "data.style=plain", *run]
+    changes = ["model.stn.kind=affine", "run.batch_size=4", *run]
     base = override(study.load_config("stn_study"), changes)
 
     def train(out, *changes, seeds=(0,)):
@@ -157,11 +190,12 @@ def test_the_table_has_intervals_and_differences_seed_by_seed(study):
     assert study.difference_table("x", {"other": "b", "as it is": ""}, rows, kinds) == ""
 
 
-# The study at a small size. A recogniser is held still (its learning rate is a millionth) in front of words that it
-# cannot read, since they are cropped far too loosely, and a transformer learns from its loss alone where to look.
+# The study at a small size. A recogniser is held still (its learning rate is a millionth) in front of words of which it
+# reads few, since they are cropped far too loosely, and a transformer learns from its loss alone where to look.
 LEARNING = ["model.stn.kind=affine", "model.stn.disturbance=0", "optimizer.learning_rate=1e-6"]
 LEARNING += ["optimizer.localisation_factor=400", "optimizer.warmup_steps=10", "optimizer.ema_decay=0"]
 RUN = [
+    "run.batch_size=16",
     "run.steps=100",
     "run.steps_per_dispatch=20",
     "run.log_every=20",
@@ -170,25 +204,21 @@ RUN = [
 ]
 
 
-def accuracies(study, out, *changes: str) -> list[float]:
-    """Of loosely cropped words, in per cent: what networks with these changes read."""
-    loose = replace(study.KINDS["straight"], margin_mean=200.0, margin_std=10.0)
-    kinds = {"straight": study.KINDS["straight"], "loose": loose}
+def loose_words_read(study, out) -> float:
+    """In per cent, of loosely cropped words, by a network that has learnt where to look."""
     base = override(study.load_config("stn_study"), [*LEARNING, *RUN, "model.cnn=compact"])  # as tiny has it
-    study.train_all(base, list(changes), [0], 1, 128, out, init="tiny", kinds=kinds)
-    rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    assert [row["change"] for row in rows] == list(changes)
-    return [row["loose"] for row in rows]
+    study.train_all(base, [""], [0], 1, 128, out, init="tiny", kinds={"loose": study.KINDS["straight"]})
+    [row] = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    return row["loose"]
 
 
-def test_a_transformer_learns_where_to_look(study, tmp_path):
-    with_it, without = accuracies(study, tmp_path, "", "model.stn.kind=none")
-    assert without < 50
-    assert with_it > without + 10
+def test_a_transformer_learns_where_to_look(study, pooled, tmp_path):
+    assert loose_words_read(study, tmp_path) > 22
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0])
-def test_with_a_wrong_gradient_of_the_sampler_it_does_not(study, tmp_path, monkeypatch, factor):
+def test_with_a_wrong_gradient_of_the_sampler_it_does_not(study, pooled, tmp_path, monkeypatch, factor):
+    """With none it stays as it was, with the opposite one it does worse."""
     right = crnn_jax.stn.bilinear_sample
 
     def wrong(image, xy, **options):
@@ -197,6 +227,6 @@ def test_with_a_wrong_gradient_of_the_sampler_it_does_not(study, tmp_path, monke
 
     monkeypatch.setattr(crnn_jax.stn, "bilinear_sample", wrong)
     populations._train_program.cache_clear()
-    (with_it,) = accuracies(study, tmp_path, "")
+    with_it = loose_words_read(study, tmp_path)
     populations._train_program.cache_clear()
-    assert with_it < 50
+    assert with_it < 15

@@ -20,6 +20,7 @@ REASONS = (  # how the messages of the readers end, and what that is called
     (r": cut short$", "cut short"),
     (r": (an empty file|the ArrayRecord file cannot be read: .*)$", "shard cannot be read"),
     (r": no (tab|separator) between image and label: ", "line without a label"),
+    (r": more than one tab: ", "line with more than a label"),
     (r"\bnot UTF-8$", "label is not UTF-8"),
     (r": empty$", "empty image"),
     (r": not an image of a known format$", "not an image of a known format"),

@@ -70,6 +70,8 @@ def _parse(content: bytes, path: Path, number: int, strict: bool) -> tuple[str, 
     if not line.strip():
         return None
     entry = _split_gt(line) if path.name == "gt.txt" else _split_tab(line)
+    if "\t" in line.partition("\t")[2]:
+        raise DatasetError(f"{where}: more than one tab: {line[:80]!r}")
     if entry is None:
         separator = "separator" if path.name == "gt.txt" else "tab"
         raise DatasetError(f"{where}: no {separator} between image and label: {line[:80]!r}")

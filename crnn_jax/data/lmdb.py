@@ -1,6 +1,7 @@
 """LMDBs in the form of the CRNN and deep-text-recognition-benchmark repositories."""
 
 import os
+import threading
 import weakref
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from crnn_jax.data.sample import Dataset, DatasetError, Record
 
 # LMDB refuses to open a folder twice in one process: datasets on one folder share what is open.
 _opened: "weakref.WeakValueDictionary[tuple[Path, int], _Environment]" = weakref.WeakValueDictionary()
+_opening = threading.Lock()  # of two threads that look there together both would open it
 
 
 class LmdbDataset(Dataset):
@@ -86,10 +88,11 @@ def _open(folder: Path) -> _Environment:
     except ImportError as error:
         raise DatasetError(f"{folder}: an LMDB needs the package lmdb: pip install lmdb ({error})") from None
     key = folder.resolve(), os.getpid()
-    environment = _opened.get(key)
-    if environment is None:
-        try:
-            environment = _opened[key] = _Environment(folder)
-        except lmdb.Error as error:
-            raise DatasetError(f"{folder}: the LMDB cannot be read: {error}") from None
+    with _opening:
+        environment = _opened.get(key)
+        if environment is None:
+            try:
+                environment = _opened[key] = _Environment(folder)
+            except lmdb.Error as error:
+                raise DatasetError(f"{folder}: the LMDB cannot be read: {error}") from None
     return environment

@@ -11,10 +11,11 @@ from jaxtyping import Array, Int, UInt8
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config
 from crnn_jax.data.augment import augment
+from crnn_jax.data.damage import Damage, whole_records
 from crnn_jax.data.dataset import open_dataset, tenth_start
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.data.target import class_ids, fit, reasons, unfit
-from crnn_jax.images import is_tall
+from crnn_jax.data.target import class_ids, fit, reasons, turned, unfit
+from crnn_jax.images import ImageError
 from crnn_jax.synth.batch import Batch
 from crnn_jax.synth.render import example_keys
 from crnn_jax.synth.style import Style
@@ -35,19 +36,26 @@ def load_real(config: Config) -> tuple[RealWords, RealWords | None, str]:
 
     Labels lose their spaces and the punctuation marks that the charset lacks, as the evaluation's protocol has it. Left
     out, and counted, are words with other characters that it lacks, without a character, too long for the label's
-    slots or the frames, and those that run up or down (`_turned`). Raises DatasetError and ImageError.
+    slots or the frames, those that run up or down (`turned`), and damaged ones, of each dataset up to
+    `data.max_damaged` of its words. Raises DatasetError.
     """
     charset = Charset.of(config.model.charset)
     parts, left_out = ([], []), Counter()
     for path in config.data.real:
-        dataset = open_dataset(path)
+        dataset, damage = open_dataset(path, strict=False), Damage()
         tenth = tenth_start(dataset)
-        for index, sample in enumerate(dataset):
-            ids = class_ids(sample.label, charset)
-            reason = unfit(ids, config) or _turned(sample.image, ids)
+        for index, record, grey in whole_records(dataset, damage):
+            ids = class_ids(record.label, charset)
+            reason = unfit(ids, config) or turned(grey.shape, ids)
             left_out[reason] += 1
             if not reason:
-                parts[index >= tenth].append((fit(sample.image, config), ids))
+                parts[index >= tenth].append((fit(grey, config), ids))
+        if len(damage) > config.data.max_damaged * len(dataset):
+            raise DatasetError(
+                f"{path}: {len(damage)} of {len(dataset)} words are damaged, more than data.max_damaged = "
+                f"{config.data.max_damaged:g}; the first: {damage.places[0][1]}"
+            )
+        left_out += Counter({"damaged": len(damage)})
     kept = left_out.pop("", 0)
     if not parts[0] or not parts[1] and not config.data.validation:
         why = reasons(left_out) or "; a dataset of fewer than ten words has no tenth"
@@ -62,20 +70,25 @@ def load_validation(config: Config) -> tuple[RealWords, str]:
     """At most `data.held_out_words` of the words of `data.validation`, rounded up, and a line on what was kept.
 
     Of every dataset equally many are looked at, evenly spread over it; the model's limits are those of `load_real`, but
-    words on their side are kept, as evaluate.py keeps them.
+    words on their side are kept, as evaluate.py keeps them. Raises DatasetError.
     """
     charset, kept, left_out = Charset.of(config.model.charset), [], Counter()
     for path in config.data.validation:
-        dataset = open_dataset(path)
+        dataset = open_dataset(path, strict=False)
+        left_out["damaged"] += len(dataset.damage)
         most = -(-config.data.held_out_words // len(config.data.validation))
         for index in np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int)).tolist():
-            [sample] = dataset.samples(index, stop=index + 1)
+            try:
+                [sample] = dataset.samples(index, stop=index + 1)
+            except (DatasetError, ImageError):
+                left_out["damaged"] += 1
+                continue
             ids = class_ids(sample.label, charset)
             reason = unfit(ids, config)
             left_out[reason] += 1
             if not reason:
                 kept.append((fit(sample.image, config), ids))
-    left_out.pop("", 0)
+    left_out = {reason: count for reason, count in left_out.items() if reason and count}
     if not kept:
         raise DatasetError(f"{', '.join(config.data.validation)}: no words are left to validate on{reasons(left_out)}")
     return _stack(kept, config.data.max_length), f"{len(kept)} words to validate on{reasons(left_out)}"
@@ -91,14 +104,6 @@ def real_batch(key, words: RealWords, *, batch_size: int, style: Style, first_in
         return Batch(image, words.label[index], words.label_length[index])
 
     return jax.vmap(draw)(example_keys(key, first_index, batch_size))
-
-
-def _turned(image: UInt8[np.ndarray, "H W"], ids: list[int]) -> str:
-    """Why a word cannot be upright in its image: that is too tall for three characters. Empty where it can.
-
-    To which side it is turned nobody tells, and squeezed to the model's size as it is it would teach what is wrong.
-    """
-    return "turned on its side" if len(ids) > 2 and is_tall(image) else ""
 
 
 def _stack(samples: list[tuple[np.ndarray, list[int]]], slots: int) -> RealWords:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import multiprocessing
 import uuid
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,12 +22,13 @@ from crnn_jax.config import Config
 from crnn_jax.data.damage import Damage
 from crnn_jax.data.dataset import open_dataset
 from crnn_jax.data.sample import Dataset, DatasetError
-from crnn_jax.data.target import class_ids, reasons, unfit
-from crnn_jax.images import ImageError, image_height
+from crnn_jax.data.target import class_ids, reasons, turned, unfit
+from crnn_jax.images import ImageError, image_size
 
 CHUNK = 10_000  # records that are looked at together
 IN_PARALLEL = 100_000  # records from which on other processes are worth their start
 PLACES = 20  # of damage, that are told
+VERSION = 2  # of what is kept in a cache
 
 
 class Selection(NamedTuple):
@@ -35,6 +37,7 @@ class Selection(NamedTuple):
     indices: Int64[np.ndarray, " R"]  # of the records that can be trained on
     left_out: dict[str, int]  # reason: how many others
     damage: tuple[str, ...]  # the first places of damage
+    checksum: int  # of the images and labels that are kept, in their order
 
     def report(self, path: str) -> str:
         """A line: what is kept and why the rest is not."""
@@ -60,20 +63,24 @@ def select(path: str, config: Config, *, cache: Path | None = None, processes: i
     if file and file.is_file():
         with np.load(file) as saved:
             left_out = json.loads(str(saved["left_out"]))
-            return dataset, Selection(saved["indices"], left_out, tuple(saved["damage"].tolist()))
+            damage, checksum = tuple(saved["damage"].tolist()), int(saved["checksum"])
+            return dataset, Selection(saved["indices"], left_out, damage, checksum)
     chunks = [range(start, min(start + CHUNK, len(dataset))) for start in range(0, len(dataset), CHUNK)]
-    indices, left_out, damage = [], Counter(), list(dataset.damage)
+    indices, left_out, damage, checksum = [], Counter(), list(dataset.damage), 0
     with tqdm(total=len(dataset), desc=f"looking at {path}", unit="word", disable=None, leave=False) as bar:
-        for kept, others, places in _looks(dataset, config, chunks, processes if len(dataset) >= IN_PARALLEL else 1):
+        for kept, others, places, of_chunk in _looks(
+            dataset, config, chunks, processes if len(dataset) >= IN_PARALLEL else 1
+        ):
             indices.append(kept)
             left_out.update(others)
             damage += places
+            checksum = zlib.crc32(of_chunk.to_bytes(4), checksum)
             bar.update(len(kept) + others.total())
     lost = Damage()
     for message in dataset.damage:
         lost.add(message)
     left_out.update(lost.counts)
-    selection = Selection(np.concatenate(indices), dict(left_out), tuple(damage[:PLACES]))
+    selection = Selection(np.concatenate(indices), dict(left_out), tuple(damage[:PLACES]), checksum)
     if not len(selection.indices):
         first = f" ({selection.damage[0]})" if selection.damage else ""
         raise DatasetError(f"{selection.report(path)}: nothing is left to train on{first}")
@@ -82,33 +89,36 @@ def select(path: str, config: Config, *, cache: Path | None = None, processes: i
         partial_file = file.with_suffix(f".{uuid.uuid4().hex}")  # several hosts may write it at a time
         with partial_file.open("wb") as stream:
             left_out = json.dumps(selection.left_out)
-            np.savez(stream, indices=selection.indices, left_out=left_out, damage=np.array(selection.damage, str))
+            damage = np.array(selection.damage, str)
+            np.savez(stream, indices=selection.indices, left_out=left_out, damage=damage, checksum=checksum)
         partial_file.replace(file)
     return dataset, selection
 
 
-def _look(dataset: Dataset, config: Config, chunk: range) -> tuple[np.ndarray, Counter, list[str]]:
+def _look(dataset: Dataset, config: Config, chunk: range) -> tuple[np.ndarray, Counter, list[str], int]:
     charset = Charset.of(config.model.charset)
-    kept, left_out, damage = [], Counter(), []
+    kept, left_out, damage, checksum = [], Counter(), [], 0
     for index in chunk:
         try:
             record = dataset[index]
-            low = _height(record.image, name=dataset.place(record.name)) < config.data.min_height
+            size = _size(record.image, name=dataset.place(record.name))
         except (DatasetError, ImageError) as error:
             reason = "damaged"
             damage.append(str(error))
         else:
+            ids, low = class_ids(record.label, charset), size[0] < config.data.min_height
             reason = f"lower than {config.data.min_height} pixels" if low else ""
-            reason = reason or unfit(class_ids(record.label, charset), config)
+            reason = reason or unfit(ids, config) or turned(size, ids)
         if reason:
             left_out[reason] += 1
         else:
             kept.append(index)
-    return np.array(kept, np.int64), left_out, damage[:PLACES]
+            checksum = zlib.crc32(record.label.encode(errors="surrogatepass"), zlib.crc32(record.image, checksum))
+    return np.array(kept, np.int64), left_out, damage[:PLACES], checksum
 
 
-def _height(image: bytes | np.ndarray, *, name: str) -> int:
-    return image.shape[0] if isinstance(image, np.ndarray) else image_height(image, name=name)
+def _size(image: bytes | np.ndarray, *, name: str) -> tuple[int, int]:
+    return image.shape[:2] if isinstance(image, np.ndarray) else image_size(image, name=name)
 
 
 def _looks(dataset: Dataset, config: Config, chunks: list[range], processes: int) -> Iterator[tuple]:
@@ -144,5 +154,5 @@ def _fingerprint(path: str, dataset: Dataset, config: Config) -> str:
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files)]
     data, model = config.data, config.model
     fields = [data.max_length, data.min_height, model.charset, model.cnn, model.height, model.width]
-    text = repr((str(place.absolute()), len(dataset), stats, fields))
+    text = repr((VERSION, str(place.absolute()), len(dataset), stats, fields))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

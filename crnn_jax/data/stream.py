@@ -6,8 +6,8 @@ and nothing of the order is saved; hosts and devices take rows of the same globa
 
 import itertools
 import logging
+import signal
 import threading
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -39,6 +39,7 @@ class WordSource:
     def __init__(self, dataset: Dataset, selection: Selection, config: Config, *, name: str):
         self.name = name
         self._dataset, self._indices, self._config = dataset, selection.indices, config
+        self._checksum = selection.checksum
         self._charset = Charset.of(config.model.charset)
         self._read = self._damaged = 0
         self._lock = threading.Lock()
@@ -48,8 +49,8 @@ class WordSource:
 
     @property
     def kept(self) -> str:
-        """How many words were selected, and a checksum of which."""
-        return f"{len(self)} ({zlib.crc32(self._indices.tobytes()):08x})"
+        """How many words were selected, and a checksum of which they are."""
+        return f"{len(self)} ({self._checksum:08x})"
 
     def __getitem__(self, position: int) -> dict[str, np.ndarray]:
         for step in range(len(self)):
@@ -132,7 +133,8 @@ def stream(
         # Batches come through a pipe, 0.2 MB each: Grain's shared memory is left behind where a reader stops early.
         piped = grain.experimental.DatasetOptions(min_shm_size=2**62)
         read = grain.experimental.WithOptionsIterDataset(read, piped)
-        read = read.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=run.read_processes))
+        options = grain.multiprocessing.MultiprocessingOptions(num_workers=run.read_processes)
+        read = read.mp_prefetch(options, worker_init_fn=_leave_signals)
     return _batches(iter(read))
 
 
@@ -145,12 +147,20 @@ def _read(numbers: np.ndarray, *, sources: Sequence[WordSource], stops: Sequence
     return {name: np.stack([word[name] for word in words]) for name in words[0]}
 
 
+def _leave_signals(worker: int, workers: int) -> None:
+    """Ctrl-C goes to all processes of a terminal; a scheduler's SIGTERM, too. The run itself saves, and ends these."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _batches(read) -> Iterator[Batch]:
     try:
         for batch in read:
             yield Batch(**batch)
     except DatasetError as error:
         raise DatasetError(str(error).splitlines()[0]) from None  # Grain adds lines about its traceback
+    except RuntimeError as error:  # a reader was killed, perhaps for want of memory: what was learnt is to be saved
+        raise DatasetError(f"data.sources cannot be read on: {str(error).splitlines()[0]}") from error
     finally:
         read.close()  # its threads and processes
 

@@ -67,7 +67,7 @@ class Survey:
         lines += ["lengths     characters, labels", *_histogram(self.lengths)]
         lines.append(f"characters  {len(self.characters)}: {_counts(self.characters)}")
         for name, count in self.charsets.items():
-            lines.append(f"charset {name}  holds {count} labels, {100 * count / self.words:.1f} %")
+            lines.append(f"charset {name}  holds {count} labels, {100 * count / max(self.words, 1):.1f} %")
         for name in ("heights", "widths", "aspects", "image_bytes"):
             lines.append(f"{name.replace('_', ' '):11} {_quantile_line(getattr(self, name))}")
         lines.append(f"formats     {_counts(self.formats)}")

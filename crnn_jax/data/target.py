@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 
 from crnn_jax.charset import Charset, is_spelled
 from crnn_jax.config import Config
-from crnn_jax.images import fit_image
+from crnn_jax.images import fit_image, is_tall
 from crnn_jax.model import num_frames
 
 
@@ -35,6 +35,15 @@ def unfit(ids: list[int] | None, config: Config) -> str:
     if len(ids) + sum(a == b for a, b in pairwise(ids)) > frames:  # see `ctc.feasible`
         return f"too long for {frames} frames"
     return ""
+
+
+def turned(size: tuple[int, int], ids: list[int]) -> str:
+    """Why a word cannot be upright in an image of this height and width: that is too tall for three characters.
+
+    Empty where it can. To which side it is turned nobody tells, and squeezed to the model's size as it is it would
+    teach what is wrong.
+    """
+    return "turned on its side" if len(ids) > 2 and is_tall(size) else ""
 
 
 def reasons(left_out: Mapping[str, int]) -> str:

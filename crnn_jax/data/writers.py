@@ -249,9 +249,9 @@ class FolderWriter(Writer):
         self._list = (self.folder / "labels.tsv").open("w", encoding="utf-8", newline="")
 
     def write(self, index: int, image: bytes, label: str) -> None:
-        """The files are numbered without gaps. Raises LabelError for a line break in a label, which ends a line."""
-        if "\n" in label or label.endswith("\r"):
-            raise LabelError(f"the label {label!r} has a line break, which cannot be written")
+        """The files are numbered without gaps. Raises LabelError for a label with what parts lines or columns."""
+        if "\n" in label or "\t" in label or label.endswith("\r"):
+            raise LabelError(f"the label {label!r} has a line break or a tab, which cannot be written")
         self._count += 1
         name = f"images/{(self._count - 1) // IN_A_FOLDER:05d}/{self._count:09d}.{image_format(image)}"
         path = self.folder / name

@@ -71,7 +71,11 @@ def report(
     about = f"{size:.2f} M parameters, {characters} characters. Compared: {protocol}."
     sections = [
         f"<header><h1>{escape(model)}, word by word</h1><p>{escape(about)}</p></header>",
-        section("Accuracy", "Words read without an error, 1-NED and calibration error in per cent.", _table(table)),
+        section(
+            "Accuracy",
+            "Words read without an error, 1-NED, character and calibration error in per cent.",
+            _table(table),
+        ),
         section(
             "By length and by height",
             "Word accuracy in per cent with its 95 % interval; the number of words beneath.",
@@ -111,13 +115,14 @@ def _table(table: dict[str, Row]) -> str:
             f"{row['count']:,}",
             f"{row['word_accuracy']:.2f}",
             f"{row['one_minus_ned']:.2f}",
+            f"{row['character_error_rate']:.2f}",
             f"{row['confidence']:.3f}",
             f"{row['expected_calibration_error']:.2f}",
             f"{row['images_per_second']:,.0f}",
         )
         for name, row in table.items()
     ]
-    head = ("dataset", "words", "accuracy", "1-NED", "confidence", "ECE", "images/s")
+    head = ("dataset", "words", "accuracy", "1-NED", "CER", "confidence", "ECE", "images/s")
     return f'<div class="scroll">{number_table(head, lines)}</div>'
 
 

@@ -38,7 +38,7 @@ from crnn_jax.training.stored import (
     written,
 )
 
-# Fields that a resumed run may change: none of them touches what is learnt, or which checkpoint is the best.
+# Fields that a resumed run may change: none of them touches what is learnt.
 FREE_FIELDS = {
     "data.max_damaged",
     *("run.steps_per_dispatch", "run.log_every", "run.eval_every", "run.checkpoint_every", "run.keep"),

@@ -157,7 +157,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
             pending = metrics
 
             # While the device computes, words are read for the next dispatch, and on their way to the device.
-            if feed and step < run.steps:
+            if feed and step < run.steps and not interrupt.requested:
                 began = time.perf_counter()
                 try:
                     streamed = read_dispatch(feed, run.steps_per_dispatch)
@@ -168,7 +168,8 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
             interrupted = parallel.any_process(interrupt.requested or failure is not None) and step < run.steps
             # Also where it is interrupted: the run that goes on from here does not come by again.
             evaluating = step % run.eval_every == 0 or step == run.steps
-            saving = interrupted or step % run.checkpoint_every == 0 or step == run.steps
+            # What is measured is saved, or it could never be the best.
+            saving = interrupted or evaluating or step % run.checkpoint_every == 0
             if evaluating or saving:
                 logs.train(finite(parallel.fetch(pending)))  # raises before a bad state is evaluated or saved
                 pending = None

@@ -5,12 +5,14 @@ arrays, and the index of its first example: pass `Words` as an argument of jitte
 from disk, a batch at a time (`stream`).
 """
 
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from crnn_jax.charset import Charset
@@ -40,6 +42,10 @@ def load_words(config: Config) -> tuple[Words, list[str]]:
     Raises ConfigError, DatasetError and ImageError.
     """
     data = config.data
+    if data.share_real and not data.real:
+        raise ConfigError(f"data.share_real = {data.share_real:g}, but there are no real words: data.real names them")
+    if data.real and not data.share_real:
+        raise ConfigError("data.real names real words, but data.share_real = 0: of every batch none would be real")
     if any(map(str.isspace, Charset.of(config.model.charset).characters)):
         raise ConfigError("model.charset has a space, which labels lose: what is read are words, not lines")
     renders = data.share_real < 1 and (not data.sources or RENDERED in data.sources)
@@ -76,9 +82,18 @@ def told(words: Words, sources: list[WordSource], *, rows: int) -> dict[str, int
 
     `rows` words of every global batch come from disk, which where others are rendered depends on the devices.
     """
-    real = {"real words": words.real.label.shape[0]} if words.real is not None else {}
+    kinds = {"real words": words.real, "words to validate on": words.held_out}
+    real = {name: _described(of_kind) for name, of_kind in kinds.items() if of_kind is not None}
     streamed = {"words of a batch from disk": rows} if sources else {}
     return real | streamed | {f"words of {source.name}": source.kept for source in sources}
+
+
+def _described(words: RealWords) -> str:
+    """How many words these are, and a checksum of them."""
+    checksum = 0
+    for leaf in jax.device_get(words):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
+    return f"{words.label.shape[0]} ({checksum:08x})"
 
 
 def parts(config: Config) -> int:

@@ -7,8 +7,8 @@ Result: in README.md and `crnn_jax/pretrained/crnn`, the weights of this command
 evaluations and checkpoints, and one before them to start and compile. Of the held-out words it read 64.0, 68.2, 70.1,
 71.6, 72.7, 73.1 % after each 2,000 steps, 73.7 at the end: it had more to learn.
 
-On a CPU the whole command runs with fewer words: `--set run.steps=2 run.steps_per_dispatch=1 run.log_every=1
-run.eval_every=2 run.checkpoint_every=2 run.batch_size=8 data.held_out_words=8`.
+On a CPU the whole command runs with fewer words: `--workdir runs/try --set run.steps=2 run.steps_per_dispatch=1
+run.log_every=1 run.eval_every=2 run.checkpoint_every=2 run.batch_size=8 data.held_out_words=8`.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
@@ -29,6 +29,6 @@ def get_config() -> Config:
             steps_per_dispatch=50,
             log_every=200,
             eval_every=2000,
-            checkpoint_every=6000,
+            checkpoint_every=2000,
         ),
     )

@@ -1,6 +1,6 @@
 """The bundled `crnn_real`: `crnn` fine-tuned on photographs, half of every batch, the rest rendered as before.
 
-    python experiments/train.py --config crnn_real --init crnn --set data.real=FOLDER,FOLDER data.share_real=0.5
+    python experiments/train.py --config crnn_real --init crnn --set data.real=FOLDER,FOLDER
 
 FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003, Street View Text and ICDAR 2015, or words of your own, as
 evaluate.py takes them. The last tenth of each is never trained on. The bundled weights are those of this command
@@ -18,9 +18,11 @@ def get_config() -> Config:
         model=ModelConfig(
             charset="36", cnn="vgg", normalise="contrast", lstm_features=256, lstm_layers=2, dtype="bfloat16"
         ),
-        data=DataConfig(style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.05),
+        data=DataConfig(
+            style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.05, share_real=0.5
+        ),
         optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=100, weight_decay=1e-3),
         run=RunConfig(
-            steps=2500, batch_size=128, steps_per_dispatch=50, log_every=100, eval_every=500, checkpoint_every=2500
+            steps=2500, batch_size=128, steps_per_dispatch=50, log_every=100, eval_every=500, checkpoint_every=500
         ),
     )

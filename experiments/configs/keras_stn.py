@@ -7,8 +7,8 @@ and 13 G multiplications an image, words as in Synth90k. `crnn_jax/ancestor.py` 
 `experiments/ancestor_study.py` measures what it is worth, in a narrow network (`keras_stn_narrow`).
 
 Not trained yet at this size: it needs an accelerator. A test traces a step of it; the whole command runs on a CPU, with
-fewer words: `--set run.steps=2 run.steps_per_dispatch=1 run.log_every=1 run.eval_every=2 run.checkpoint_every=2
-run.batch_size=8 data.held_out_words=8`.
+fewer words: `--workdir runs/try --set run.steps=2 run.steps_per_dispatch=1 run.log_every=1 run.eval_every=2
+run.checkpoint_every=2 run.batch_size=8 data.held_out_words=8`.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig, StnConfig

@@ -1,11 +1,10 @@
 """The bundled `small_real`: `small` fine-tuned on photographs, half of every batch, the rest rendered as before.
 
-    python experiments/train.py --config small_real --init small --set data.real=FOLDER,FOLDER data.share_real=0.5
+    python experiments/train.py --config small_real --init small --set data.real=FOLDER,FOLDER
 
 FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003 and ICDAR 2015, whose labels tell the case, or words of your
-own, as evaluate.py takes them. The last tenth of each is never trained on. The bundled weights come from these 3,000
-steps, from the `small` before its last average, 20 minutes on one CPU core: 72.2 % of IC15's last tenth, where that
-one read 67.7.
+own, as evaluate.py takes them. The last tenth of each is never trained on. The bundled weights are those of this
+command, 16 minutes on one CPU core: 72.4 % of IC15's last tenth, of which `small` reads 68.6.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
@@ -16,7 +15,9 @@ def get_config() -> Config:
     return Config(
         name="small_real",
         model=ModelConfig(charset="94", cnn="small", normalise="contrast", lstm_features=128),
-        data=DataConfig(style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.1),
+        data=DataConfig(
+            style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.1, share_real=0.5
+        ),
         optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=100, weight_decay=1e-3),
         run=RunConfig(
             steps=3000, batch_size=64, steps_per_dispatch=20, log_every=100, eval_every=1000, checkpoint_every=1000

@@ -10,8 +10,8 @@ counted, it read 60.6, 64.9, 68.3, 69.7, 70.0, 72.1, 72.6, 72.5 % after each 2,0
 still falling. Its grid stayed: 0.30 from the identity, with the contrast of the image as it is (`stn_deviation`,
 `stn_contrast`).
 
-On a CPU the whole command runs with fewer words: `--set run.steps=2 run.steps_per_dispatch=1 run.log_every=1
-run.eval_every=2 run.checkpoint_every=2 run.batch_size=8 data.held_out_words=8`.
+On a CPU the whole command runs with fewer words: `--workdir runs/try --set run.steps=2 run.steps_per_dispatch=1
+run.log_every=1 run.eval_every=2 run.checkpoint_every=2 run.batch_size=8 data.held_out_words=8`.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig, StnConfig
@@ -39,6 +39,6 @@ def get_config() -> Config:
             steps_per_dispatch=50,
             log_every=200,
             eval_every=2000,
-            checkpoint_every=6000,
+            checkpoint_every=2000,
         ),
     )

@@ -1,6 +1,6 @@
 """The bundled `stn_crnn_real`: `stn_crnn` fine-tuned on photographs, half of every batch, the rest rendered as before.
 
-    python experiments/train.py --config stn_crnn_real --init stn_crnn --set data.real=FOLDER,FOLDER data.share_real=0.5
+    python experiments/train.py --config stn_crnn_real --init stn_crnn --set data.real=FOLDER,FOLDER
 
 FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003, Street View Text and ICDAR 2015, or words of your own, as
 evaluate.py takes them. The last tenth of each is never trained on. The bundled weights are those of this command
@@ -26,9 +26,11 @@ def get_config() -> Config:
             dtype="bfloat16",
             stn=StnConfig(kind="tps", start="disturbed"),
         ),
-        data=DataConfig(style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.1),
+        data=DataConfig(
+            style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.1, share_real=0.5
+        ),
         optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=100, weight_decay=1e-3),
         run=RunConfig(
-            steps=2500, batch_size=128, steps_per_dispatch=50, log_every=100, eval_every=500, checkpoint_every=2500
+            steps=2500, batch_size=128, steps_per_dispatch=50, log_every=100, eval_every=500, checkpoint_every=500
         ),
     )

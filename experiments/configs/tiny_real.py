@@ -1,6 +1,6 @@
 """The bundled `tiny_real`: `tiny` fine-tuned on photographs, half of every batch, the rest rendered as before.
 
-    python experiments/train.py --config tiny_real --init tiny --set data.real=FOLDER,FOLDER data.share_real=0.5
+    python experiments/train.py --config tiny_real --init tiny --set data.real=FOLDER,FOLDER
 
 FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003, Street View Text and ICDAR 2015, or words of your own, as
 evaluate.py takes them. The last tenth of each is never trained on. The bundled weights are the mean of two runs that
@@ -17,7 +17,9 @@ def get_config() -> Config:
     return Config(
         name="tiny_real",
         model=ModelConfig(charset="36", cnn="compact", normalise="contrast", lstm_features=128),
-        data=DataConfig(style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.05),
+        data=DataConfig(
+            style=PHOTO, length_bias=2.5, share_digits=0.1, share_random=0.1, share_punctuation=0.05, share_real=0.5
+        ),
         optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=100, weight_decay=1e-3),
         run=RunConfig(
             steps=6000, batch_size=64, steps_per_dispatch=20, log_every=100, eval_every=1000, checkpoint_every=1000
