@@ -151,10 +151,13 @@ class Conv(nn.Module):
         kernel = self.param("kernel", init, (*self.kernel, x.shape[-1], self.features), jnp.float32)
         options = {"strides": self.strides, "padding": self.padding or (self.kernel[0] // 2, self.kernel[1] // 2)}
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        may_prepare = self.is_mutable_collection(PREPARED) and not self.is_initializing()
-        if may_prepare and pays_by_winograd(kernel, **options):
+        is_preparing = self.is_mutable_collection(PREPARED) and not self.is_initializing()
+        if is_preparing and pays_by_winograd(kernel, **options):
             self.put_variable(PREPARED, "kernel", prepare_kernel(kernel))
-        if self.has_variable(PREPARED, "kernel"):
+        if is_preparing or self.is_initializing():
+            # Nobody asks for the features, only for their shapes: the formulations below take long to trace.
+            y = library_conv(x, kernel, **options)
+        elif self.has_variable(PREPARED, "kernel"):
             y = convolve_prepared(x, self.get_variable(PREPARED, "kernel"))
         else:
             y = convolve(x, kernel, **options)

@@ -110,11 +110,13 @@ def _backward(residuals, dy):
 winograd_conv.defvjp(_forward, _backward)
 
 
+@jax.jit  # as below
 def prepare_kernel(kernel: Float[Array, "3 3 C F"]) -> dict[str, Grid]:
     """What can be made of a kernel beforehand, to convolve any number of images of any size with it."""
     return {"few": transform_kernel(kernel, F2), "many": transform_kernel(kernel, F4)}
 
 
+@jax.jit  # layers of one shape are traced and lowered once: until then a large network has not read its first word
 def convolve_prepared(x: Float[Array, "B H W C"], prepared: dict[str, list]) -> Float[Array, "B H W F"]:
     """`winograd_conv` by a kernel that `prepare_kernel` has transformed already."""
     filtering = _filtering(x)

@@ -6,29 +6,32 @@ from pathlib import Path
 from crnn_jax.config import Config, ConfigError, from_json, to_json
 from crnn_jax.data.whole import write_whole
 from crnn_jax.section import differences
+from crnn_jax.training.checkpoint import find_model, images_seen
 
 
 def claim(out: Path, base: Config, init: str | None, words: list[str], held_out: int | None = None) -> None:
     """Notes what the runs of a folder have in common: a config, the model that they start from, the words they read.
 
-    Those are named, and `held_out` is how many of the rendered ones there are, where that is not the config's.
+    Those are named, and `held_out` is how many of the rendered ones there are, where that is not the config's. Of the
+    model it is the name that counts, and how many images its weights have seen: a bundled one learns more with time.
 
     Raises ConfigError where that is something else there.
     """
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "base.json"
+    path, seen = out / "base.json", images_seen(find_model(init)) if init else None
     if path.exists():
         try:
             there = json.loads(path.read_text())
             changed = list(differences(from_json(json.dumps(there["config"])), base))
-            changed += ["--init"] if there["init"] != init else []
+            changed += ["--init"] if (there["init"], there.get("init_images_seen", seen)) != (init, seen) else []
             changed += ["--data"] if there.get("words", words) != words else []
             changed += ["--held-out"] if there.get("held_out", held_out) != held_out else []
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{path}: is not what a study writes: {error}") from None
         if changed:
             raise ConfigError(f"{out} holds runs of another {', '.join(changed[:4])}; take another --out")
-    claimed = {"config": json.loads(to_json(base)), "init": init, "words": words, "held_out": held_out}
+    claimed = {"config": json.loads(to_json(base)), "init": init, "init_images_seen": seen}
+    claimed |= {"words": words, "held_out": held_out}
     write_whole(path, (json.dumps(claimed, indent=2) + "\n").encode())
 
 

@@ -120,6 +120,11 @@ def test_labelled_words_are_read_as_well(study, tmp_path, capsys):
     study.claim(tmp_path, config, "tiny", ["rendered", "noise"], 1024)
     with pytest.raises(ConfigError, match="holds runs of another --data; take another --out"):
         study.claim(tmp_path, config, "tiny", ["rendered"], 1024)
+    base = json.loads((tmp_path / "base.json").read_text())
+    (tmp_path / "base.json").write_text(json.dumps(base | {"init_images_seen": 1}))
+    with pytest.raises(ConfigError, match="holds runs of another --init; take another --out"):
+        study.claim(tmp_path, config, "tiny", ["rendered", "noise"], 1024)
+    (tmp_path / "base.json").write_text(json.dumps(base))
     with pytest.raises(ConfigError, match="holds runs of another --held-out; take another --out"):
         study.claim(tmp_path, config, "tiny", ["rendered", "noise"], 128)
 
