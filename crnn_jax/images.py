@@ -52,7 +52,11 @@ def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndar
 def image_size(encoded: bytes, *, name: str) -> tuple[int, int]:
     """The height and width in pixels that `load_image` gives an encoded image, by its header. Raises ImageError."""
     with _opened(io.BytesIO(encoded), name) as image:
-        is_turned = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        # Of a PNG that names none of these Pillow would decode all of it, to look behind its pixels; a TIFF's size it
+        # has turned already.
+        named = image.info.keys() & {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
+        may_turn = image.format != "TIFF" and (image.format != "PNG" or bool(named))
+        is_turned = may_turn and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return image.size if is_turned else image.size[::-1]
 
 

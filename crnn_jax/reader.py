@@ -1,8 +1,8 @@
 """Read words: `crnn_jax.load(NAME or DIR) -> Reader`, `Reader.read(images) -> list[Reading]`."""
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, partial
@@ -32,6 +32,7 @@ TURNS = (0, 1, -1)  # quarters to the left, in which a tall image is looked at
 MARGINS = (0.0, -0.06, 0.08)  # of the shorter side, added around the image in a thorough reading
 BATCH_SIZES = (1, 8, 32, 256)  # a batch is filled up to the next of these, so that few shapes are ever compiled
 CPU_BATCH = 32  # images at most, on a CPU: more are no faster there
+AHEAD = 4  # batches under way, off the CPU
 
 Views = Sequence[Sequence[UInt8[np.ndarray, "_ _"]]]  # of one word: by turns, by margins
 
@@ -188,7 +189,7 @@ def _of_each(function: Callable, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> 
 
     batches = _batches(images)
     if len(batches) < 2 or jax.default_backend() != "cpu":
-        made = map(jax.device_get, [start(rows) for rows in batches])
+        made = _fetched(map(start, batches))
     else:
         with ThreadPoolExecutor(cores()) as pool:
             made = list(pool.map(lambda rows: jax.device_get(start(rows)), batches))
@@ -198,6 +199,16 @@ def _of_each(function: Callable, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> 
         for i, *row in zip(rows, *leaves, strict=False):  # behind them is what filled the batch up
             results[i] = jax.tree.unflatten(structure, row)
     return results
+
+
+def _fetched(started: Iterable) -> Iterator:
+    """What was started, on the host, in its order; the next few are on their way meanwhile."""
+    pending = deque()
+    for one in started:
+        pending.append(one)
+        if len(pending) > AHEAD:
+            yield jax.device_get(pending.popleft())
+    yield from map(jax.device_get, pending)
 
 
 def batch_shapes(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> set[tuple[int, int]]:

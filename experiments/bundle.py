@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
         paths = {name: getattr(config.data, name) for name in ("real", "sources", "validation")}
         names = {name: short_names(of_kind) for name, of_kind in paths.items()}
         config = replace(config, data=replace(config.data, **names))
-        compared, results = read_table(args.table, args.out if others else None) if args.table else ({}, {})
+        measured = [args.out] if others else [args.out, args.workdir, checkpoint]
+        compared, results = read_table(args.table, measured) if args.table else ({}, {})
         card = {
             "name": config.name,
             "parameters": count_parameters(variables),
@@ -65,7 +66,10 @@ def main(argv: list[str] | None = None) -> int:
             "compared": compared,
             "results": results,
         }
-        calibration = load_calibration(checkpoint) if not others else None
+        if others:  # what the run's was fitted to are other weights; the mean's own stays with a table of it
+            calibration = load_calibration(args.out) if args.table else None
+        else:
+            calibration = load_calibration(checkpoint)
         save_inference(args.out, config, variables, card, dtype=args.dtype)
         if calibration:
             save_calibration(args.out, calibration)
@@ -100,11 +104,11 @@ def average(variables: dict, config: Config, others: list[Path]) -> dict:
     return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float64).astype(np.float32), *models)
 
 
-def read_table(path: Path, of: Path | None) -> tuple[dict, dict[str, dict]]:
+def read_table(path: Path, measured: list[Path]) -> tuple[dict, dict[str, dict]]:
     """What evaluate.py --json wrote: how words were compared, and the rows of the datasets.
 
-    Without the speed, which is the machine's, not the model's. Raises ValueError, where the table is not that of the
-    model `of`, too.
+    Without the speed, which is the machine's, not the model's. Raises ValueError, where the table is that of a model
+    that is none of `measured`, too.
     """
     try:
         told = json.loads(path.read_text())
@@ -113,8 +117,9 @@ def read_table(path: Path, of: Path | None) -> tuple[dict, dict[str, dict]]:
     table = told.get("datasets") if isinstance(told, dict) else None
     if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
         raise ValueError(f"{path}: expected a row a dataset, as evaluate.py --json writes them")
-    if of and Path(told.get("model", "")).resolve() != of.resolve():
-        raise ValueError(f"{path}: is of {told.get('model')}, not of the averaged weights: evaluate.py --model {of}")
+    model = str(told.get("model"))
+    if find_model(model).resolve() not in [place.resolve() for place in measured]:
+        raise ValueError(f"{path}: is of {model}, another model: evaluate.py --model {measured[0]}")
     rows = {name: {k: v for k, v in row.items() if k != "images_per_second"} for name, row in table.items()}
     return told.get("compared", {}), rows
 

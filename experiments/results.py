@@ -126,7 +126,7 @@ def measure(
         "parameters": count_parameters(reader.variables),
         "images_seen": images_seen(find_model(model)) or None,
         "datasets": {name: evaluation.row() for name, evaluation in evaluations.items()},
-        "all_words": all_words(list(evaluations.values())).row(),
+        "all_words": all_words(list(evaluations.values())).row() if evaluations else {},
     }
     return measured, failed
 

@@ -124,6 +124,8 @@ def train_all(
 
     Raises ConfigError where those are networks of another config, or from another start, or measured otherwise.
     """
+    if base.data.share_real:
+        raise ConfigError(f"data.share_real = {base.data.share_real:g}: these networks learn rendered words alone")
     start = find_model(init) if init else None
     real = load_datasets(data, base, kinds=list(kinds))
     results, source = out / "results.jsonl", load_source(base)

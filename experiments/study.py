@@ -32,6 +32,7 @@ from crnn_jax.images import ImageError
 from crnn_jax.training import parallel
 from crnn_jax.training.checkpoint import CheckpointError, find_model
 from crnn_jax.training.loop import train
+from crnn_jax.training.words import check_words
 
 # Each a change of the config, as `--set` spells it; the first of a study is what the others are compared with.
 STYLE = {
@@ -128,7 +129,6 @@ def main(argv: list[str] | None = None) -> int:
     try:
         base = override(load_config(args.config), args.set)
         init = find_model(args.init) if args.init else None
-        datasets = open_datasets(args.data, base, part=args.part)
         # What a base has already is no variant of it.
         chosen = [name for name in chosen if not variants[name] or override(base, variants[name]) != base]
         # All of them, before the hours: a whole round of variants before the next seed.
@@ -139,6 +139,9 @@ def main(argv: list[str] | None = None) -> int:
         ]
         parallel.leave_out_fusion_emitters()
         parallel.share_cpu(None, batch_size=math.gcd(*(config.run.batch_size for *_, config in runs)))
+        for *_, config in runs:
+            check_words(config)
+        datasets = open_datasets(args.data, base, part=args.part)  # may render, so not before JAX has its devices
         claim(out, base, args.init, list(datasets))
         rows, diverged = read_rows(results), False
         for variant, seed, config in runs:

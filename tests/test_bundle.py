@@ -10,6 +10,7 @@ import pytest
 from small import SMALL, load_script, noise_images, save_small
 
 import crnn_jax
+from crnn_jax.calibration import load_calibration, save_calibration
 from crnn_jax.config import Config, DataConfig
 from crnn_jax.training.checkpoint import (
     CheckpointError,
@@ -44,13 +45,18 @@ def test_a_run_becomes_a_model(workdir, tmp_path, capsys):
     card = json.loads((out / "card.json").read_text())
     assert card["images_seen"] == 10 * Config().run.batch_size and card["note"] == "a test"
     assert (card["results"], card["compared"]) == (rows, compared)
+    assert crnn_jax.load(out).read(noise_images(3)) == crnn_jax.load(workdir).read(noise_images(3))
     # An average is another model than the run: its table is one of its own.
     average = [str(workdir), "--out", str(out), "--average", str(workdir), "--table", str(table)]
     assert bundle.main(average) == 1
-    assert f"is of {workdir}, not of the averaged weights: evaluate.py --model {out}" in capsys.readouterr().err
+    assert f"is of {workdir}, another model: evaluate.py --model {out}" in capsys.readouterr().err
+    save_calibration(out, {"temperature": 0.5})
     table.write_text(json.dumps(told | {"model": str(out)}))
     assert bundle.main(average) == 0
-    assert crnn_jax.load(out).read(noise_images(3)) == crnn_jax.load(workdir).read(noise_images(3))
+    assert load_calibration(out) == {"temperature": 0.5}, "fitted to this mean"
+    table.write_text(json.dumps(told | {"model": "tiny"}))
+    assert bundle.main([str(workdir), "--out", str(out), "--table", str(table)]) == 1
+    assert "is of tiny, another model" in capsys.readouterr().err
 
 
 def test_images_seen_count_those_of_the_model_it_started_from(workdir, tmp_path):

@@ -239,9 +239,10 @@ def test_a_size_is_read_from_the_header(monkeypatch):
     exif = Image.Exif()
     for orientation in range(1, 9):
         exif[0x112] = orientation
-        turned = io.BytesIO()
-        Image.open(io.BytesIO(jpeg())).save(turned, "JPEG", exif=exif)
-        assert image_size(turned.getvalue(), name="word.jpg") == load_image(turned.getvalue()).shape
+        for kind in ("JPEG", "PNG", "TIFF", "WEBP"):
+            turned = io.BytesIO()
+            Image.open(io.BytesIO(jpeg())).save(turned, kind, exif=exif)
+            assert image_size(turned.getvalue(), name="word") == load_image(turned.getvalue()).shape
     with pytest.raises(ImageError, match=r"^word.jpg: not an image of a known format$"):
         image_size(b"nothing", name="word.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)

@@ -149,6 +149,8 @@ def test_a_damaged_dataset_costs_no_other_its_column(folder, tmp_path, capsys):
     out, err = capsys.readouterr()
     (line,) = err.splitlines()
     assert line.startswith(f"results.py: damaged is left out: {damaged}/003.png: does not decode")
+    assert results.main(["--model", models[0], "--data", str(damaged)]) == 1
+    assert capsys.readouterr() == ("", err)
     head, _, first, second, *_ = map(cells, out.splitlines())
     assert head[3:5] == ["data (12)", "ECE"] and first[3] == second[3]
     assert [list(of["datasets"]) for of in json.loads(table.read_text())["models"].values()] == [["data"]] * 2

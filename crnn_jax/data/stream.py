@@ -6,6 +6,8 @@ and nothing of the order is saved; hosts and devices take rows of the same globa
 
 import itertools
 import logging
+import multiprocessing
+import os
 import signal
 import threading
 from bisect import bisect_right
@@ -148,9 +150,18 @@ def _read(numbers: np.ndarray, *, sources: Sequence[WordSource], stops: Sequence
 
 
 def _leave_signals(worker: int, workers: int) -> None:
-    """Ctrl-C goes to all processes of a terminal; a scheduler's SIGTERM, too. The run itself saves, and ends these."""
+    """Ctrl-C goes to all processes of a terminal; a scheduler's SIGTERM, too. The run itself saves, and ends these.
+
+    Where it is gone itself, they end, too.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _batches(read) -> Iterator[Batch]:
@@ -159,7 +170,10 @@ def _batches(read) -> Iterator[Batch]:
             yield Batch(**batch)
     except DatasetError as error:
         raise DatasetError(str(error).splitlines()[0]) from None  # Grain adds lines about its traceback
-    except RuntimeError as error:  # a reader was killed, perhaps for want of memory: what was learnt is to be saved
+    except RuntimeError as error:
+        if not str(error).startswith("Worker process was terminated"):
+            raise
+        # A reader was killed, perhaps for want of memory: what was learnt is to be saved.
         raise DatasetError(f"data.sources cannot be read on: {str(error).splitlines()[0]}") from error
     finally:
         read.close()  # its threads and processes

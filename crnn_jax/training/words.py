@@ -36,16 +36,22 @@ class Words(NamedTuple):
     held_out: RealWords | None = None  # real words never trained on: data.validation, or the last tenths of data.real
 
 
-def load_words(config: Config) -> tuple[Words, list[str]]:
-    """The words of a config that are kept on the default device, and lines on what was kept of real ones.
-
-    Raises ConfigError, DatasetError and ImageError.
-    """
+def check_words(config: Config) -> None:
+    """Raises ConfigError where a share of the words is real and none are named, or the other way round."""
     data = config.data
     if data.share_real and not data.real:
         raise ConfigError(f"data.share_real = {data.share_real:g}, but there are no real words: data.real names them")
     if data.real and not data.share_real:
         raise ConfigError("data.real names real words, but data.share_real = 0: of every batch none would be real")
+
+
+def load_words(config: Config) -> tuple[Words, list[str]]:
+    """The words of a config that are kept on the default device, and lines on what was kept of real ones.
+
+    Raises ConfigError, DatasetError and ImageError.
+    """
+    check_words(config)
+    data = config.data
     if any(map(str.isspace, Charset.of(config.model.charset).characters)):
         raise ConfigError("model.charset has a space, which labels lose: what is read are words, not lines")
     renders = data.share_real < 1 and (not data.sources or RENDERED in data.sources)
