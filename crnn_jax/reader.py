@@ -226,7 +226,7 @@ def _batches(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[list[int]]:
 
 def _cut(rows: list[int]) -> list[list[int]]:
     """Images of one width in batches. On a CPU they are smaller where large ones would leave cores without any, or
-    would be filled up by more than there is to read."""
+    would be filled up a good deal: a word takes 4 to 15 % longer among 8 than among 32."""
 
     def cut(rows, size):
         return [rows[i : i + size] for i in range(0, len(rows), size)]
