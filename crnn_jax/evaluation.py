@@ -93,12 +93,13 @@ def open_datasets(paths: Iterable[str], config: Config, *, part: str = "all") ->
     `rendered` stands for held-out words in the style that the model of `config` was trained on; they are taken whole,
     since training sees none of them. Raises DatasetError, of a dataset that is given twice, too.
     """
-    datasets, places = {}, set()
+    paths, datasets, places = list(paths), {}, set()
     for path in paths:
         place = path if path == RENDERED else os.path.realpath(path)
         if place in places:
             raise DatasetError(f"{path}: given twice")
         places.add(place)
+    for path in paths:
         if path == RENDERED:
             datasets[path] = RenderedWords(config)
             continue

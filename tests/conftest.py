@@ -8,7 +8,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 import jax
 import pytest
 
-LONG = [f"test_{name}.py" for name in ("stn_study", "readme", "bench", "model", "population", "step", "loop")]
+LONG = "stn_study synth readme loop model step pretrained bench population notebooks data_stream ancestor experiments"
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -37,7 +37,8 @@ def pytest_sessionstart():
 
 def pytest_collection_modifyitems(items):
     """The files that take longest first, so that no process is left alone with one of them."""
-    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+    files = [f"test_{name}.py" for name in LONG.split()]
+    items.sort(key=lambda item: files.index(item.path.name) if item.path.name in files else len(files))
 
 
 @pytest.fixture(autouse=True, scope="module")
