@@ -1,5 +1,9 @@
+import gc
 import io
+import pickle
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -43,6 +47,23 @@ def test_samples_are_read_in_order_and_again(tmp_path):
         assert [sample.name for sample in samples] == ["image-000000001", "image-000000002"]
         for sample, value in zip(samples, (10, 20), strict=True):
             np.testing.assert_array_equal(sample.image, np.full((4, 5), value))
+
+
+def test_threads_that_read_first_together_open_it_once(tmp_path, monkeypatch):
+    sent = pickle.dumps(LmdbDataset(write(tmp_path, TWO_WORDS)))  # as to another process: it is open there no more
+    gc.collect()
+    opened, open_it = [], lmdb.open
+
+    def slowly(*arguments, **options):
+        opened.append(arguments)
+        time.sleep(0.05)
+        return open_it(*arguments, **options)
+
+    monkeypatch.setattr(lmdb, "open", slowly)
+    dataset = pickle.loads(sent)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda i: dataset[i % 2].label, range(8))) == ["naïve", "two"] * 4
+    assert len(opened) == 1
 
 
 def test_it_can_be_opened_again_after_a_look_at_its_beginning(tmp_path):

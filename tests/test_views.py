@@ -1,11 +1,16 @@
 """What a Reader makes of an image to read it: turned where it is tall, with other margins where it is thorough."""
 
+import shutil
+
 import numpy as np
 import pytest
-from small import assert_same, noise_images, save_small
+from PIL import Image
+from small import SMALL, assert_same, noise_images, save_small
 
 import crnn_jax
+from crnn_jax.config import Config
 from crnn_jax.reader import Reading, _agreed
+from crnn_jax.training.checkpoint import Checkpoints, load_variables
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +51,21 @@ def test_what_readings_agree_on_is_read():
     readings = [Reading("one", 0.5), Reading("two", 0.4), Reading("two", 0.3)]
     assert _agreed(readings) == ("two", 0.4)
     assert _agreed(readings[:2]) == _agreed(readings[:1]) == ("one", 0.5)
+
+
+def test_a_list_of_paths_may_be_an_array(reader, tmp_path):
+    paths = [str(tmp_path / f"{i}.png") for i in range(2)]
+    for path, image in zip(paths, noise_images(2), strict=True):
+        Image.fromarray(image).save(path)
+    assert reader.read(np.array(paths)) == reader.read(paths) and len(reader.read(np.array(paths))) == 2
+
+
+def test_a_checkpoint_that_was_copied_out_of_its_run_is_read(tmp_path):
+    model = save_small(tmp_path / "small")
+    variables = load_variables(model)[1]
+    checkpoints = Checkpoints(tmp_path / "run", Config(model=SMALL))
+    checkpoints.save(10, {"ema_params": variables["params"], "batch_stats": variables["batch_stats"]}, None)
+    checkpoints.close()
+    shutil.copytree(tmp_path / "run" / "checkpoints" / "10", tmp_path / "best")
+    images = noise_images(3)
+    assert_same(crnn_jax.load(tmp_path / "best").read(images), crnn_jax.load(model).read(images))
