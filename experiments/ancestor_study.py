@@ -108,6 +108,8 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"{name}, seed {seed}", flush=True)
                 rows.append(run | train_variant(config, VARIANTS[name].faults))
                 add_rows(results, rows[-1:])
+    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
+        raise
     except (ConfigError, OSError) as error:
         print(f"ancestor_study.py: {error}", file=sys.stderr)
         return 1

@@ -98,6 +98,8 @@ def main(argv: list[str] | None = None) -> int:
             save_calibration(folder, calibration)
             temperatures = [f"{before[name]:g}" for name in TEMPERATURES if name in before]
             print(f"written: {path}" + (f", in place of {', '.join(temperatures)}" if temperatures else ""))
+    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
+        raise
     except (CheckpointError, DatasetError, ImageError, OSError, ValueError) as error:
         print(f"calibrate.py: {error}", file=sys.stderr)
         return 1

@@ -60,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.steps < 2 or args.steps % 2 or min(args.devices) < 1:
             raise ConfigError("--steps is even and at least 2, --devices at least 1")
         measure(config, args.devices, steps=args.steps)
+    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
+        raise
     except (ConfigError, OSError, subprocess.CalledProcessError) as error:
         print(f"scaling.py: {error}", file=sys.stderr)
         return 1

@@ -99,6 +99,8 @@ def main(argv: list[str] | None = None) -> int:
         tell = difference_table if args.against else table
         tables = [tell(name, keys(name), rows, words_read(rows)) for name in args.studies]
         print("\n\n".join(text for text in tables if text))
+    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
+        raise
     except (CheckpointError, ConfigError, DatasetError, ImageError, OSError) as error:
         print(f"stn_study.py: {error}", file=sys.stderr)
         return 1

@@ -69,7 +69,7 @@ def load_datasets(paths: Sequence[str], config: Config, *, kinds: Sequence[str] 
 
     Says what of each was kept.
 
-    Raises DatasetError and ImageError.
+    Raises DatasetError.
     """
     datasets, places = {}, [os.path.realpath(path) for path in paths]
     if len(set(places)) < len(places):

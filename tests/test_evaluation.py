@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -60,6 +62,20 @@ def test_a_damaged_dataset_costs_no_other_its_row(tmp_path, capsys):
     assert load_script("evaluate").main(arguments) == 1
     assert f"evaluate.py: damaged is left out: {damaged}/1.png: does not decode" in capsys.readouterr().err
     assert list(json.loads(table.read_text())["datasets"]) == ["whole"] and "whole" in page.read_text()
+
+
+def test_output_that_nobody_reads_any_more_is_no_error_to_tell(tmp_path, monkeypatch, capsys):
+    """It leaves the command as it is, for `command.run`, which ends it in silence."""
+    model, path = save_small(tmp_path / "m"), write_folder(tmp_path / "a", ["one", "two"])
+    reading, writing = os.pipe()
+    os.close(reading)
+    gone = open(writing, "w", buffering=1)
+    monkeypatch.setattr("sys.stdout", gone)
+    with pytest.raises(BrokenPipeError):
+        load_script("evaluate").main(["--model", str(model), "--data", path])
+    assert capsys.readouterr().err == ""
+    with suppress(BrokenPipeError):
+        gone.close()
 
 
 def test_every_word_is_written_as_it_was_read(tmp_path, capsys):

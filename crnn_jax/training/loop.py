@@ -170,7 +170,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
             evaluating = step % run.eval_every == 0 or step == run.steps
             # What is measured is saved, or it could never be the best.
             saving = interrupted or evaluating or step % run.checkpoint_every == 0
-            if evaluating or saving:
+            if saving:
                 logs.train(finite(parallel.fetch(pending)))  # raises before a bad state is evaluated or saved
                 pending = None
             if evaluating:
@@ -178,7 +178,6 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
                 logs.held_out(step, held_out, samples)
             if saving:
                 checkpoints.save(step, parallel.fetch(state), held_out if evaluating else None)
-            if evaluating or saving:
                 logs.restart_clock()
 
     if failure is not None:

@@ -48,7 +48,7 @@ def check_words(config: Config) -> None:
 def load_words(config: Config) -> tuple[Words, list[str]]:
     """The words of a config that are kept on the default device, and lines on what was kept of real ones.
 
-    Raises ConfigError, DatasetError and ImageError.
+    Raises ConfigError and DatasetError.
     """
     check_words(config)
     data = config.data
