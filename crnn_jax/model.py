@@ -1,8 +1,11 @@
 """CRNN = [STN] -> CNN -> bidirectional LSTM -> logits (Shi et al. 2015, section 2; with an STN: Shi et al. 2016)."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.errors import FlaxError
 from jaxtyping import Array, Float, UInt8
 
 from crnn_jax.charset import Charset
@@ -163,13 +166,29 @@ def build(config: ModelConfig, *, axis_name: str | None = None) -> CRNN:
 def prepare(model: nn.Module, variables: dict) -> dict:
     """The variables and what can be made of them beforehand, for many a `model.apply` without `train`: a collection
     `prepared`, on a CPU the transformed kernels (`crnn_jax.winograd`), elsewhere none."""
+    return variables | _made_of(variables, model=model)
+
+
+@partial(jax.jit, static_argnames="model")
+def _made_of(variables, *, model):
     image = jnp.zeros((1, model.config.height, model.config.width), jnp.uint8)
+    return model.apply(variables, image, mutable=[PREPARED])[1]
 
-    @jax.jit
-    def make(variables):
-        return model.apply(variables, image, mutable=[PREPARED])[1]
 
-    return variables | make(variables)
+def check_variables(model: nn.Module, variables: dict) -> None:
+    """Raises ValueError where `variables` are not the network's: of another shape, missing, or nothing that it uses.
+
+    It traces what `prepare` traces, which then finds that done: half a second less until a large model reads.
+    """
+    try:
+        traced = _made_of.trace(variables, model=model).jaxpr.jaxpr
+    except (FlaxError, TypeError, ValueError) as error:
+        raise ValueError(" ".join(str(error).split(" (https://")[0].split())) from error
+    used = {id(variable) for equation in traced.eqns for variable in equation.invars}
+    leaves = jax.tree.leaves_with_path(variables)
+    for (path, _), variable in zip(leaves, traced.invars, strict=True):
+        if id(variable) not in used:
+            raise ValueError(f"nothing in the network uses {jax.tree_util.keystr(path, simple=True, separator='/')}")
 
 
 def num_frames(config: ModelConfig, width: int) -> int:

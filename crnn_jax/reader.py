@@ -22,7 +22,7 @@ from crnn_jax.config import Config, ConfigError
 from crnn_jax.ctc import greedy_decode
 from crnn_jax.images import ImageSource, add_margin, fit_image, is_tall, load_image
 from crnn_jax.lexicon import Lexicon, load_lexicon
-from crnn_jax.model import CRNN, build, prepare
+from crnn_jax.model import CRNN, build, check_variables, prepare
 from crnn_jax.stn import Diagnosis
 from crnn_jax.training.checkpoint import CheckpointError, find_model, load_variables
 from crnn_jax.training.parallel import cores
@@ -282,12 +282,14 @@ def load(model: str | Path = DEFAULT_MODEL) -> Reader:
     config, variables = load_variables(folder)
     if jax.default_backend() == "cpu":
         config = replace(config, model=replace(config.model, dtype="float32"))
-    images = jax.ShapeDtypeStruct((1, config.model.height, config.model.width), np.uint8)
+    temperatures = {name: calibration[name] for name in TEMPERATURES if name in calibration}
     try:
-        expected = jax.eval_shape(build(config.model).init, jax.random.key(0), images)
+        reader = Reader(config, variables, **temperatures)
     except ConfigError as error:  # sizes and layers that do not go together
         raise CheckpointError(f"{folder}: {error}") from None
-    if jax.tree.map(np.shape, variables) != jax.tree.map(np.shape, {"batch_stats": {}} | expected):
-        raise CheckpointError(f"{folder}: its weights are not those of the network that its config describes")
-    temperatures = {name: calibration[name] for name in TEMPERATURES if name in calibration}
-    return Reader(config, variables, **temperatures)
+    try:
+        check_variables(reader.model, reader.variables)
+    except ValueError as error:
+        message = f"{folder}: its weights are not those of the network that its config describes"
+        raise CheckpointError(f"{message}: {error}") from None
+    return reader

@@ -10,7 +10,7 @@ import pytest
 
 from crnn_jax.cnn import STACKS
 from crnn_jax.config import ConfigError, ModelConfig, StnConfig
-from crnn_jax.model import build, count_parameters, num_frames, prepare
+from crnn_jax.model import build, check_variables, count_parameters, num_frames, prepare
 
 CRNN = ModelConfig(cnn="vgg", lstm_features=256, lstm_layers=2)
 SMALL = ModelConfig(cnn="tiny", lstm_features=8)
@@ -111,6 +111,24 @@ def test_what_is_prepared_for_reading_reads_the_same(stn):
         logits = apply(variables, some)
         assert np.std(logits) > 1e-2
         np.testing.assert_allclose(apply(prepared, some), logits, atol=1e-4)
+
+
+def test_variables_of_another_network_are_told():
+    model, right = build(SMALL), jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes(SMALL))
+    check_variables(model, right)
+    params, head = right["params"], right["params"]["head"]
+
+    def told(variables):
+        with pytest.raises(ValueError) as error:
+            check_variables(model, variables)
+        return str(error.value)
+
+    more = params | {"lstm2": params["lstm1"]}
+    assert told(right | {"params": more}).startswith("nothing in the network uses params/lstm2/")
+    assert 'named "kernel" in scope "/head"' in told(right | {"params": {k: params[k] for k in params if k != "head"}})
+    fewer = params | {"head": head | {"kernel": head["kernel"][:, 1:]}}
+    assert told(right | {"params": fewer}).endswith("existing parameter it received has shape (16, 36).")
+    assert 'in "/block1/BatchNorm_0"' in told(right | {"batch_stats": {}})
 
 
 def test_the_features_of_every_block_can_be_seen():
