@@ -4,11 +4,12 @@
     python experiments/bench.py read [--config NAME] [--set a.b=VALUE ...] [--batch N]
     python experiments/bench.py read --model NAME|DIR [--data PATH] [--batch N]     (peers: Tesseract, PP-OCR)
     python experiments/bench.py ctc | lstm | sampler [--config NAME] [--set a.b=VALUE ...] [--batch N]
-        all of these: [--threads N] [--rounds N] [--json FILE]              (peers: pip install -e '.[peers]')
+        all of these: [--threads N] [--rounds N]                            (peers: pip install -e '.[peers]')
     python experiments/bench.py render [--styles mjsynth photo ...]      (on one core: taskset -c 0 python ...)
     python experiments/bench.py step [--config NAME] [--set a.b=VALUE ...]
     python experiments/bench.py data --data PATH [--words N]                (the peer: pip install tensorflow-cpu)
     python experiments/bench.py memory --data PATH [--words N] [--set run.read_processes=2]     (needs psutil)
+        any of all: [--json FILE]
 
 train: whole steps on words that are there already, of `crnn` in float32 by default; torch's network is that of
 cnn=vgg without an STN, and other configs have no peer. read: images of the network's size, by random weights, in a
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         "--threads", type=int, metavar="N", help="contests: CPUs of each; default: all, or 1 for --model"
     )
     parser.add_argument("--rounds", type=int, metavar="N", help=f"contests: turns of each; {ROUNDS} unless given")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="contests: write all that was measured there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there too")
     args = parser.parse_args(argv)
     if args.model and args.what != "read":
         parser.error("--model goes with `read`")
@@ -97,30 +98,20 @@ def main(argv: list[str] | None = None) -> int:
     takes_data = args.what in ("data", "memory")
     if bool(args.data) != takes_data and not (args.data and args.model):
         parser.error("--data is what `data` and `memory` need, and `read --model` may have: no other takes it")
-    for name in ("batch", "threads", "rounds", "json"):
+    for name in ("batch", "threads", "rounds"):
         if getattr(args, name) is not None and args.what not in CONTESTS:
             parser.error(f"--{name} goes with {', '.join(CONTESTS)}; others take --set run.batch_size=N")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
+        if args.json:
+            check_writable(args.json)
         if args.what in CONTESTS:
-            if args.json:
-                check_writable(args.json)
             report = hold_contest(args)
             print(scoreboard.format_report(report))
-            if args.json:
-                args.json.write_text(json.dumps(report, indent=2) + "\n")
-            return 0
-        config = override(load_config(args.config or "tiny"), args.set)
-        if args.what == "memory":
-            for read, sizes in memory(config, args.data, words=args.words):
-                print(f"{read:>12,} words  " + " + ".join(f"{size / 1e6:,.0f}" for size in sizes) + " MB", flush=True)
-            return 0
-        if args.what == "data":
-            rates = data_rates(config, args.data, words=args.words)
-        elif args.what == "render":
-            rates = render_rates({name: override(config, [f"data.style={name}"]) for name in args.styles})
         else:
-            rates = step_rates(config)
+            report = measure(args)
+        if args.json:
+            args.json.write_text(json.dumps(report, indent=2) + "\n")
     except BrokenPipeError:  # an OSError, but not one to tell: see command.py
         raise
     except (
@@ -134,10 +125,37 @@ def main(argv: list[str] | None = None) -> int:
     ) as error:
         print(f"bench.py: {error}", file=sys.stderr)
         return 1
-    print(f"{jax.devices()[0].device_kind}, {cores()} CPU cores, batch {config.run.batch_size}")
+    return 0
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """Prints what is no contest, and returns it as JSON has it. Raises ConfigError, DatasetError, ImportError."""
+    config = override(load_config(args.config or "tiny"), args.set)
+    report = {
+        "what": args.what,
+        "config": config.name,
+        "settings": args.set,
+        "device": jax.devices()[0].device_kind,
+        "machine": scoreboard.machine(),
+        "load": os.getloadavg()[0],
+        "batch": config.run.batch_size,
+    }
+    if args.what == "memory":
+        report["bytes_after_words"] = {}
+        for read, sizes in memory(config, args.data, words=args.words):
+            print(f"{read:>12,} words  " + " + ".join(f"{size / 1e6:,.0f}" for size in sizes) + " MB", flush=True)
+            report["bytes_after_words"][read] = sizes
+        return report
+    if args.what == "data":
+        rates = data_rates(config, args.data, words=args.words)
+    elif args.what == "render":
+        rates = render_rates({name: override(config, [f"data.style={name}"]) for name in args.styles})
+    else:
+        rates = step_rates(config)
+    print(f"{report['device']}, {cores()} CPU cores, batch {config.run.batch_size}")
     for name, rate in rates.items():
         print(f"{name:<24} {rate:>9,.0f} images/s")
-    return 0
+    return report | {"images_per_second": rates}
 
 
 def hold_contest(args: argparse.Namespace) -> dict:
@@ -192,7 +210,7 @@ def render_rates(configs: dict[str, Config]) -> dict[str, float]:
     for name, config in configs.items():
         draw = jax.jit(partial(synth_batch, batch_size=config.run.batch_size, config=config))
         calls[name] = partial(draw, key, source)
-    return measure(calls, images=next(iter(configs.values())).run.batch_size)
+    return call_rates(calls, images=next(iter(configs.values())).run.batch_size)
 
 
 def step_rates(config: Config) -> dict[str, float]:
@@ -210,10 +228,10 @@ def step_rates(config: Config) -> dict[str, float]:
         "step on ready words": partial(jax.jit(step), state, batch, key),
         "rendering alone": partial(jax.jit(draw), key, source),
     }
-    return measure(calls, images=config.run.batch_size)
+    return call_rates(calls, images=config.run.batch_size)
 
 
-def measure(calls: dict, *, images: int) -> dict[str, float]:
+def call_rates(calls: dict, *, images: int) -> dict[str, float]:
     """Images a second of each call, in turn: the median over ROUNDS rounds of about SECONDS."""
     repeats, rates = {}, {name: [] for name in calls}
     for name, call in calls.items():

@@ -32,15 +32,20 @@ def words(tmp_path):
         (["step"], ["step with rendering", "step on ready words", "rendering alone"]),
     ],
 )
-def test_a_rate_for_every_row(bench, arguments, names, monkeypatch, capsys, quick_compilation):
+def test_a_rate_for_every_row(bench, arguments, names, monkeypatch, tmp_path, capsys, quick_compilation):
     monkeypatch.setattr(bench, "ROUNDS", 1)
     monkeypatch.setattr(bench, "SECONDS", 0.0)
     small = ["run.batch_size=8", "data.fonts=2", "data.style=plain"]
-    assert bench.main([*arguments, "--config", "quickstart", "--set", *small]) == 0
+    told = tmp_path / "told.json"
+    assert bench.main([*arguments, "--config", "quickstart", "--set", *small, "--json", str(told)]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert "batch 8" in head
     rates = {row[:24].strip(): int(row[24:].split()[0].replace(",", "")) for row in rows}
     assert list(rates) == names and min(rates.values()) > 0
+    report = json.loads(told.read_text())
+    assert {name: round(rate) for name, rate in report["images_per_second"].items()} == rates
+    assert report["what"] == arguments[0] and report["settings"] == small and report["batch"] == 8
+    assert report["machine"]["processor"]
 
 
 def test_a_rate_for_every_kind_of_dataset(bench, words, monkeypatch, capsys):
@@ -62,14 +67,17 @@ def test_an_unknown_style_is_told_in_one_line(bench, capsys):
 
 
 @pytest.mark.parametrize("processes", [0, 1])
-def test_memory_of_every_process_that_reads(bench, processes, words, monkeypatch, capsys):
+def test_memory_of_every_process_that_reads(bench, processes, words, monkeypatch, tmp_path, capsys):
     pytest.importorskip("grain")
     settings = ["run.batch_size=8", f"run.read_processes={processes}"]
-    assert bench.main(["memory", "--data", str(words), "--words", "800", "--set", *settings]) == 0
+    told = ["--json", str(tmp_path / "told.json")]
+    assert bench.main(["memory", "--data", str(words), "--words", "800", "--set", *settings, *told]) == 0
     rows = [re.findall(r"[\d,]+", line) for line in capsys.readouterr().out.splitlines()]
     assert [int(row[0]) for row in rows] == [80 * tenth for tenth in range(11)]
     sizes = [int(size.replace(",", "")) for size in rows[-1][1:]]
     assert len(sizes) == 1 + processes and min(sizes) > 50
+    report = json.loads((tmp_path / "told.json").read_text())
+    assert [round(size / 1e6) for size in report["bytes_after_words"]["800"]] == sizes
     assert bench.main(["memory", "--data", str(words / "none")]) == 1
     monkeypatch.setitem(sys.modules, "psutil", None)
     capsys.readouterr()
