@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from crnn_jax.data.whole import write_whole
-from crnn_jax.training.checkpoint import CheckpointError, training_checkpoint
+from crnn_jax.training.checkpoint import CheckpointError, find_model, training_checkpoint, workdir_of
 
 FILE = "calibration.json"  # in a model folder or a workdir
 TEMPERATURES = ("temperature", "lexicon_temperature")  # in it, the second not always
@@ -114,28 +114,28 @@ def _fit(log_confidence: Callable[[float], np.ndarray], correct: Bool[np.ndarray
     return float(np.exp(_golden_section(loss, low, high)))
 
 
-def calibration_place(folder: Path) -> tuple[Path, int | None]:
-    """The calibration's file of a model folder, a workdir or one of its checkpoints, and of which step its weights are.
+def calibration_place(model: Path | str) -> tuple[Path, int | None]:
+    """The calibration's file of a model, as `find_model` finds it, and of which step its weights are.
 
-    The step is None of a model folder, which has but one, and of a checkpoint that was copied out of its run under
-    another name. Raises CheckpointError for a workdir without a checkpoint.
+    The step is None of a model folder, which has but one, and of a checkpoint that was copied out of its run. Raises
+    CheckpointError for a workdir without a checkpoint.
     """
+    folder = find_model(model)
     if (folder / "variables").is_dir():
         return folder / FILE, None
     checkpoint = training_checkpoint(folder.absolute())
-    if not checkpoint.name.isdigit():
-        return checkpoint / FILE, None
-    return checkpoint.parent.parent / FILE, int(checkpoint.name)
+    workdir = workdir_of(checkpoint)
+    return (checkpoint / FILE, None) if workdir is None else (workdir / FILE, int(checkpoint.name))
 
 
-def save_calibration(folder: Path, calibration: dict) -> None:
+def save_calibration(folder: Path | str, calibration: dict) -> None:
     """Writes the calibration of a model, as `load_calibration` finds it: its "temperature", and what else there is."""
     path, step = calibration_place(folder)
     calibration = calibration if step is None else calibration | {"step": step}
     write_whole(path, (json.dumps(calibration, indent=2) + "\n").encode())
 
 
-def load_calibration(folder: Path) -> dict | None:
+def load_calibration(folder: Path | str) -> dict | None:
     """The calibration of a model folder, a workdir or one of its checkpoints; None, a temperature of 1, without one.
 
     None as well where it was fitted to another checkpoint of the run. Raises CheckpointError, in one line, where it is

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from crnn_jax.batches import batch_shapes
 from crnn_jax.calibration import expected_calibration_error
 from crnn_jax.config import Config
 from crnn_jax.data.dataset import open_dataset, take_part
@@ -19,7 +20,7 @@ from crnn_jax.data.rendered import RenderedWords
 from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.lexicon import Lexicon
 from crnn_jax.metrics import normalise, score_compared
-from crnn_jax.reader import Reader, Views, batch_shapes
+from crnn_jax.reader import Reader, Views
 from crnn_jax.stn import Diagnosis
 
 RENDERED = "rendered"
@@ -87,13 +88,13 @@ def all_words(evaluations: Sequence[Evaluation]) -> Evaluation:
     return Evaluation([word for e in evaluations for word in e.words], sum(e.seconds for e in evaluations))
 
 
-def open_datasets(paths: Iterable[str], config: Config, *, part: str = "all") -> dict[str, Dataset]:
+def open_datasets(paths: Iterable[str | os.PathLike], config: Config, *, part: str = "all") -> dict[str, Dataset]:
     """The datasets at `paths`, or the same part of each (see `dataset.take_part`), by their names in the table.
 
     `rendered` stands for held-out words in the style that the model of `config` was trained on; they are taken whole,
     since training sees none of them. Raises DatasetError, of a dataset that is given twice, too.
     """
-    paths, datasets, places = list(paths), {}, set()
+    paths, datasets, places = list(map(str, paths)), {}, set()
     for path in paths:
         place = path if path == RENDERED else os.path.realpath(path)
         if place in places:

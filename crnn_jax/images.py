@@ -122,7 +122,7 @@ def _opened(source: io.BytesIO, name: str) -> Iterator[Image.Image]:
     with _told(name, is_empty=not source.getbuffer().nbytes), Image.open(source) as image:
         # Pillow warns above its limit and refuses above twice that; an image of a word is never near. (Turning the
         # warning into an error instead is nothing for several threads: filters are the process's.)
-        if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError
         yield image
 

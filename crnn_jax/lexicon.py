@@ -4,6 +4,7 @@ import math
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 from crnn_jax.charset import is_spelled
@@ -63,10 +64,10 @@ class Lexicon:
 
 def core(text: str) -> str:
     """What of a text is looked up: lower case, without punctuation around it and without "'s"."""
-    return text.lower().strip(string.punctuation).removesuffix("'s")
+    return text.lower().replace("’", "'").strip(string.punctuation).removesuffix("'s")
 
 
-def load_lexicon(name: str, *, bonus: float = BONUS) -> Lexicon:
+def load_lexicon(name: str | PathLike, *, bonus: float = BONUS) -> Lexicon:
     """The lexicon `english`, or a file's: words between blanks or line ends, UTF-8.
 
     Raises LexiconError, one line, for a file that cannot be read or has no words, and as `Lexicon.of`.

@@ -1,18 +1,17 @@
 """How well words were read: word accuracy, 1-NED, CER, confidence, as sums and counts that are divided once."""
 
-import dataclasses
 import math
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 from crnn_jax.charset import is_spelled
 
 
 @dataclass(frozen=True)
 class Score:
-    """Sums over words. Scores add up (`sum(scores, Score())`); the ratios of no words are NaN."""
+    """Sums over words; the ratios of no words are NaN."""
 
     count: int = 0  # words
     correct: int = 0  # words read without an error
@@ -20,10 +19,6 @@ class Score:
     edits: int = 0  # insertions, deletions and substitutions
     characters: int = 0  # of the true words
     confidence_sum: float = 0.0
-
-    def __add__(self, other: "Score") -> "Score":
-        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return Score(*(mine + theirs for mine, theirs in pairs))
 
     @property
     def word_accuracy(self) -> float:
@@ -44,23 +39,6 @@ class Score:
     def confidence(self) -> float:
         """Mean confidence, 0 .. 1."""
         return _ratio(self.confidence_sum, self.count)
-
-
-def score_words(
-    predictions: Iterable[str],
-    truths: Iterable[str],
-    confidences: Iterable[float],
-    *,
-    cased: bool = False,
-    punctuation: bool = False,
-    charset: str = "",
-) -> Score:
-    """The score of predictions against the true words, both brought to one form by `normalise` first.
-
-    ValueError where the three differ in length.
-    """
-    compared = partial(normalise, cased=cased, punctuation=punctuation, charset=charset)
-    return score_compared(map(compared, predictions), map(compared, truths), confidences)
 
 
 def score_compared(predictions: Iterable[str], truths: Iterable[str], confidences: Iterable[float]) -> Score:

@@ -1,9 +1,8 @@
 """Read words: `crnn_jax.load(NAME or DIR) -> Reader`, `Reader.read(images) -> list[Reading]`."""
 
 import os
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
@@ -15,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from crnn_jax.batches import of_each
 from crnn_jax.beam import beam_search
 from crnn_jax.calibration import TEMPERATURES, load_calibration
 from crnn_jax.charset import Charset
@@ -24,15 +24,11 @@ from crnn_jax.images import ImageSource, add_margin, fit_image, is_tall, load_im
 from crnn_jax.lexicon import Lexicon, load_lexicon
 from crnn_jax.model import CRNN, build, check_variables, prepare
 from crnn_jax.stn import Diagnosis
-from crnn_jax.training.checkpoint import CheckpointError, find_model, load_variables
-from crnn_jax.training.parallel import cores
+from crnn_jax.training.checkpoint import CheckpointError, find_model, load_variables, training_checkpoint
 
 DEFAULT_MODEL = "stn_crnn"  # the best of the bundled ones that has seen rendered words alone
 TURNS = (0, 1, -1)  # quarters to the left, in which a tall image is looked at
 MARGINS = (0.0, -0.06, 0.08)  # of the shorter side, added around the image in a thorough reading
-BATCH_SIZES = (1, 8, 32, 256)  # a batch is filled up to the next of these, so that few shapes are ever compiled
-CPU_BATCH = 32  # images at most, on a CPU: more are no faster there
-AHEAD = 4  # batches under way, off the CPU
 
 Views = Sequence[Sequence[UInt8[np.ndarray, "_ _"]]]  # of one word: by turns, by margins
 
@@ -69,10 +65,21 @@ class Reader:
     def __init__(self, config: Config, variables: dict, *, temperature: float = 1.0, lexicon_temperature: float = 1.0):
         self.config: Config = config
         self.model: CRNN = build(config.model)
-        self.variables = jax.device_put(variables)
+        self.variables = variables
         self.charset = Charset.of(config.model.charset)
         self.temperature = temperature
         self.lexicon_temperature = lexicon_temperature
+
+    @property
+    def variables(self) -> dict:
+        """params and batch_stats, on the device."""
+        return self._variables
+
+    @variables.setter
+    def variables(self, variables: dict) -> None:
+        """From now on it reads with others."""
+        self._variables = jax.device_put(variables)
+        self.__dict__.pop("_prepared", None)
 
     @cached_property
     def _prepared(self) -> dict:
@@ -98,7 +105,11 @@ class Reader:
         return [[fit(add_margin(np.rot90(grey, turn), n)) for n in pixels] for turn in turns]
 
     def read(
-        self, images: Iterable[ImageSource], *, lexicon: Lexicon | str | None = None, thorough: bool = False
+        self,
+        images: Iterable[ImageSource],
+        *,
+        lexicon: Lexicon | str | os.PathLike | None = None,
+        thorough: bool = False,
     ) -> list[Reading]:
         """Reads words: paths, Pillow images or uint8 arrays, one word each, any number of them, any sizes.
 
@@ -118,8 +129,11 @@ class Reader:
             is_one = images.ndim < 3 or images.ndim == 3 and images.shape[-1] in (1, 3, 4)
         if is_one:
             raise TypeError("read takes a list of images, also of one: read([image])")
-        if isinstance(lexicon, str):
+        if isinstance(lexicon, str | os.PathLike):
             lexicon = load_lexicon(lexicon)
+        elif not isinstance(lexicon, Lexicon | None):
+            kind = type(lexicon).__name__
+            raise TypeError(f"lexicon is the name of one, or made of words: Lexicon.of(words), not {kind}")
         return self.read_views([self.views(image, thorough=thorough) for image in images], lexicon=lexicon)
 
     def read_views(self, words: Sequence[Views], *, lexicon: Lexicon | None = None) -> list[Reading]:
@@ -140,23 +154,23 @@ class Reader:
             chosen = [lexicon.choose(*candidates, temperature=self.lexicon_temperature) for candidates in found]
             return [Reading(texts[i], share) for (texts, _), (i, share) in zip(found, chosen, strict=True)]
         read_batch = partial(_read_batch, self._prepared, temperature=self.temperature, model=self.model)
-        return [Reading(self.charset.decode(ids), float(sure)) for ids, sure in _of_each(read_batch, images)]
+        return [Reading(self.charset.decode(ids), float(sure)) for ids, sure in of_each(read_batch, images)]
 
     def search(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[tuple[list[str], list[float]]]:
         """The likeliest texts of images that `fit` has brought to a size of the model, and their log-probabilities.
 
         The best first, as `beam_search` finds them, with the network's own probabilities: at temperature 1.
         """
-        found = _of_each(partial(_search_batch, self._prepared, model=self.model), images)
+        found = of_each(partial(_search_batch, self._prepared, model=self.model), images)
         return [([self.charset.decode(ids) for ids in beams], log_probs.tolist()) for beams, log_probs in found]
 
     def logits(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Float[np.ndarray, "_ K"]]:
         """What the network makes of images that `fit` has brought to a size of the model, [T, K] each, undivided."""
-        return _of_each(partial(_apply, self._prepared, model=self.model), images)
+        return of_each(partial(_apply, self._prepared, model=self.model), images)
 
     def transform(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Transform]:
         """What the STN does with images that `fit` has brought to a size of the model. ValueError where it has none."""
-        made = _of_each(partial(_transform_batch, self.variables, model=self.model), images)
+        made = of_each(partial(_transform_batch, self.variables, model=self.model), images)
         return [Transform(*fixed, Diagnosis(*map(float, numbers))) for fixed, numbers in made]
 
 
@@ -174,75 +188,6 @@ def _agreed(readings: Sequence[Reading]) -> Reading:
 def _confidence_a_character(reading: Reading) -> float:
     """What compares readings of unequal length: nothing and a single character are read with confidence easily."""
     return reading.confidence ** (1 / len(reading.text)) if reading.text else 0.0
-
-
-def _of_each(function: Callable, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list:
-    """What `function`, of a batch of images of one width, makes of each, on the host: a tree of the rows of its arrays.
-
-    On a CPU as many batches are under way as it has cores: one core for each is faster than all for one. Elsewhere the
-    next ones are on their way while the first is fetched. A batch is filled up behind its images with the first.
-    """
-
-    def start(rows):
-        filling = [images[rows[0]]] * (_filled(rows) - len(rows))
-        return function(np.stack([images[i] for i in rows] + filling))
-
-    batches = _batches(images)
-    if len(batches) < 2 or jax.default_backend() != "cpu":
-        made = _fetched(map(start, batches))
-    else:
-        with ThreadPoolExecutor(cores()) as pool:
-            made = list(pool.map(lambda rows: jax.device_get(start(rows)), batches))
-    results = [None] * len(images)
-    for rows, tree in zip(batches, made, strict=True):
-        leaves, structure = jax.tree.flatten(tree)
-        for i, *row in zip(rows, *leaves, strict=False):  # behind them is what filled the batch up
-            results[i] = jax.tree.unflatten(structure, row)
-    return results
-
-
-def _fetched(started: Iterable) -> Iterator:
-    """What was started, on the host, in its order; the next few are on their way meanwhile."""
-    pending = deque()
-    for one in started:
-        pending.append(one)
-        if len(pending) > AHEAD:
-            yield jax.device_get(pending.popleft())
-    yield from map(jax.device_get, pending)
-
-
-def batch_shapes(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> set[tuple[int, int]]:
-    """The sizes and widths of the batches in which images are read: of each there is a program of its own."""
-    return {(_filled(rows), images[rows[0]].shape[1]) for rows in _batches(images)}
-
-
-def _batches(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[list[int]]:
-    """The indices of the images of every batch."""
-    by_width = defaultdict(list)
-    for index, image in enumerate(images):
-        by_width[image.shape[1]].append(index)
-    return [batch for rows in by_width.values() for batch in _cut(rows)]
-
-
-def _cut(rows: list[int]) -> list[list[int]]:
-    """Images of one width in batches. On a CPU they are smaller where large ones would leave cores without any, or
-    would be filled up a good deal: a word takes 4 to 15 % longer among 8 than among 32."""
-
-    def cut(rows, size):
-        return [rows[i : i + size] for i in range(0, len(rows), size)]
-
-    if jax.default_backend() != "cpu":
-        return cut(rows, BATCH_SIZES[-1])
-    few = BATCH_SIZES[1]
-    if -(-len(rows) // CPU_BATCH) < cores():
-        return cut(rows, few)
-    *whole, last = cut(rows, CPU_BATCH)
-    return whole + (cut(last, few) if len(last) <= CPU_BATCH - few else [last])
-
-
-def _filled(rows: Sequence[int]) -> int:
-    """How many images a batch of these has once it is filled up."""
-    return next(size for size in BATCH_SIZES if size >= len(rows))
 
 
 @partial(jax.jit, static_argnames="model")
@@ -277,7 +222,9 @@ def load(model: str | Path = DEFAULT_MODEL) -> Reader:
 
     Raises CheckpointError, one line, where there is no such model or its files are not whole.
     """
-    folder = find_model(str(model))
+    folder = find_model(model)
+    if not (folder / "variables").is_dir():
+        folder = training_checkpoint(folder.absolute())  # once: the best of a run that goes on may be another soon
     calibration = load_calibration(folder) or {}
     config, variables = load_variables(folder)
     if jax.default_backend() == "cpu":

@@ -11,6 +11,8 @@ import types
 from collections.abc import Iterable
 from typing import ClassVar
 
+import numpy as np
+
 # A field's annotation: str, int, float, bool, tuple[int, ...], tuple[str, ...], tuple[float, ...],
 # tuple[float, float], or a section.
 Kind = type | types.GenericAlias
@@ -29,6 +31,7 @@ class Section:
 
     def __post_init__(self):
         for f in dataclasses.fields(self):
+            object.__setattr__(self, f.name, _plain(getattr(self, f.name)))
             self._require(_has_type(getattr(self, f.name), f.type), f.name, _describe(f.type))
         self._check()
 
@@ -123,8 +126,6 @@ def _build(section: type[Section], values: object, known: dict[str, Kind]):
             raise _unknown_field(dotted, known)
         if dataclasses.is_dataclass(known[dotted]):
             value = _build(known[dotted], value, known)
-        elif isinstance(value, list):  # JSON has no tuples
-            value = tuple(value)
         arguments[name] = value
     return section(**arguments)
 
@@ -145,6 +146,13 @@ def _parse(name: str, text: str, kind: Kind) -> object:
         return kind(text)  # str, int, float
     except (KeyError, ValueError):
         raise ConfigError(f"{name} = {text}: expected {_describe(kind)}") from None
+
+
+def _plain(value: object) -> object:
+    """Lists, which JSON has and notebooks use, as tuples, and NumPy's numbers as Python's."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _has_type(value: object, kind: Kind) -> bool:
@@ -170,7 +178,7 @@ def _describe(kind: Kind) -> str:
         str: "a string",
         bool: "true or false",
         tuple[int, ...]: "integers, such as 16,32,64",
-        tuple[str, ...]: "strings with commas between them",
+        tuple[str, ...]: "several strings, with commas between them on the command line",
         tuple[float, ...]: "numbers, such as 3,1",
         tuple[float, float]: "two numbers, such as 0.5,2",
     }

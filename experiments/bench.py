@@ -49,6 +49,7 @@ from train import load_config
 
 import crnn_jax
 from crnn_jax.config import Config, ConfigError, override
+from crnn_jax.cores import cores
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.whole import check_writable
 from crnn_jax.images import ImageError
@@ -56,7 +57,7 @@ from crnn_jax.model import build
 from crnn_jax.synth.batch import load_source, synth_batch
 from crnn_jax.training.checkpoint import CheckpointError
 from crnn_jax.training.optimizer import make_optimizer
-from crnn_jax.training.parallel import cores, leave_out_fusion_emitters
+from crnn_jax.training.parallel import leave_out_fusion_emitters
 from crnn_jax.training.state import create_state
 from crnn_jax.training.step import train_step
 

@@ -26,11 +26,11 @@ from crnn_jax.model import count_parameters
 from crnn_jax.training.checkpoint import (
     CheckpointError,
     find_model,
-    images_seen,
     load_variables,
     save_inference,
     training_checkpoint,
 )
+from crnn_jax.training.start import images_seen
 
 
 def main(argv: list[str] | None = None) -> int:

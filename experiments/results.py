@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 
 import crnn_jax
+from crnn_jax.cores import cores
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.data.whole import check_writable
@@ -29,8 +30,8 @@ from crnn_jax.lexicon import LexiconError, load_lexicon
 from crnn_jax.metrics import wilson_interval
 from crnn_jax.model import count_parameters
 from crnn_jax.reader import Reader
-from crnn_jax.training.checkpoint import CheckpointError, bundled_models, find_model, images_seen
-from crnn_jax.training.parallel import cores
+from crnn_jax.training.checkpoint import CheckpointError, bundled_models, find_model
+from crnn_jax.training.start import images_seen
 
 RESTARTED = "CRNN_JAX_ON_ONE_CPU"  # in the environment of the script once it has a single CPU
 

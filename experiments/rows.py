@@ -6,7 +6,8 @@ from pathlib import Path
 from crnn_jax.config import Config, ConfigError, from_json, to_json
 from crnn_jax.data.whole import write_whole
 from crnn_jax.section import differences
-from crnn_jax.training.checkpoint import find_model, images_seen
+from crnn_jax.training.checkpoint import find_model
+from crnn_jax.training.start import images_seen
 
 
 def claim(out: Path, base: Config, init: str | None, words: list[str], held_out: int | None = None) -> None:

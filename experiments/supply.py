@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from crnn_jax.config import Config, override
+from crnn_jax.cores import cores
 from crnn_jax.data.conversion import convert
 from crnn_jax.data.dataset import Part, open_dataset
 from crnn_jax.data.selection import select
 from crnn_jax.data.stream import WordSource, stream
 from crnn_jax.data.writers import WRITERS
-from crnn_jax.training.parallel import cores
 
 ROUNDS = 7  # measured in turn; the median counts
 SECONDS = 0.5  # about, of one round of one row

@@ -15,11 +15,10 @@ from crnn_jax.config import Config, DataConfig
 from crnn_jax.training.checkpoint import (
     CheckpointError,
     Checkpoints,
-    images_seen,
     load_variables,
     save_inference,
-    save_start,
 )
+from crnn_jax.training.start import images_seen, save_start
 
 bundle = load_script("bundle")
 

@@ -1,13 +1,14 @@
 """experiments/calibrate.py: the temperature that it fits is written, read again, carried along, better than none."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from small import labelled_noise, load_script, noise_images, save_small
 
 import crnn_jax
-from crnn_jax.calibration import fit_temperature, load_calibration
+from crnn_jax.calibration import fit_temperature, load_calibration, save_calibration
 from crnn_jax.config import Config
 from crnn_jax.training.checkpoint import Checkpoints, load_variables
 
@@ -126,6 +127,10 @@ def test_a_run_keeps_it_when_it_becomes_a_model(model, data, tmp_path, capsys):
     assert load_calibration(workdir) is None and crnn_jax.load(workdir).temperature == 1
     before = workdir / "checkpoints" / "10"
     assert crnn_jax.load(before).temperature == crnn_jax.load(out).temperature != 1
+    kept = shutil.copytree(before, tmp_path / "kept" / "10")  # out of its run, beside those of others
+    save_calibration(kept, {"temperature": 3.0})
+    assert load_calibration(shutil.copytree(before, tmp_path / "kept" / "20")) is None
+    assert load_calibration(kept)["temperature"] == 3 and load_calibration(before)["temperature"] != 3
     capsys.readouterr()
     assert bundle.main([str(workdir), "--out", str(out)]) == 0
     assert "was fitted to other weights: it is left out" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from crnn_jax.config import override
 from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, find_model, load_variables, save_inference
 from crnn_jax.training.optimizer import make_optimizer
 from crnn_jax.training.parallel import fetch, replicate
+from crnn_jax.training.start import images_seen
 from crnn_jax.training.state import create_state, variables
 
 CONFIG = toy_config()
@@ -129,6 +131,19 @@ def test_a_folder_that_is_no_model(tmp_path):
     with pytest.raises(CheckpointError, match="neither a folder nor a bundled model"):
         find_model("no_such_model")
     assert find_model(str(tmp_path / "empty")) == tmp_path / "empty"
+    with pytest.raises(CheckpointError, match=f"^{tmp_path}/text/model cannot be written: "):
+        save_inference(tmp_path / "text" / "model", CONFIG, variables(make_state()), {})
+
+
+def test_a_folder_with_the_name_of_a_bundled_model(tmp_path, monkeypatch):
+    """The name alone is that of the bundled one; a Path, or a path with a folder in it, is what lies there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert find_model("tiny").parent.name == "pretrained"
+    assert find_model("./tiny") == find_model(Path("tiny")) == Path("tiny")
+    assert load_variables("tiny")[0].name == "tiny" and images_seen("tiny") > 10_000_000
+    with pytest.raises(CheckpointError, match="tiny holds no checkpoint"):
+        load_variables(Path("tiny"))
 
 
 def parts(folder):

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from crnn_jax.config import (
@@ -108,7 +109,8 @@ def test_override_reads_booleans():
         (StnConfig, {"features": ()}),
         (StnConfig, {"features": (8, 0)}),
         (StnConfig, {"features": (8,) * 6}),
-        (StnConfig, {"features": [8, 16]}),
+        (StnConfig, {"features": "8,16"}),
+        (DataConfig, {"real": "one,two"}),
         (ModelConfig, {"charset": "aa"}),
         (ModelConfig, {"charset": ""}),
         (ModelConfig, {"height": 0}),
@@ -155,6 +157,13 @@ def test_a_value_that_cannot_be_is_named_with_its_section(section, values):
     (name,) = values
     assert f"{section.path}.{name}".lstrip(".") in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_lists_and_numpys_numbers_are_taken_as_what_they_are():
+    assert DataConfig(weights=[3, np.float32(1)], sources=["b", "c"]).weights == (3, 1.0)
+    config, same = StnConfig(features=[8, np.int64(16)], bound=np.float32(0.5)), StnConfig(features=(8, 16), bound=0.5)
+    assert config == same and hash(config) == hash(same)
+    assert type(config.features[1]) is int and type(RunConfig(steps=np.int64(1000)).steps) is int
 
 
 def test_rules_over_two_fields():

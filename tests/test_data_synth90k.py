@@ -13,6 +13,7 @@ from crnn_jax.data.dataset import open_dataset
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.synth90k import prepare
 from crnn_jax.data.tfrecord import TFRecordFile
+from crnn_jax.data.whole import only_one
 
 tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("google_crc32c")
@@ -111,7 +112,7 @@ def test_other_processes_and_an_archive_give_the_same_bytes(world, tmp_path):
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(report.out)
     kept = {path.name for path in (tmp_path / "b/preparation").iterdir()}
     shards = {name for name in content(report.out) if "tfrecord" in name}
-    assert kept == {"plan.json", "lexicon.txt"} | {f"{name}.json" for name in shards}
+    assert kept == {".lock", "plan.json", "lexicon.txt"} | {f"{name}.json" for name in shards}
 
 
 def test_without_damages_nothing_is_reported(tmp_path):
@@ -131,6 +132,15 @@ def test_an_unwritable_folder_is_found_before_anything_is_read(tmp_path, monkeyp
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(DatasetError, match=f"^{tmp_path}: Permission denied$"):
         prepare(tmp_path / "nothing", tmp_path / "out", workers=1)
+
+
+def test_two_preparations_do_not_write_in_one_folder(world, tmp_path):
+    with (
+        only_one(tmp_path / "out" / "preparation"),
+        pytest.raises(DatasetError, match="another process is writing in it"),
+    ):
+        prepare(world[0], tmp_path / "out", workers=1)
+    prepare(world[0], tmp_path / "out", shards=4, workers=1)
 
 
 def test_a_file_in_the_way_is_one_line(world, tmp_path):

@@ -1,6 +1,7 @@
 import io
 import pickle
 import struct
+import subprocess
 import sys
 
 import numpy as np
@@ -78,12 +79,28 @@ def test_both_schemas_over_several_shards(tmp_path, label):
     last = write(tmp_path / "a.tfrecord-2", [word("3", 30, label)])
     dataset = ShardDataset([first, empty, last])
     assert len(dataset) == 3
+    assert [dataset[i].label for i in (-1, -3)] == ["3", "naïve"]
+    for index in (3, -4):
+        with pytest.raises(IndexError):
+            dataset[index]
     for _ in range(2):
         samples = list(dataset)
         assert [sample.label for sample in samples] == ["naïve", "two", "3"]
         assert [sample.name for sample in samples] == [f"{first}, record 0", f"{first}, record 1", f"{last}, record 0"]
         for sample, value in zip(samples, (10, 20, 30), strict=True):
             np.testing.assert_array_equal(sample.image, np.full((4, 5), value))
+
+
+def test_more_shards_than_files_may_be_open_at_first(tmp_path):
+    script = (
+        "import resource, sys; from pathlib import Path; from crnn_jax.data.shards import ShardDataset\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n"
+        "print(len(ShardDataset(sorted(Path(sys.argv[1]).iterdir()))))"
+    )
+    for i in range(110):
+        write(tmp_path / f"x.tfrecord-{i:05d}", [word("a", 1)])
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True)
+    assert done.stdout == "110\n", done.stderr
 
 
 def test_tensorflow_is_not_imported(tmp_path):

@@ -15,6 +15,11 @@ def test_what_is_looked_up(text, expected):
     assert core(text) == expected
 
 
+def test_an_apostrophe_is_one_however_it_is_set():
+    lexicon = Lexicon.of(["don’t", "boss’s"])
+    assert all(text in lexicon for text in ("don't", "DON’T", "dont", "boss", "boss's")) and "bosss" not in lexicon
+
+
 def test_a_word_with_marks_is_known_without_them_too():
     lexicon = Lexicon.of(["O'Neill", "AB-1234", "New York"])
     assert all(text in lexicon for text in ("o'neill", "ONEILL", "ab-1234", "ab1234", "newyork"))

@@ -13,6 +13,7 @@ from jax import lax
 from toy import toy_config, toy_source, toy_words
 
 from crnn_jax.config import ConfigError
+from crnn_jax.cores import cores
 from crnn_jax.training import parallel
 from crnn_jax.training.state import TrainState
 
@@ -62,6 +63,9 @@ def test_an_evaluation_counts_each_example_once():
     assert sums["count"] == SIZE + 7
     assert sums["words"] == expected.sum()
     np.testing.assert_array_equal(samples["confidence"], expected[: SIZE // 8])
+    few = parallel.make_eval(step, slices, batch_size=SIZE, total=2)  # of its batch, the rest is masked
+    _, samples = few(*parallel.replicate(({}, SOURCE, key)))
+    np.testing.assert_array_equal(samples["confidence"], expected[:2])
 
 
 @pytest.mark.parametrize("size", [8, 30, 40])
@@ -95,8 +99,8 @@ def test_a_number_of_cpu_devices_that_was_told_stays():
     before = jax.config.jax_num_cpu_devices
     parallel.share_cpu(None, batch_size=64)
     assert jax.config.jax_num_cpu_devices == before == jax.local_device_count()
-    for devices in (0, parallel.cores() + 1):
-        with pytest.raises(ConfigError, match=f"--cpu_devices {devices}: expected 1 to {parallel.cores()}"):
+    for devices in (0, cores() + 1):
+        with pytest.raises(ConfigError, match=f"--cpu_devices {devices}: expected 1 to {cores()}"):
             parallel.share_cpu(devices, batch_size=64)
 
 

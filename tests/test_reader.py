@@ -22,7 +22,7 @@ from crnn_jax.ctc import greedy_decode
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import Lexicon, LexiconError, core
 from crnn_jax.model import CRNN, build
-from crnn_jax.reader import Reader, Reading, _batches
+from crnn_jax.reader import Reader, Reading
 from crnn_jax.stn import deviation
 from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables
 from crnn_jax.training.optimizer import make_optimizer
@@ -77,8 +77,11 @@ def test_with_a_lexicon_the_text_is_chosen_from_the_beams(reader):
 def test_a_lexicon_can_be_named(reader, tmp_path):
     (tmp_path / "words").write_text("one two")
     [image] = noise_images(1)
-    named, made = (reader.read([image], lexicon=x) for x in (str(tmp_path / "words"), Lexicon.of(["one", "two"])))
-    assert named == made
+    path = tmp_path / "words"
+    named, by_path, made = (reader.read([image], lexicon=x) for x in (str(path), path, Lexicon.of(["one", "two"])))
+    assert named == by_path == made
+    with pytest.raises(TypeError, match=r"lexicon is the name of one, or made of words: Lexicon.of\(words\), not list"):
+        inspect.unwrap(Reader.read)(reader, [image], lexicon=["one", "two"])
     with pytest.raises(LexiconError, match="No such file or directory; a lexicon is a file of words, or 'english'"):
         reader.read([image], lexicon="englisch")
 
@@ -116,7 +119,7 @@ def columns_reader(reader, config):
 
 
 def test_compiled_once_for_each_bucket_and_batch_size(reader, monkeypatch):
-    monkeypatch.setattr("crnn_jax.reader.cores", lambda: 1)
+    monkeypatch.setattr("crnn_jax.batches.cores", lambda: 1)
     counted = columns_reader(reader, dataclasses.replace(PAD, dropout=0.5))  # a config of its own: compiled for nobody
     Columns.traced.clear()
     narrow, wide, wider = (np.zeros((16, width), np.uint8) for width in (30, 60, 500))
@@ -127,31 +130,23 @@ def test_compiled_once_for_each_bucket_and_batch_size(reader, monkeypatch):
     assert sorted(Columns.traced) == sorted((size, PAD.height, width) for size, width in expected)
 
 
-@pytest.mark.parametrize(
-    ("backend", "count", "images", "sizes"),
-    [
-        ("cpu", 1, 9, [8, 1]),  # not 32
-        ("cpu", 1, 30, [30]),
-        ("cpu", 1, 80, [32, 32, 8, 8]),
-        ("cpu", 4, 64, [8] * 8),  # work for all cores
-        ("cpu", 4, 128, [32] * 4),
-        ("gpu", 1, 600, [256, 256, 88]),
-    ],
-)
-def test_batches_are_cut_for_the_cores_that_there_are(monkeypatch, backend, count, images, sizes):
-    monkeypatch.setattr("crnn_jax.reader.cores", lambda: count)
-    monkeypatch.setattr("jax.default_backend", lambda: backend)
-    assert [len(rows) for rows in _batches([np.zeros((32, 100), np.uint8)] * images)] == sizes
-
-
 @pytest.mark.parametrize("workers", [1, 3])
 def test_batches_that_are_read_side_by_side_keep_their_order(reader, workers, monkeypatch):
-    monkeypatch.setattr("crnn_jax.reader.cores", lambda: workers)
+    monkeypatch.setattr("crnn_jax.batches.cores", lambda: workers)
     images = [reader.fit(image) for image in noise_images(100)]
     assert len({reading.confidence for reading in reader.read_fitted(images)}) > 90
     alone = [reader.read_fitted([images[i]])[0] for i in (0, 31, 32, 63, 64, 99)]
     assert_same([reader.read_fitted(images)[i] for i in (0, 31, 32, 63, 64, 99)], alone)
     np.testing.assert_allclose(reader.logits(images)[99], reader.logits([images[99]])[0], atol=3e-4)
+
+
+def test_it_reads_with_the_variables_that_are_set(reader):
+    """Also where it has read before, and prepared for it what it had."""
+    mine, images = Reader(reader.config, reader.variables), noise_images(2)
+    assert mine.read(images) == reader.read(images)
+    other = jax.tree.map(lambda leaf: leaf[..., ::-1], reader.variables)
+    mine.variables = other
+    assert mine.read(images) == Reader(reader.config, other).read(images) != reader.read(images)
 
 
 def test_a_wide_word_keeps_its_frames_in_a_wider_bucket(reader):

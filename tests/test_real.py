@@ -148,7 +148,21 @@ def test_a_run_fine_tunes_on_them_and_its_best_checkpoint_is_by_them(
     result = loop.train(override(config, ["run.batch_size=128"]), tmp_path / "run")
     assert result["count"] == 4 and result["rendered_count"] == 40
     out = capsys.readouterr().out
-    assert "40 real words, 4 of them held out" in out and "of 4 held-out real words read right" in out
+    assert (
+        "40 real words, 4 of them held out" in out
+        and " of 4 samples\n" in out
+        and "of 4 held-out real words read right" in out
+    )
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert "rendered_word_accuracy" in next(line for line in lines if line["split"] == "held_out")
     assert loop.train(override(config, ["run.batch_size=128"]), tmp_path / "run") == result
+
+
+def test_no_rendered_words_are_held_out_of_a_charset_that_cannot_spell_them(
+    config, tmp_path, monkeypatch, quick_compilation
+):
+    monkeypatch.setattr(loop, "build", toy_model)
+    monkeypatch.setattr(words, "load_source", toy_source)
+    digits = override(config, ["data.share_real=1", "data.share_digits=0", "data.share_random=0", "run.batch_size=128"])
+    result = loop.train(digits, tmp_path / "run")
+    assert result["count"] == 4 and not [name for name in result if name.startswith("rendered")]

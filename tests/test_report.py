@@ -19,7 +19,8 @@ from crnn_jax.evaluation import Word
 from crnn_jax.metrics import edit_distance
 from crnn_jax.report.charts import Group, accuracy_chart, heat_map, reliability_chart
 from crnn_jax.report.confusion import align, count_confusions
-from crnn_jax.report.transformer import Place, by_deviation, by_outside, choose
+from crnn_jax.report.place import Place
+from crnn_jax.report.transformer import by_deviation, by_outside, choose
 from crnn_jax.stn import Diagnosis
 from crnn_jax.training.checkpoint import load_variables, save_inference
 

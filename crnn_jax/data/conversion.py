@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +40,9 @@ class Conversion:
         return fields | {"damage": {"skipped": len(self.damage)} | self.damage.to_json()}
 
 
-def convert(datasets: Sequence[Dataset], out: Path, *, format: str, shards: int = 1, name: str = "words") -> Conversion:
+def convert(
+    datasets: Sequence[Dataset], out: str | os.PathLike, *, format: str, shards: int = 1, name: str = "words"
+) -> Conversion:
     """Writes the labelled images of `datasets`, one behind the other, as a new dataset in the folder `out`.
 
     Every image is decoded to find out whether it can be, and copied byte for byte; rendered ones become PNG. A record
@@ -53,8 +56,11 @@ def convert(datasets: Sequence[Dataset], out: Path, *, format: str, shards: int 
         shards: how many, for tfrecord and array_record: runs of equal length, but for the damage.
         name: what the shards are called.
 
-    Raises DatasetError where the output cannot be written.
+    Raises DatasetError where the output cannot be written, or for an unknown format.
     """
+    out = Path(out)
+    if format not in WRITERS:
+        raise DatasetError(f"format = {format!r}: expected one of {', '.join(WRITERS)}")
     total, began, damage, written, first = sum(map(len, datasets)), time.perf_counter(), Damage(), 0, 0
     if not 1 <= shards <= total:
         raise DatasetError(f"{total} words do not fill {shards} shards")

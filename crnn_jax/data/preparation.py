@@ -19,7 +19,7 @@ import numpy as np
 from crnn_jax.data.example import serialise
 from crnn_jax.data.mjsynth import LEXICON, UnfitError, image_path, read_entry, read_lexicon
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.data.tfrecord import TFRecordFile, TFRecordWriter
+from crnn_jax.data.tfrecord import TFRecordFile, TFRecordWriter, allow_open
 from crnn_jax.data.whole import write_whole
 
 NAME = "synth90k"  # of the dataset, as TFDS has it
@@ -127,6 +127,7 @@ def sort_images(images: Iterable[tuple[bytes, bytes]], shards: list[Shard]) -> N
     owners = np.repeat(np.arange(len(shards)), [len(shard) for shard in paths])
     order = np.argsort(hashes, kind="stable")
     hashes, owners = hashes[order], owners[order]
+    allow_open(len(shards))
     with ExitStack() as stack:
         writers = [stack.enter_context(TFRecordWriter(shard.parcel)) for shard in shards]
         for path, content in images:

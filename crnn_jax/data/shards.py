@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crnn_jax.data.example import label_name, parse_features, to_record
 from crnn_jax.data.sample import Dataset, DatasetError, Record
-from crnn_jax.data.tfrecord import TFRecordFile
+from crnn_jax.data.tfrecord import TFRecordFile, allow_open
 
 SOUGHT = 1000  # records in which a label is looked for: of files of another kind not all have to be read
 
@@ -22,6 +22,7 @@ class ShardDataset(Dataset):
     """
 
     def __init__(self, paths: Sequence[Path], *, strict: bool = True):
+        allow_open(len(paths))
         files, damage = [], []
         for path in paths:
             try:
@@ -46,6 +47,7 @@ class ShardDataset(Dataset):
         return to_record(*self._message(index, self._label))
 
     def _message(self, index: int, *rest):
+        index = range(len(self))[index]
         shard = bisect_right(self._stops, index)
         number = index - (self._stops[shard - 1] if shard else 0)
         file = self._files[shard]

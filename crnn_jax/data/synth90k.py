@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from crnn_jax.cores import cores
 from crnn_jax.data.mjsynth import COUNTS, archive_images, read_layout, read_lexicon, read_lines
 from crnn_jax.data.preparation import (
     FOLDER,
@@ -25,7 +26,7 @@ from crnn_jax.data.preparation import (
     sweep,
 )
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.data.whole import write_whole
+from crnn_jax.data.whole import only_one, write_whole
 from crnn_jax.data.workers import write_here, write_in_processes, write_on_beam
 
 VERSION = "1.0.0"
@@ -106,25 +107,31 @@ def prepare(
     if not any(lists.values()):
         raise DatasetError(f"{source}: its lists are empty")
     try:
-        parts = lay_plan(out, lists, layout.lexicon, shards=shards)
-        sweep(out)
-        images = str(layout.source) if layout.source.is_dir() else None
-        plan = [Shard(str(out), name, images) for name in parts]
-        try:
-            _write(plan, parts, layout, workers or os.cpu_count() or 1, beam_options)
-        except BaseException:
-            sweep(out)  # what a full disk left, above all
-            raise
-        results = [read_result(shard) for shard in plan]
-        report = _report(out, lists, plan, results)
-        if not any(report.written.values()):
-            _remove(plan, results)
-            drop = report.dropped[0]
-            raise DatasetError(f"{source}: no image can be read: {drop['path']}: {drop['reason']}, {drop['detail']}")
-        _describe(report, plan, results)
-        sweep(out, finished=True)
+        with only_one(out / FOLDER):
+            return _prepare(source, out, lists, layout, shards, workers or cores(), beam_options)
     except OSError as error:
-        raise DatasetError(f"{error.filename or out}: {error.strerror}") from None
+        raise DatasetError(f"{error.filename or out}: {error.strerror or error}") from None
+
+
+def _prepare(source: Path, out: Path, lists, layout, shards: int, workers: int, beam_options) -> Report:
+    """`prepare`, once its arguments are known to be right and nobody else writes in `out`."""
+    parts = lay_plan(out, lists, layout.lexicon, shards=shards)
+    sweep(out)
+    images = str(layout.source) if layout.source.is_dir() else None
+    plan = [Shard(str(out), name, images) for name in parts]
+    try:
+        _write(plan, parts, layout, workers, beam_options)
+    except BaseException:
+        sweep(out)  # what a full disk left, above all
+        raise
+    results = [read_result(shard) for shard in plan]
+    report = _report(out, lists, plan, results)
+    if not any(report.written.values()):
+        _remove(plan, results)
+        drop = report.dropped[0]
+        raise DatasetError(f"{source}: no image can be read: {drop['path']}: {drop['reason']}, {drop['detail']}")
+    _describe(report, plan, results)
+    sweep(out, finished=True)
     return report
 
 

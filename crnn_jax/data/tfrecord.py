@@ -10,6 +10,19 @@ from crnn_jax.data.sample import DatasetError
 
 HEADER = 12  # bytes: the length of the data, and the length's checksum
 FOOTER = 4  # the data's checksum
+OTHERS = 512  # files that may be open beside those of a dataset
+
+
+def allow_open(files: int) -> None:
+    """Lets the process have `files` files open beside its others, as far as the system lets it: 1,024 are usual."""
+    try:
+        import resource
+    except ImportError:  # Windows, where the limit is another
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = files + OTHERS if hard == resource.RLIM_INFINITY else min(files + OTHERS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class TFRecordFile:

@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from crnn_jax.data.sample import Sample
 from crnn_jax.evaluation import Word
 from crnn_jax.report.confusion import align
+from crnn_jax.report.place import Place
 
 
 def section(title: str, note: str, body: str) -> str:
@@ -41,6 +43,12 @@ def aligned(word: Word) -> str:
             shown = escape(character) or "·"
             lines[i] += shown if pair[0] == pair[1] else f"<mark>{shown}</mark>"
     return "<br>".join(f"<code>{line or '·'}</code>" for line in lines)
+
+
+def source_cell(place: Place, sample: Sample) -> str:
+    """The cell of a table that tells of an image its dataset, its name and its label."""
+    name = sample.name.rpartition("/")[2]
+    return f'<td class="source">{escape(place.dataset)}<br>{escape(name)}<br>{escape(place.word.label)}</td>'
 
 
 def picture(image: UInt8[np.ndarray, "H W *channels"], *, width: float | None = None) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from html import escape
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,7 +16,8 @@ from crnn_jax.model import count_parameters
 from crnn_jax.reader import Reader
 from crnn_jax.report.charts import Group, accuracy_chart, count_groups, heat_map, reliability_chart
 from crnn_jax.report.confusion import Confusions, count_confusions
-from crnn_jax.report.element import aligned, figure, number_table, picture, section
+from crnn_jax.report.element import aligned, figure, number_table, picture, section, source_cell
+from crnn_jax.report.place import Place, places
 from crnn_jax.report.style import STYLE
 from crnn_jax.report.transformer import transformer_section
 
@@ -26,14 +26,6 @@ TOP = 12  # lines of each list of characters
 LONGEST = 15  # characters: longer words are one group
 HEIGHTS = (0, 12, 16, 20, 24, 32, 40, 48, 64)  # pixels: the lower ends of the groups
 TALLEST = 128  # pixels: images as given are shown no taller
-
-
-class Mistake(NamedTuple):
-    """A word that was read wrong, and where it is."""
-
-    dataset: str
-    index: int
-    word: Word
 
 
 def report(
@@ -58,12 +50,7 @@ def report(
     words = [word for evaluation in evaluations.values() for word in evaluation.words]
     confidences, correct = [word.confidence for word in words], [word.correct for word in words]
     confusions = count_confusions((word.truth, word.prediction) for word in words)
-    mistakes = [
-        Mistake(name, index, word)
-        for name, evaluation in evaluations.items()
-        for index, word in enumerate(evaluation.words)
-        if not word.correct
-    ]
+    mistakes = [place for place in places(evaluations) if not place.word.correct]
     surest = sorted(mistakes, key=lambda m: -m.word.confidence)[:WORST]
     farthest = sorted(mistakes, key=lambda m: (-edit_distance(m.word.prediction, m.word.truth), -m.word.confidence))
     show = partial(_mistakes, reader, datasets)
@@ -172,15 +159,15 @@ def _confusion_lists(confusions: Confusions) -> str:
     return f'<div class="lists">{"".join(tables)}</div>'
 
 
-def _mistakes(reader: Reader, datasets: dict[str, Dataset], mistakes: Sequence[Mistake]) -> str:
+def _mistakes(reader: Reader, datasets: dict[str, Dataset], mistakes: Sequence[Place]) -> str:
     """Rows of wrong words: the image as given, as the model saw it, and rectified, where it has an STN for that."""
     if not mistakes:
         return "<p>None.</p>"
     stn = reader.config.model.stn
     rectifies = stn.kind != "none" and stn.placement == "image"
     rows = []
-    for name, index, word in mistakes:
-        sample = next(datasets[name].samples(index, stop=index + 1))
+    for place in mistakes:
+        word, sample = place.word, place.sample(datasets)
         fitted = reader.fit(sample.image)
         images = [picture(_shrunk(sample.image)), picture(fitted)]
         if rectifies:
@@ -189,8 +176,7 @@ def _mistakes(reader: Reader, datasets: dict[str, Dataset], mistakes: Sequence[M
         rows.append(
             f'<tr>{cells}<td class="words">{aligned(word)}</td><td class="number">{word.confidence:.3f}</td>'
             f'<td class="number">{edit_distance(word.prediction, word.truth)}</td>'
-            f'<td class="source">{escape(name)}<br>{escape(sample.name.rpartition("/")[2])}<br>'
-            f"{escape(word.label)}</td></tr>"
+            f"{source_cell(place, sample)}</tr>"
         )
     pictures = ["as given", "as the model sees it", "rectified"][: 3 if rectifies else 2]
     titles = dict.fromkeys(pictures, "picture")

@@ -52,10 +52,10 @@ tbody tr:last-child td { border-bottom: 0; }
 .mistakes .upright { height: 5.6rem; }
 .mistakes .wide { height: 3.2rem; object-position: left; }
 .mistakes .words { overflow-x: auto; }
-.mistakes code {
+.mistakes code, .transforms code {
   font: 16px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; white-space: pre;
 }
-.mistakes mark { background: var(--wrong-soft); color: var(--wrong); border-radius: 2px; }
+.mistakes mark, .transforms mark { background: var(--wrong-soft); color: var(--wrong); border-radius: 2px; }
 .quantiles { margin: 1.6rem 0 2.6rem; }
 .transforms { width: 100%; min-width: 70rem; }
 .transforms th, .transforms td { vertical-align: middle; }
@@ -66,10 +66,6 @@ tbody tr:last-child td { border-bottom: 0; }
 .transforms .number { text-align: right; }
 .transforms img { display: block; margin: 0 auto; border-radius: 2px; }
 .transforms td + td img { outline: 1px solid var(--hairline); }
-.transforms mark { background: var(--wrong-soft); color: var(--wrong); border-radius: 2px; }
-.transforms code {
-  font: 16px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; white-space: pre;
-}
 .warning { margin: 0 0 1.3rem; max-width: 52rem; color: var(--wrong); font-weight: 600; }
 td.source { font-size: 0.8rem; line-height: 1.4; color: var(--muted); white-space: normal; overflow-wrap: anywhere; }
 

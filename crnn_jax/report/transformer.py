@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +10,8 @@ from crnn_jax.data.sample import Dataset, Sample
 from crnn_jax.evaluation import Evaluation, Word, mean_diagnosis
 from crnn_jax.reader import Reader, Transform
 from crnn_jax.report.charts import Group, accuracy_chart, count_groups
-from crnn_jax.report.element import aligned, figure, number_table, picture, section
+from crnn_jax.report.element import aligned, figure, number_table, picture, section, source_cell
+from crnn_jax.report.place import Place, places
 from crnn_jax.report.rectification import draw_grid, enlarged
 from crnn_jax.stn import collapse
 
@@ -22,22 +22,10 @@ SAME = 1e-3  # deviations that differ by less are those of one transform, a twen
 DRAWN, SHOWN = 5, 2.5  # pixels drawn, and CSS pixels shown, for a pixel of an image
 
 
-class Place(NamedTuple):
-    """A word, and where it is."""
-
-    dataset: str
-    index: int
-    word: Word
-
-
 def transformer_section(reader: Reader, datasets: dict[str, Dataset], evaluations: dict[str, Evaluation]) -> str:
     """The section as HTML, of words that were read with `diagnose`. See `page.report` for the arguments."""
-    places = [
-        Place(name, index, word)
-        for name, evaluation in evaluations.items()
-        for index, word in enumerate(evaluation.words)
-    ]
-    words, stn = [place.word for place in places], reader.config.model.stn
+    found = places(evaluations)
+    words, stn = [place.word for place in found], reader.config.model.stn
     on = "the image, before it is read"
     if stn.placement != "image":
         on = f"the features behind {stn.placement}; drawn is the image that they were made of"
@@ -54,7 +42,7 @@ def transformer_section(reader: Reader, datasets: dict[str, Dataset], evaluation
         + "</div>"
     )
     quantiles = f'<div class="scroll quantiles">{_quantiles(words)}</div>'
-    body = f"{warning}{charts}{quantiles}{_examples(reader, datasets, places)}"
+    body = f"{warning}{charts}{quantiles}{_examples(reader, datasets, found)}"
     return section("What the transformer does", note, body)
 
 
@@ -77,11 +65,11 @@ def by_outside(words: Sequence[Word]) -> list[Group]:
     return count_groups(words, names, lambda word: sum(word.diagnosis.outside >= end for end in OUTSIDE))
 
 
-def choose(places: Sequence[Place]) -> dict[str, list[Place]]:
+def choose(words: Sequence[Place]) -> dict[str, list[Place]]:
     """Words that show the range: the most deviating, those in the middle, the least; of each some right, some wrong."""
     chosen: dict[str, list[Place]] = {"farthest from the identity": [], "in the middle": [], "nearest to it": []}
     for right in (True, False):
-        rest = [place for place in places if place.word.correct == right]
+        rest = [place for place in words if place.word.correct == right]
         rest.sort(key=lambda place: -place.word.diagnosis.deviation)
         far, rest = rest[:EACH], rest[EACH:]
         rest, near = (rest[:-EACH], rest[-EACH:]) if rest else ([], [])
@@ -122,15 +110,15 @@ def _quantiles(words: Sequence[Word]) -> str:
     return number_table(head, lines)
 
 
-def _examples(reader: Reader, datasets: dict[str, Dataset], places: Sequence[Place]) -> str:
+def _examples(reader: Reader, datasets: dict[str, Dataset], words: Sequence[Place]) -> str:
     """Rows of words: the input with grid and points, the rectified image where there is one, and what was read."""
     on_image = reader.config.model.stn.placement == "image"
     head = ["where it looks", *(["what it makes of it"] if on_image else [])]
     columns = "".join(f'<th class="picture">{title}</th>' for title in head) + "<th>truth, reading</th>"
     columns += "".join(f'<th class="number">{title}</th>' for title in ("deviation", "outside", "contrast"))
     bodies = []
-    for kind, chosen in choose(places).items():
-        samples = [next(datasets[name].samples(index, stop=index + 1)) for name, index, _ in chosen]
+    for kind, chosen in choose(words).items():
+        samples = [place.sample(datasets) for place in chosen]
         images = [reader.fit(sample.image) for sample in samples]
         rows = [
             _row(place, sample, image, transform, kind=reader.config.model.stn.kind)
@@ -151,6 +139,5 @@ def _row(place: Place, sample: Sample, image: np.ndarray, transform: Transform, 
     return (
         f'<tr>{pictures}<td class="words">{aligned(place.word)}</td>'
         + "".join(f'<td class="number">{number}</td>' for number in numbers)
-        + f'<td class="source">{escape(place.dataset)}<br>{escape(sample.name.rpartition("/")[2])}<br>'
-        f"{escape(place.word.label)}</td></tr>"
+        + f"{source_cell(place, sample)}</tr>"
     )

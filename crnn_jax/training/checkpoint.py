@@ -26,7 +26,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError, from_json, to_json
-from crnn_jax.data.whole import whole_folder, write_whole
+from crnn_jax.data.whole import whole_folder
 from crnn_jax.section import differences
 from crnn_jax.training.stored import (
     CheckpointError,
@@ -84,7 +84,7 @@ class Checkpoints:
         configuration's dispatches would step over the end of the run, or where its words were others.
         """
         folder = self.folder / str(self.latest)
-        meta = _read_meta(folder)
+        meta = read_meta(folder)
         _refuse_other_run(folder, meta, self.config)
         dispatch = self.config.run.steps_per_dispatch
         if self.latest % dispatch:  # an interrupted run stops behind any of its own dispatches
@@ -124,8 +124,8 @@ def save_inference(path: Path, config: Config, variables: dict, card: dict, *, d
     if path.exists() and not is_model and not (path.is_dir() and not any(path.iterdir())):
         raise CheckpointError(f"{path}: exists and is no model that could be replaced: name another folder")
     stored = jax.tree.map(lambda x: np.asarray(jnp.asarray(x, dtype)), {k: variables[k] for k in INFERENCE})
-    with whole_folder(path, replaces=is_model) as partial:
-        with written(path), ocp.StandardCheckpointer() as checkpointer:
+    with written(path), whole_folder(path, replaces=is_model) as partial:
+        with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(partial / "variables", stored)
         (partial / "config.json").write_text(to_json(config) + "\n")
         (partial / "charset.txt").write_text(Charset.of(config.model.charset).characters + "\n", encoding="utf-8")
@@ -133,7 +133,6 @@ def save_inference(path: Path, config: Config, variables: dict, card: dict, *, d
 
 
 INFERENCE = ("params", "batch_stats")
-START = "start.json"
 
 
 def bundled_models() -> dict[str, Path]:
@@ -142,10 +141,13 @@ def bundled_models() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
 
 
-def find_model(name: str) -> Path:
-    """The folder of a bundled model of that name, or else of that path; CheckpointError names the bundled ones."""
+def find_model(name: str | Path) -> Path:
+    """The folder of a bundled model of that name, or else of that path: of a Path, or "./tiny", the path alone.
+
+    Raises CheckpointError, which names the bundled ones.
+    """
     bundled = bundled_models()
-    if name in bundled:
+    if isinstance(name, str) and name in bundled:
         return bundled[name]
     if Path(name).is_dir():
         return Path(name)
@@ -156,7 +158,7 @@ def load_variables(path: Path | str) -> tuple[Config, dict]:
     """The config and inference variables of a model, of a run (its best checkpoint), or of one checkpoint of a run.
 
     Args:
-        path: a folder that `save_inference` wrote, a workdir, or WORKDIR/checkpoints/STEP.
+        path: the name of a bundled model, a folder that `save_inference` wrote, a workdir, or WORKDIR/checkpoints/STEP.
 
     Returns:
         The config, and {"params", "batch_stats"} as float32 NumPy arrays, the parameters being the averaged ones.
@@ -164,57 +166,18 @@ def load_variables(path: Path | str) -> tuple[Config, dict]:
     Raises:
         CheckpointError: in one line, where the folder is none of these, or is cut short.
     """
-    path = Path(path).absolute()
+    path = find_model(path).absolute()
     if (path / "variables").is_dir():
         charset = read_text(path / "charset.txt").removesuffix("\n")
         meta = {"config": read_json(path / "config.json"), "charset": charset}
         stored = read_parts(path / "variables", INFERENCE)
     else:
         folder = training_checkpoint(path)
-        meta = _read_meta(folder)
+        meta = read_meta(folder)
         stored = read_parts(folder / "state", ("ema_params", "batch_stats"))
         stored = {"params": stored["ema_params"], "batch_stats": stored["batch_stats"]}
-    config = _config_of(path, meta)
+    config = config_of(path, meta)
     return config, jax.tree.map(lambda x: np.asarray(x, np.float32), stored)
-
-
-def images_seen(path: Path) -> int:
-    """How many images the weights of a model folder, or of a run's best checkpoint, were trained on.
-
-    Those of the model that a run started from count as well. 0 where a model has no card that tells. Raises
-    CheckpointError.
-    """
-    path = Path(path).absolute()
-    if (path / "card.json").is_file():
-        return _told_images_seen(path / "card.json")
-    if (path / "variables").is_dir():
-        return 0
-    checkpoint = training_checkpoint(path)
-    start, meta = checkpoint.parent.parent / START, _read_meta(checkpoint)
-    before = _told_images_seen(start) if start.is_file() else 0
-    return before + meta["position"]["step"] * _config_of(checkpoint, meta).run.batch_size
-
-
-def _told_images_seen(path: Path) -> int:
-    count = read_json(path).get("images_seen", 0)
-    if not isinstance(count, int):
-        raise CheckpointError(f"{path}: images_seen = {count!r}: expected a number")
-    return count
-
-
-def save_start(workdir: Path, init: Path | None) -> None:
-    """Notes in a workdir which model its weights are from (START); None for fresh ones."""
-    if init is None:
-        (workdir / START).unlink(missing_ok=True)  # of a start that came to no checkpoint
-        return
-    start = {"model": str(Path(init).absolute()), "images_seen": images_seen(init)}
-    write_whole(workdir / START, (json.dumps(start, indent=2) + "\n").encode())
-
-
-def started_from(workdir: Path) -> str | None:
-    """The model that a workdir's weights are from, as `save_start` noted it; None for weights that began fresh."""
-    path = workdir / START
-    return str(read_json(path).get("model")) if path.is_file() else None
 
 
 def _manager(folder: Path, keep: int, *, read_only: bool = False) -> ocp.CheckpointManager:
@@ -255,6 +218,12 @@ def training_checkpoint(path: Path) -> Path:
     raise CheckpointError(f"{path} holds no checkpoint")
 
 
+def workdir_of(checkpoint: Path) -> Path | None:
+    """The workdir of a training checkpoint; None of one that was copied out of its run."""
+    is_there = checkpoint.name.isdigit() and checkpoint.parent.name == "checkpoints"
+    return checkpoint.parent.parent if is_there else None
+
+
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Without Orbax's warnings that a folder which is only read is not written to."""
@@ -267,11 +236,12 @@ def _quietly() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _read_meta(folder: Path) -> dict:
+def read_meta(folder: Path) -> dict:
+    """What a training checkpoint tells of its run: config, charset, data position, metrics."""
     return read_json(folder / "meta" / "metadata")
 
 
-def _config_of(path: Path, meta: dict) -> Config:
+def config_of(path: Path, meta: dict) -> Config:
     """The config of a checkpoint, after a check that its charset still means the same characters."""
     try:
         config = from_json(json.dumps(meta["config"]))
@@ -285,9 +255,16 @@ def _config_of(path: Path, meta: dict) -> Config:
     return config
 
 
+def refuse_other_run(workdir: Path, config: Config) -> None:
+    """CheckpointError, naming the fields, where the workdir has checkpoints of another configuration."""
+    steps = [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
+    if steps:
+        last = workdir / "checkpoints" / str(max(steps))
+        _refuse_other_run(last, read_meta(last), config)
+
+
 def _refuse_other_run(folder: Path, meta: dict, config: Config) -> None:
-    """CheckpointError, naming the fields, where the checkpoint is not of this run's configuration."""
-    before = _config_of(folder, meta)
+    before = config_of(folder, meta)
     changed = {name: both for name, both in differences(before, config).items() if name not in FREE_FIELDS}
     if changed:
         told = [f"{name} is {there!r} there and {here!r} here" for name, (there, here) in changed.items()]

@@ -20,13 +20,15 @@ from crnn_jax.data.whole import write_whole
 from crnn_jax.model import build
 from crnn_jax.synth.batch import Batch
 from crnn_jax.training import parallel
-from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables, save_start, started_from
+from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, find_model, load_variables, refuse_other_run
 from crnn_jax.training.logs import Logs, Terminal
 from crnn_jax.training.optimizer import learning_rate, make_optimizer
+from crnn_jax.training.start import save_start, started_from
 from crnn_jax.training.state import create_state, variables
 from crnn_jax.training.step import eval_step, mean_metrics, train_step
 from crnn_jax.training.transfer import with_weights
 from crnn_jax.training.words import (
+    can_spell,
     load_words,
     open_sources,
     parts,
@@ -50,7 +52,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     Args:
         config: of the run. A workdir that has a checkpoint must hold the same one.
         workdir: gets config.json, checkpoints/, metrics.jsonl, tensorboard/ and pictures/.
-        init: a model folder or workdir whose weights a fresh run starts from.
+        init: a bundled model, a model folder or a workdir, whose weights a fresh run starts from.
 
     Returns:
         The metrics of the last evaluation of held-out words (`mean_metrics`), and `step`, the steps taken.
@@ -62,6 +64,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
         DatasetError, ImageError: words cannot be read; what comes up in the middle of the run is told once it is saved.
     """
     run, workdir = config.run, Path(workdir)
+    init = None if init is None else find_model(init)
     init_key, run_key = jax.random.split(jax.random.key(run.seed))
 
     # Model, optimiser, and the shape of the state.
@@ -72,9 +75,10 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     # Words: on the device, where every batch is a function of a key and an index alone, or from disk, where it is one
     # of the seed and the step.
     size = parallel.per_device(run.batch_size, parts=parts(config))
+    rows = streamed_rows(config, size)
+    refuse_other_run(workdir, config)  # before all data are looked at, which may take minutes
     words, reports = load_words(config)
     sources, weights, kept = open_sources(config, cache=workdir / "sources", processes=run.read_processes or 1)
-    rows = streamed_rows(config, size)
     if sources:
         reports += [*kept, f"of every {size} words {rows} are read from disk, {size - rows} rendered"]
     if reports and parallel.is_main():
@@ -119,15 +123,17 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     )
     make_eval = partial(parallel.make_eval, partial(eval_step, model=model), batch_size=run.batch_size)
     evaluate = make_eval(partial(rendered_held_out, config=config, size=size), total=config.data.held_out_words)
+    renders = words.held_out is None or can_spell(config)
     if words.held_out is not None:
         evaluate_real = make_eval(partial(real_held_out, size=size), total=len(words.held_out.label))
     transform = jax.jit(partial(model.apply, method="transform"))
 
     def score(state):
-        sums, samples = evaluate(variables(state), words, held_out_key)
-        metrics = mean_metrics(sums)
+        if renders:
+            sums, samples = evaluate(variables(state), words, held_out_key)
+            metrics = mean_metrics(sums)
         if words.held_out is not None:  # then real words decide which checkpoint is the best
-            beside = {f"rendered_{name}": value for name, value in metrics.items()}
+            beside = {f"rendered_{name}": value for name, value in metrics.items()} if renders else {}
             sums, samples = evaluate_real(variables(state), words, held_out_key)
             metrics = mean_metrics(sums) | beside
         if config.model.stn.kind != "none":
@@ -189,7 +195,8 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
         last_words = [
             report(samples, Charset.of(config.model.charset)),
             f"{held_out['word_accuracy']:.1f} % of {held_out['count']:.0f} held-out {kind} words read right",
-            f"next: python experiments/read.py IMAGE_OR_FOLDER --model {workdir}",
+            # Not by its name alone, which may be that of a bundled model.
+            f"next: python experiments/read.py IMAGE_OR_FOLDER --model {workdir.absolute()}",
         ]
     if parallel.is_main():
         print("\n".join(last_words), file=Terminal(sys.stdout))

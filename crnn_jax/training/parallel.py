@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from crnn_jax.config import ConfigError
+from crnn_jax.cores import cores
 from crnn_jax.synth.batch import Batch
 from crnn_jax.training.state import TrainState
 
@@ -28,11 +29,6 @@ FLAG_KNOWN = {(0, 10, 0), (0, 10, 1), (0, 10, 2), (0, 11, 0)}  # versions of JAX
 # make_batch(key, source, first_index) -> this device's examples, first_index being its first one in the global batch;
 # in training with the option `streamed`: this device's words from disk, None where all of them are on the device.
 MakeBatch = Callable[..., Batch]
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_cpu(devices: int | None, *, batch_size: int) -> None:
@@ -167,8 +163,8 @@ def make_eval(step: Callable, make_batch: MakeBatch, *, batch_size: int, total: 
         total: examples.
 
     Returns:
-        A function whose sums are those of all examples on all devices, and whose samples are the examples of the
-        first device in the first batch: image, label, ids, confidence. Both are NumPy arrays.
+        A function whose sums are those of all examples on all devices, and whose samples are the examples, masked
+        ones left out, of the first device in the first batch: image, label, ids, confidence. Both are NumPy arrays.
     """
 
     def run(first_index: Array, variables: PyTree, source: PyTree, key: Array, start: Array):
@@ -183,7 +179,7 @@ def make_eval(step: Callable, make_batch: MakeBatch, *, batch_size: int, total: 
     def evaluate(variables: PyTree, source: PyTree, key: Array):
         parts = [one_batch(variables, source, key, np.int32(start)) for start in range(0, total, batch_size)]
         sums = jax.tree.map(lambda *values: sum(values), *[fetch(part) for part, _ in parts])
-        return sums, fetch(parts[0][1])
+        return sums, jax.tree.map(lambda x: x[:total], fetch(parts[0][1]))
 
     return evaluate
 

@@ -69,6 +69,15 @@ def load_words(config: Config) -> tuple[Words, list[str]]:
     return Words(source, real, held_out), reports
 
 
+def can_spell(config: Config) -> bool:
+    """Whether words can be rendered that the charset can spell: of others, such as Greek ones, none is held out."""
+    try:
+        check_charset(config)
+    except ConfigError:
+        return False
+    return True
+
+
 def open_sources(config: Config, *, cache: Path, processes: int) -> tuple[list[WordSource], list[float], list[str]]:
     """The datasets among `data.sources`, their weights, and lines on what of them is kept (see `data.selection`)."""
     sources, weights, reports = [], [], []
