@@ -88,13 +88,17 @@ def all_words(evaluations: Sequence[Evaluation]) -> Evaluation:
     return Evaluation([word for e in evaluations for word in e.words], sum(e.seconds for e in evaluations))
 
 
-def open_datasets(paths: Iterable[str | os.PathLike], config: Config, *, part: str = "all") -> dict[str, Dataset]:
+def open_datasets(
+    paths: Iterable[str | os.PathLike], config: Config, *, part: str = "all", taken: Iterable[str] = ()
+) -> dict[str, Dataset]:
     """The datasets at `paths`, or the same part of each (see `dataset.take_part`), by their names in the table.
+
+    None has a name that is `taken`, nor that of a row that is no dataset's.
 
     `rendered` stands for held-out words in the style that the model of `config` was trained on; they are taken whole,
     since training sees none of them. Raises DatasetError, of a dataset that is given twice, too.
     """
-    paths, datasets, places = list(map(str, paths)), {}, set()
+    paths, datasets, places, taken = list(map(str, paths)), {}, set(), set(taken)
     for path in paths:
         place = path if path == RENDERED else os.path.realpath(path)
         if place in places:
@@ -104,7 +108,7 @@ def open_datasets(paths: Iterable[str | os.PathLike], config: Config, *, part: s
         if path == RENDERED:
             datasets[path] = RenderedWords(config)
             continue
-        name = name_of(path, {*datasets, *RESERVED}, suffix="" if part == "all" else f", {part}")
+        name = name_of(path, {*datasets, *RESERVED, *taken}, suffix="" if part == "all" else f", {part}")
         try:
             datasets[name] = take_part(open_dataset(path), part)
         except DatasetError as error:

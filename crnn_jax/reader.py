@@ -24,7 +24,7 @@ from crnn_jax.images import ImageSource, add_margin, fit_image, is_tall, load_im
 from crnn_jax.lexicon import Lexicon, load_lexicon
 from crnn_jax.model import CRNN, build, check_variables, prepare
 from crnn_jax.stn import Diagnosis
-from crnn_jax.training.checkpoint import CheckpointError, find_model, load_variables, training_checkpoint
+from crnn_jax.training.checkpoint import CheckpointError, load_variables, weights_folder
 
 DEFAULT_MODEL = "stn_crnn"  # the best of the bundled ones that has seen rendered words alone
 TURNS = (0, 1, -1)  # quarters to the left, in which a tall image is looked at
@@ -222,9 +222,7 @@ def load(model: str | Path = DEFAULT_MODEL) -> Reader:
 
     Raises CheckpointError, one line, where there is no such model or its files are not whole.
     """
-    folder = find_model(model)
-    if not (folder / "variables").is_dir():
-        folder = training_checkpoint(folder.absolute())  # once: the best of a run that goes on may be another soon
+    folder = weights_folder(model)
     calibration = load_calibration(folder) or {}
     config, variables = load_variables(folder)
     if jax.default_backend() == "cpu":

@@ -32,6 +32,7 @@ from train import load_config
 from crnn_jax.ancestor import FAULTS, SLOTS, pad_labels
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError, override
+from crnn_jax.data.whole import only_one
 from crnn_jax.model import build
 from crnn_jax.training import parallel
 from crnn_jax.training.loop import HELD_OUT_SEED
@@ -97,17 +98,18 @@ def main(argv: list[str] | None = None) -> int:
         base = override(load_config(args.config), args.set)
         for name in chosen:  # what cannot be studied claims no folder
             variant_config(base, VARIANTS[name], steps=args.steps, batch=args.batch, seed=0)
-        claim(args.out, base, None, [])
-        rows = read_rows(results)
-        for seed in args.seeds:  # a whole round of variants before the next seed
-            for name in chosen:
-                run = {"variant": name, "seed": seed, "steps": args.steps, "batch": args.batch}
-                if any(run.items() <= row.items() for row in rows):
-                    continue
-                config = variant_config(base, VARIANTS[name], steps=args.steps, batch=args.batch, seed=seed)
-                print(f"{name}, seed {seed}", flush=True)
-                rows.append(run | train_variant(config, VARIANTS[name].faults))
-                add_rows(results, rows[-1:])
+        with only_one(args.out):
+            claim(args.out, base, None, {})
+            rows = read_rows(results)
+            for seed in args.seeds:  # a whole round of variants before the next seed
+                for name in chosen:
+                    run = {"variant": name, "seed": seed, "steps": args.steps, "batch": args.batch}
+                    if any(run.items() <= row.items() for row in rows):
+                        continue
+                    config = variant_config(base, VARIANTS[name], steps=args.steps, batch=args.batch, seed=seed)
+                    print(f"{name}, seed {seed}", flush=True)
+                    rows.append(run | train_variant(config, VARIANTS[name].faults))
+                    add_rows(results, rows[-1:])
     except BrokenPipeError:  # an OSError, but not one to tell: see command.py
         raise
     except (ConfigError, OSError) as error:

@@ -62,6 +62,8 @@ from crnn_jax.training.state import create_state
 from crnn_jax.training.step import train_step
 
 BATCH = 64
+WORDS = 50_000  # of a dataset
+STYLES = ("plain", "mjsynth", "photo")
 ROUNDS = 7  # measured in turn; the median counts
 SECONDS = 1.5  # about, of one round of one row
 CONTESTS = {
@@ -78,8 +80,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=(*CONTESTS, "render", "step", "data", "memory"))
     parser.add_argument("--data", metavar="PATH", help="a dataset to take the words from")
-    parser.add_argument("--words", type=int, default=50_000, metavar="N", help="as many of it")
-    parser.add_argument("--styles", nargs="+", default=["plain", "mjsynth", "photo"], metavar="NAME")
+    parser.add_argument("--words", type=int, metavar="N", help=f"data, memory: as many of it; {WORDS:,} unless given")
+    parser.add_argument("--styles", nargs="+", metavar="NAME", help=f"render: {', '.join(STYLES)} unless given")
     parser.add_argument("--config", metavar="NAME", help="a file of experiments/configs/; default: crnn, or tiny")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
     parser.add_argument("--model", metavar="NAME|DIR", help="read: with a bundled model, a folder, a workdir")
@@ -92,8 +94,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.model and args.what != "read":
         parser.error("--model goes with `read`")
-    if args.words < 1:
+    if args.words is not None and args.words < 1:
         parser.error("--words is at least 1")
+    if args.words is not None and args.what not in ("data", "memory"):
+        parser.error("--words goes with data and memory")
+    if args.styles and args.what != "render":
+        parser.error("--styles goes with render")
     if args.model and (args.config or args.set):
         parser.error("--model has its own config")
     takes_data = args.what in ("data", "memory")
@@ -131,6 +137,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(args: argparse.Namespace) -> dict:
     """Prints what is no contest, and returns it as JSON has it. Raises ConfigError, DatasetError, ImportError."""
+    if args.what == "step":
+        leave_out_fusion_emitters()  # as train.py does; before anything else touches JAX
     config = override(load_config(args.config or "tiny"), args.set)
     report = {
         "what": args.what,
@@ -143,14 +151,15 @@ def measure(args: argparse.Namespace) -> dict:
     }
     if args.what == "memory":
         report["bytes_after_words"] = {}
-        for read, sizes in memory(config, args.data, words=args.words):
+        for read, sizes in memory(config, args.data, words=args.words or WORDS):
             print(f"{read:>12,} words  " + " + ".join(f"{size / 1e6:,.0f}" for size in sizes) + " MB", flush=True)
             report["bytes_after_words"][read] = sizes
         return report
     if args.what == "data":
-        rates = data_rates(config, args.data, words=args.words)
+        rates = data_rates(config, args.data, words=args.words or WORDS)
     elif args.what == "render":
-        rates = render_rates({name: override(config, [f"data.style={name}"]) for name in args.styles})
+        base, styles = load_config(args.config or "tiny"), args.styles or STYLES
+        rates = render_rates({name: override(base, [*args.set, f"data.style={name}"]) for name in styles})
     else:
         rates = step_rates(config)
     print(f"{report['device']}, {cores()} CPU cores, batch {config.run.batch_size}")
@@ -216,7 +225,6 @@ def render_rates(configs: dict[str, Config]) -> dict[str, float]:
 
 def step_rates(config: Config) -> dict[str, float]:
     """Images a second of training: with the rendering of its words, without it, and the rendering alone."""
-    leave_out_fusion_emitters()  # as train.py does
     model, tx = build(config.model), make_optimizer(config.optimizer, config.run.steps)
     key, source = jax.random.key(0), load_source(config)
     state = create_state(key, model, tx, config.model)

@@ -28,6 +28,7 @@ from crnn_jax.training.checkpoint import (
     find_model,
     load_variables,
     save_inference,
+    step_of,
     training_checkpoint,
 )
 from crnn_jax.training.start import images_seen
@@ -55,13 +56,13 @@ def main(argv: list[str] | None = None) -> int:
         names = {name: short_names(of_kind) for name, of_kind in paths.items()}
         config = replace(config, data=replace(config.data, **names))
         measured = [args.out] if others else [args.out, args.workdir, checkpoint]
-        compared, results = read_table(args.table, measured) if args.table else ({}, {})
+        compared, results = read_table(args.table, measured, step_of(checkpoint)) if args.table else ({}, {})
         card = {
             "name": config.name,
             "parameters": count_parameters(variables),
-            "steps": int(checkpoint.name),
+            "steps": step_of(checkpoint),
             # Of runs that went on from one another; of others it is less than all of them have seen.
-            "images_seen": max(map(images_seen, [args.workdir, *others])),
+            "images_seen": max(map(images_seen, [checkpoint, *others])),
             "note": args.note,
             "compared": compared,
             "results": results,
@@ -104,11 +105,11 @@ def average(variables: dict, config: Config, others: list[Path]) -> dict:
     return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float64).astype(np.float32), *models)
 
 
-def read_table(path: Path, measured: list[Path]) -> tuple[dict, dict[str, dict]]:
+def read_table(path: Path, measured: list[Path], step: int) -> tuple[dict, dict[str, dict]]:
     """What evaluate.py --json wrote: how words were compared, and the rows of the datasets.
 
     Without the speed, which is the machine's, not the model's. Raises ValueError, where the table is that of a model
-    that is none of `measured`, too.
+    that is none of `measured`, or of another step of its training, too.
     """
     try:
         told = json.loads(path.read_text())
@@ -120,6 +121,8 @@ def read_table(path: Path, measured: list[Path]) -> tuple[dict, dict[str, dict]]
     model = str(told.get("model"))
     if find_model(model).resolve() not in [place.resolve() for place in measured]:
         raise ValueError(f"{path}: is of {model}, another model: evaluate.py --model {measured[0]}")
+    if told.get("step", step) != step:
+        raise ValueError(f"{path}: is of step {told['step']}, not {step}: evaluate.py --model {measured[0]}")
     rows = {name: {k: v for k, v in row.items() if k != "images_per_second"} for name, row in table.items()}
     return told.get("compared", {}), rows
 

@@ -35,7 +35,7 @@ from crnn_jax.images import ImageError
 from crnn_jax.lexicon import load_lexicon
 from crnn_jax.metrics import normalise
 from crnn_jax.reader import load
-from crnn_jax.training.checkpoint import CheckpointError, find_model
+from crnn_jax.training.checkpoint import CheckpointError, weights_folder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,7 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
-        reader, folder = load(args.model), find_model(args.model)
+        folder = weights_folder(args.model)
+        reader = load(folder)
         path, _ = calibration_place(folder)
         if not args.dry_run:
             check_writable(path)

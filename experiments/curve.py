@@ -34,13 +34,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a checkpoint
-    rows = []
+    rows, datasets = [], None
     try:
         if args.json:
             check_writable(args.json)
         for step in kept_steps(args.workdir):
             reader = crnn_jax.load(args.workdir / "checkpoints" / str(step))
-            datasets = open_datasets(args.data, reader.config, part=args.part)
+            datasets = datasets or open_datasets(args.data, reader.config, part=args.part)
             row, compiled = {"images of the run": step * reader.config.run.batch_size}, set()
             for name, dataset in datasets.items():
                 words = dataset_words(reader, dataset, name)

@@ -45,7 +45,7 @@ from crnn_jax.lexicon import BONUS, Lexicon, LexiconError, load_lexicon
 from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.report.page import report
 from crnn_jax.stn import collapse
-from crnn_jax.training.checkpoint import CheckpointError
+from crnn_jax.training.checkpoint import CheckpointError, step_of, weights_folder
 
 TOTALS = ALL, INSIDE, OUTSIDE = "all words", "in the lexicon", "not in it"  # rows beneath those of the datasets
 
@@ -73,7 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         bonus = BONUS if args.bonus is None else args.bonus
         lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
-        reader = crnn_jax.load(args.model)
+        folder = weights_folder(args.model)
+        reader = crnn_jax.load(folder)
         datasets = open_datasets(args.data, reader.config, part=args.part)  # all, before the hours
         targets = [target for target in (args.json, args.html, args.words) if target]
         if len({target.resolve() for target in targets}) < len(targets):
@@ -116,7 +117,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.json:
             compared = {name: getattr(args, name) for name in ("part", "cased", "punctuation", "lexicon", "thorough")}
             compared |= {"bonus": bonus} if lexicon else {}
-            whole = {"model": args.model, "compared": compared, "datasets": table, "totals": total}
+            whole = {"model": args.model, "step": step_of(folder), "compared": compared}
+            whole |= {"datasets": table, "totals": total}
             args.json.write_text(json.dumps(whole, indent=2) + "\n")
         if args.words:
             write_words(args.words, evaluations)

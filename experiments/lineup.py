@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import work
-from contest import Contestant
+from contest import Contestant, ContestError
 
 from crnn_jax.config import Config, ModelConfig, StnConfig, to_json
 from crnn_jax.data.sample import Sample
@@ -94,7 +94,9 @@ def ctc(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
 
 
 def lstm(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
-    """The first bidirectional LSTM alone, forward and backward."""
+    """The first bidirectional LSTM alone, forward and backward, in float32: of another, torch's is not there."""
+    if config.model.dtype != "float32":
+        raise ContestError(f"lstm: model.dtype = {config.model.dtype}: torch's has no such contestant, take float32")
     frames, depth, hidden = work.lstm_shape(config.model)
     features = np.random.default_rng(0).normal(size=(batch, frames, depth)).astype(np.float32)
     options = {"inputs": _save(folder / "lstm.npz", features=features), "features": hidden}

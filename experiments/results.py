@@ -98,7 +98,9 @@ def main(argv: list[str] | None = None) -> int:
             print(*head, format_row(name, results[name]), sep="\n", flush=True)
             if args.json:
                 peers = [peer._asdict() for peer in PEERS]
-                args.json.write_text(json.dumps({"cpus": cores(), "models": results, "peers": peers}, indent=2) + "\n")
+                told = {name: getattr(args, name) for name in ("part", "cased", "punctuation", "lexicon", "thorough")}
+                whole = {"cpus": cores(), "compared": told, "models": results, "peers": peers}
+                args.json.write_text(json.dumps(whole, indent=2) + "\n")
         print(f"\n{format_note(results)}\n\n{format_peers()}")
     except BrokenPipeError:  # an OSError, but not one to tell: see command.py
         raise

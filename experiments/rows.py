@@ -10,11 +10,12 @@ from crnn_jax.training.checkpoint import find_model
 from crnn_jax.training.start import images_seen
 
 
-def claim(out: Path, base: Config, init: str | None, words: list[str], held_out: int | None = None) -> None:
+def claim(out: Path, base: Config, init: str | None, words: dict[str, int], held_out: int | None = None) -> None:
     """Notes what the runs of a folder have in common: a config, the model that they start from, the words they read.
 
-    Those are named, and `held_out` is how many of the rendered ones there are, where that is not the config's. Of the
-    model it is the name that counts, and how many images its weights have seen: a bundled one learns more with time.
+    Of words there are their names and how many they are; `held_out` is how many of each rendered kind, where that is
+    not the config's. Of the model it is the name that counts, and how many images its weights have seen: a bundled one
+    learns more with time.
 
     Raises ConfigError where that is something else there.
     """
@@ -25,7 +26,9 @@ def claim(out: Path, base: Config, init: str | None, words: list[str], held_out:
             there = json.loads(path.read_text())
             changed = list(differences(from_json(json.dumps(there["config"])), base))
             changed += ["--init"] if (there["init"], there.get("init_images_seen", seen)) != (init, seen) else []
-            changed += ["--data"] if there.get("words", words) != words else []
+            before = there.get("words", words)
+            same = before == words if isinstance(before, dict) else sorted(before) == sorted(words)  # once names alone
+            changed += [] if same else ["--data"]
             changed += ["--held-out"] if there.get("held_out", held_out) != held_out else []
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{path}: is not what a study writes: {error}") from None

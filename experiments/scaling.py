@@ -43,13 +43,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("what", choices=("run", "paper"))
     parser.add_argument("--config", metavar="NAME", help="a file of experiments/configs/; quickstart, or crnn on paper")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
-    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N")
-    parser.add_argument("--steps", type=int, default=20, metavar="N", help="of each run, in two dispatches")
-    parser.add_argument(
-        "--rate", type=float, default=60_000, metavar="N", help="images/s of one chip; of crnn on an H200"
-    )
-    parser.add_argument("--batch", type=int, default=512, metavar="N", help="of one chip, on paper; shared: 8 times it")
+    parser.add_argument("--devices", type=int, nargs="+", metavar="N", help="run: 1 2 4 8 unless given")
+    parser.add_argument("--steps", type=int, metavar="N", help="run: of each, in two dispatches; 20 unless given")
+    parser.add_argument("--rate", type=float, metavar="N", help="paper: images/s of one chip; 60,000, crnn on an H200")
+    parser.add_argument("--batch", type=int, metavar="N", help="paper: of one chip, 512; shared: 8 times it")
     args = parser.parse_args(argv)
+    defaults = {"devices": [1, 2, 4, 8], "steps": 20} if args.what == "run" else {"rate": 60_000.0, "batch": 512}
+    for name in ("devices", "steps", "rate", "batch"):
+        if getattr(args, name) is None:
+            setattr(args, name, defaults.get(name))
+        elif name not in defaults:
+            parser.error(f"--{name} does not go with {args.what}; the words of a batch are --set run.batch_size=N")
     try:
         config = override(load_config(args.config or ("quickstart" if args.what == "run" else "crnn")), args.set)
         if args.what == "paper":

@@ -37,6 +37,7 @@ from train import load_config
 
 from crnn_jax.config import Config, ConfigError, override
 from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.whole import only_one
 from crnn_jax.images import ImageError
 from crnn_jax.synth.batch import Source, load_source
 from crnn_jax.synth.style import Style
@@ -57,6 +58,8 @@ CURVES = (
     "stn_outside",
     "stn_contrast",
 )  # means over each dispatch
+# Of a row, beside the accuracies, which have the names of what was read.
+COLUMNS = ("change", "seed", "steps", "every", "words", "bypass", "seconds", "stn_spread", *CURVES)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("train", "table", "time"))
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES), metavar="NAME")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, nargs="+", help="train and time: 0 1 2 3 4 unless given")
     parser.add_argument("--config", default=OWN, metavar="NAME", help="a file of experiments/configs/")
     parser.add_argument("--data", nargs="+", default=[], metavar="FOLDER", help="labelled words to read as well")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="of every network")
@@ -77,6 +80,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.results and args.command == "train":
         parser.error("--results goes with table: train writes to --out")
+    if args.seeds and args.command == "table":
+        parser.error("--seeds goes with train and time: a table is of all that are there")
+    seeds = args.seeds or [0, 1, 2, 3, 4]
     logging.getLogger("absl").setLevel(logging.ERROR)
     results = args.results or args.out / "results.jsonl"
     try:
@@ -85,14 +91,14 @@ def main(argv: list[str] | None = None) -> int:
         if args.at_once < 1 or args.held_out < 1 or args.held_out % HELD_OUT_BATCH:
             raise ConfigError(f"--at-once is at least 1, --held-out a multiple of {HELD_OUT_BATCH}")
         if args.command == "time":
-            timing(base, args.seeds, kinds)
+            timing(base, seeds, kinds)
             return 0
         if args.command == "train":
             for name in args.studies:
                 check_base(name, base)
             changes = dict.fromkeys(key for name in args.studies for key in keys(name).values())
             options = {"kinds": kinds, "data": args.data, "init": args.init}
-            train_all(base, list(changes), args.seeds, args.at_once, args.held_out, args.out, **options)
+            train_all(base, list(changes), seeds, args.at_once, args.held_out, args.out, **options)
         rows = read_networks(results)
         if not rows:
             raise ConfigError(f"{results} has no networks yet: stn_study.py train")
@@ -129,39 +135,43 @@ def train_all(
     if base.data.share_real:
         raise ConfigError(f"data.share_real = {base.data.share_real:g}: these networks learn rendered words alone")
     start = find_model(init) if init else None
-    real = load_datasets(data, base, kinds=list(kinds))
+    real = load_datasets(data, base, taken=[*kinds, *COLUMNS])
     results, source = out / "results.jsonl", load_source(base)
     draw = make_words(base, kinds, base.run.batch_size)
     draw_held_out = make_words(base, kinds, HELD_OUT_BATCH * len(kinds), held_out=True)
     configs = {change: override(base, change.split()) for change in changes}
-    claim(out, base, init, [*kinds, *real], held_out)
-    every = base.run.steps_per_dispatch
-    for group in chunks(seeds, at_once):
-        done = {(row["change"], row["seed"]) for row in read_networks(results)}
-        missing = {change: [seed for seed in group if (change, seed) not in done] for change in changes}
-        rest = [change for change in changes if missing[change]]
-        while rest:
-            first, its_seeds = configs[rest[0]], missing[rest[0]]
-            alike = [c for c in rest if same_program(first, configs[c]) and missing[c] == its_seeds]
-            rest = [change for change in rest if change not in alike]
-            for part in chunks(alike, max(1, at_once // len(its_seeds))):
-                print(f"{len(part)} x {len(its_seeds)} networks: {', '.join(change or 'as it is' for change in part)}")
-                workdir = out / "programs" / hashlib.sha256(json.dumps([part, its_seeds]).encode()).hexdigest()[:12]
-                rows = [configs[change] for change in part]
-                population, curves, seconds = train_population(rows, its_seeds, source, draw, workdir, start=start)
-                measured = read_held_out(rows, population, source, draw_held_out, list(kinds), held_out)
-                measured |= read_datasets(rows, population, real)
-                measured |= look(rows, population, source, draw_held_out, list(kinds))
-                told = []
-                for (i, change), (j, seed) in product(enumerate(part), enumerate(its_seeds)):
-                    row = {"change": change, "seed": seed, "steps": base.run.steps, "every": every}
-                    row["words"], row["bypass"] = [*kinds, *real], configs[change].model.stn.bypass
-                    row["seconds"] = round(seconds / len(part) / len(its_seeds), 1)
-                    row |= {name: round(float(values[i, j]), 4) for name, values in measured.items()}
-                    row |= {name: [float(f"{x:.4g}") for x in values[:, i, j]] for name, values in curves.items()}
-                    told.append(row)
-                add_rows(results, told)
-                shutil.rmtree(workdir)
+    counts = {name: len(words.label) for name, words in real.items()}
+    with only_one(out):
+        claim(out, base, init, dict.fromkeys(kinds, held_out) | counts, held_out)
+        every = base.run.steps_per_dispatch
+        for group in chunks(seeds, at_once):
+            done = {(row["change"], row["seed"]) for row in read_networks(results)}
+            missing = {change: [seed for seed in group if (change, seed) not in done] for change in changes}
+            rest = [change for change in changes if missing[change]]
+            while rest:
+                first, its_seeds = configs[rest[0]], missing[rest[0]]
+                alike = [c for c in rest if same_program(first, configs[c]) and missing[c] == its_seeds]
+                rest = [change for change in rest if change not in alike]
+                for part in chunks(alike, max(1, at_once // len(its_seeds))):
+                    print(
+                        f"{len(part)} x {len(its_seeds)} networks: {', '.join(change or 'as it is' for change in part)}"
+                    )
+                    workdir = out / "programs" / hashlib.sha256(json.dumps([part, its_seeds]).encode()).hexdigest()[:12]
+                    rows = [configs[change] for change in part]
+                    population, curves, seconds = train_population(rows, its_seeds, source, draw, workdir, start=start)
+                    measured = read_held_out(rows, population, source, draw_held_out, list(kinds), held_out)
+                    measured |= read_datasets(rows, population, real)
+                    measured |= look(rows, population, source, draw_held_out, list(kinds))
+                    told = []
+                    for (i, change), (j, seed) in product(enumerate(part), enumerate(its_seeds)):
+                        row = {"change": change, "seed": seed, "steps": base.run.steps, "every": every}
+                        row["words"], row["bypass"] = [*kinds, *real], configs[change].model.stn.bypass
+                        row["seconds"] = round(seconds / len(part) / len(its_seeds), 1)
+                        row |= {name: round(float(values[i, j]), 4) for name, values in measured.items()}
+                        row |= {name: [float(f"{x:.4g}") for x in values[:, i, j]] for name, values in curves.items()}
+                        told.append(row)
+                    add_rows(results, told)
+                    shutil.rmtree(workdir)
 
 
 def train_population(

@@ -64,8 +64,8 @@ def read_held_out(
     return {kind: 100 * right[:, :, :, i].mean(axis=(0, 3)) for i, kind in enumerate(kinds)}
 
 
-def load_datasets(paths: Sequence[str], config: Config, *, kinds: Sequence[str] = ()) -> dict[str, RealWords]:
-    """Labelled words that fit the networks, by the names of their datasets, none of them one of `kinds`.
+def load_datasets(paths: Sequence[str], config: Config, *, taken: Sequence[str] = ()) -> dict[str, RealWords]:
+    """Labelled words that fit the networks, by the names of their datasets, none of them one of `taken`.
 
     Says what of each was kept.
 
@@ -76,7 +76,7 @@ def load_datasets(paths: Sequence[str], config: Config, *, kinds: Sequence[str] 
         raise DatasetError(f"{' '.join(paths)}: one is given twice")
     for path in paths:
         whole = replace(config, data=replace(config.data, validation=(path,), held_out_words=10**9))
-        name = name_of(path, {*datasets, *kinds})
+        name = name_of(path, {*datasets, *taken})
         datasets[name], report = load_validation(whole)
         print(f"{name}: {report}", flush=True)
     return datasets

@@ -27,6 +27,7 @@ import crnn_jax
 from crnn_jax.config import Config, ConfigError, override
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.whole import only_one
 from crnn_jax.evaluation import all_words, dataset_words, open_datasets, read_words
 from crnn_jax.images import ImageError
 from crnn_jax.training import parallel
@@ -102,6 +103,7 @@ MODEL = {
     "dropout 0.1": ["model.dropout=0.1"],
 }
 
+INTERRUPTED = "interrupted"
 STUDIES = {"style": STYLE, "learning": LEARNING, "model": MODEL}
 
 
@@ -125,12 +127,13 @@ def main(argv: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"no variant {unknown[0]!r} of the {args.study} study: it has {', '.join(variants)}")
     logging.getLogger("absl").setLevel(logging.ERROR)
-    results = out / "results.jsonl"
     try:
         base = override(load_config(args.config), args.set)
         init = find_model(args.init) if args.init else None
-        # What a base has already is no variant of it.
-        chosen = [name for name in chosen if not variants[name] or override(base, variants[name]) != base]
+        same = [name for name in chosen if variants[name] and override(base, variants[name]) == base]
+        for name in same:  # no variant of it
+            print(f"{name}: is what {args.config} has already; left out", flush=True)
+        chosen = [name for name in chosen if name not in same]
         # All of them, before the hours: a whole round of variants before the next seed.
         runs = [
             (variant, seed, variant_config(base, variants[variant], steps=args.steps, seed=seed))
@@ -141,31 +144,44 @@ def main(argv: list[str] | None = None) -> int:
         parallel.share_cpu(None, batch_size=math.gcd(*(config.run.batch_size for *_, config in runs)))
         for *_, config in runs:
             check_words(config)
-        datasets = open_datasets(args.data, base, part=args.part)  # may render, so not before JAX has its devices
-        claim(out, base, args.init, list(datasets))
-        rows, diverged = read_rows(results), False
-        for variant, seed, config in runs:
-            if any((r["variant"], r["seed"], r["steps"]) == (variant, seed, args.steps) for r in rows):
-                continue
-            workdir = out / "runs" / f"{variant}-{args.steps}-{seed}"
-            print(f"{variant}, seed {seed}", flush=True)
-            try:
-                done = train(config, workdir, init=init)
-            except FloatingPointError as error:  # the others are measured all the same
-                print(f"study.py: {variant}, seed {seed}: {error}", file=sys.stderr)
-                diverged = True
-                continue
-            if done["step"] < config.run.steps:
-                return 1  # interrupted, and saved
-            rows.append({"variant": variant, "seed": seed, "steps": args.steps, **accuracies(workdir, datasets)})
-            add_rows(results, rows[-1:])
+        # May render, so not before JAX has its devices.
+        datasets = open_datasets(args.data, base, part=args.part, taken=("variant", "seed", "steps"))
+        with only_one(out):
+            claim(out, base, args.init, {name: len(dataset) for name, dataset in datasets.items()})
+            left_out = train_all(runs, out, datasets, init=init, steps=args.steps)
+        if INTERRUPTED in left_out:
+            return 1
+        rows = read_rows(out / "results.jsonl")
     except BrokenPipeError:  # an OSError, but not one to tell: see command.py
         raise
     except (CheckpointError, ConfigError, DatasetError, ImageError, OSError) as error:
         print(f"study.py: {error}", file=sys.stderr)
         return 1
     print(table([row for row in rows if row["steps"] == args.steps], list(datasets), base=next(iter(variants))))
-    return 1 if diverged else 0
+    return 1 if left_out else 0
+
+
+def train_all(runs: list[tuple], out: Path, datasets: dict, *, init: Path | None, steps: int) -> list[str]:
+    """Trains and measures the runs that OUT/results.jsonl has not; why any of them is left out.
+
+    An interrupted one is saved, and the last: its reason is INTERRUPTED.
+    """
+    left_out, results = [], out / "results.jsonl"
+    done = {(row["variant"], row["seed"], row["steps"]) for row in read_rows(results)}
+    for variant, seed, config in runs:
+        if (variant, seed, steps) in done:
+            continue
+        workdir = out / "runs" / f"{variant}-{steps}-{seed}"
+        print(f"{variant}, seed {seed}", flush=True)
+        try:
+            if train(config, workdir, init=init)["step"] < config.run.steps:
+                return [*left_out, INTERRUPTED]
+        except FloatingPointError as error:  # the others are measured all the same
+            left_out.append(f"{variant}, seed {seed}: {error}")
+            print(f"study.py: {left_out[-1]}", file=sys.stderr)
+            continue
+        add_rows(results, [{"variant": variant, "seed": seed, "steps": steps, **accuracies(workdir, datasets)}])
+    return left_out
 
 
 def variant_config(base: Config, changes: list[str], *, steps: int, seed: int) -> Config:

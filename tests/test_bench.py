@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -46,6 +47,20 @@ def test_a_rate_for_every_row(bench, arguments, names, monkeypatch, tmp_path, ca
     assert {name: round(rate) for name, rate in report["images_per_second"].items()} == rates
     assert report["what"] == arguments[0] and report["settings"] == small and report["batch"] == 8
     assert report["machine"]["processor"]
+
+
+def test_settings_of_a_style_are_rendered_and_steps_are_compiled_as_train_does(bench, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(bench, "render_rates", lambda configs: seen.append(configs["photo"]) or {"photo": 1.0})
+    changed = ["data.style.curve_share=0", "run.batch_size=8"]
+    assert bench.main(["render", "--styles", "photo", "--set", *changed]) == 0
+    assert seen[0].data.style.curve_share == 0 and seen[0].data.style.neighbour_share > 0
+    order = []
+    monkeypatch.setattr(bench, "leave_out_fusion_emitters", lambda: order.append("flags"))
+    monkeypatch.setattr(bench.jax, "devices", lambda: order.append("devices") or [SimpleNamespace(device_kind="cpu")])
+    monkeypatch.setattr(bench, "step_rates", lambda config: {"step": 1.0})
+    assert bench.main(["step"]) == 0
+    assert order[:2] == ["flags", "devices"]
 
 
 def test_a_rate_for_every_kind_of_dataset(bench, words, monkeypatch, capsys):
@@ -154,7 +169,13 @@ def test_what_a_contest_cannot_do_is_told_in_one_line(bench, arguments, message,
 
 @pytest.mark.parametrize(
     "arguments",
-    [["ctc", "--model", "tiny"], ["read", "--model", "tiny", "--set", "run.seed=1"], ["read", "--data", "words"]],
+    [
+        ["ctc", "--model", "tiny"],
+        ["read", "--model", "tiny", "--set", "run.seed=1"],
+        ["read", "--data", "words"],
+        ["step", "--styles", "photo"],
+        ["render", "--words", "9"],
+    ],
 )
 def test_options_of_other_commands_are_refused(bench, arguments, capsys):
     with pytest.raises(SystemExit):

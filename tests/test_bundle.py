@@ -53,6 +53,9 @@ def test_a_run_becomes_a_model(workdir, tmp_path, capsys):
     table.write_text(json.dumps(told | {"model": str(out)}))
     assert bundle.main(average) == 0
     assert load_calibration(out) == {"temperature": 0.5}, "fitted to this mean"
+    table.write_text(json.dumps(told | {"step": 5}))
+    assert bundle.main([str(workdir), "--out", str(out), "--table", str(table)]) == 1
+    assert f"is of step 5, not 10: evaluate.py --model {out}" in capsys.readouterr().err
     table.write_text(json.dumps(told | {"model": "tiny"}))
     assert bundle.main([str(workdir), "--out", str(out), "--table", str(table)]) == 1
     assert "is of tiny, another model" in capsys.readouterr().err

@@ -109,6 +109,8 @@ def test_labelled_words_are_read_as_well(study, tmp_path, capsys):
     labelled_noise(tmp_path / "noise", study.find_model("tiny"), 255, wrong=3)
     config = study.load_config("tiny")
     words = study.load_datasets([str(tmp_path / "noise")], config)
+    [(name, _)] = study.load_datasets([str(tmp_path / "noise")], config, taken=["noise"]).items()
+    assert name == str(tmp_path / "noise"), "its column would be another's"
     # What tiny reads nothing of has no label to compare; the second batch is filled up with the first words.
     kept = int(re.search(r"noise: (\d+) words to validate on", capsys.readouterr().out)[1])
     assert 128 < kept < 255
@@ -117,16 +119,17 @@ def test_labelled_words_are_read_as_well(study, tmp_path, capsys):
     measured = study.read_datasets([config], population, words)
     np.testing.assert_allclose(measured["noise"], np.full((1, 2), 100 * (1 - 85 / kept)), rtol=1e-5)
 
-    study.claim(tmp_path, config, "tiny", ["rendered", "noise"], 1024)
+    study.claim(tmp_path, config, "tiny", {"rendered": 1024, "noise": 200}, 1024)
     with pytest.raises(ConfigError, match="holds runs of another --data; take another --out"):
-        study.claim(tmp_path, config, "tiny", ["rendered"], 1024)
+        study.claim(tmp_path, config, "tiny", {"rendered": 1024, "noise": 199}, 1024)
+    study.claim(tmp_path, config, "tiny", {"noise": 200, "rendered": 1024}, 1024)  # in another order
     base = json.loads((tmp_path / "base.json").read_text())
     (tmp_path / "base.json").write_text(json.dumps(base | {"init_images_seen": 1}))
     with pytest.raises(ConfigError, match="holds runs of another --init; take another --out"):
-        study.claim(tmp_path, config, "tiny", ["rendered", "noise"], 1024)
+        study.claim(tmp_path, config, "tiny", {"rendered": 1024, "noise": 200}, 1024)
     (tmp_path / "base.json").write_text(json.dumps(base))
     with pytest.raises(ConfigError, match="holds runs of another --held-out; take another --out"):
-        study.claim(tmp_path, config, "tiny", ["rendered", "noise"], 128)
+        study.claim(tmp_path, config, "tiny", {"rendered": 1024, "noise": 200}, 128)
 
 
 def test_results_of_another_study_are_told(study, tmp_path, capsys):

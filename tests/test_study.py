@@ -52,7 +52,9 @@ def test_runs_are_done_once_and_their_words_are_told(study, tmp_path, monkeypatc
     arguments += ["--variants", "photo", "shorter words", "words as in a dictionary"]  # which this base has already
     assert study.main(arguments) == study.main(arguments) == 0
     assert done == [(1.0, 0, None), (3.0, 0, None), (1.0, 1, None), (3.0, 1, None)]
-    assert "| shorter words | 2 | 66.67 ± 0.00 | 66.67 ± 0.00 | +0.00 ± 0.00 |" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "| shorter words | 2 | 66.67 ± 0.00 | 66.67 ± 0.00 | +0.00 ± 0.00 |" in out
+    assert "words as in a dictionary: is what tiny has already; left out" in out
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["all"] for line in lines] == pytest.approx([200 / 3] * 4)
     assert study.main([*arguments, "--set", "run.batch_size=32"]) == 1

@@ -154,6 +154,22 @@ def find_model(name: str | Path) -> Path:
     raise CheckpointError(f"{name} is neither a folder nor a bundled model ({', '.join(bundled) or 'there is none'})")
 
 
+def weights_folder(model: str | Path) -> Path:
+    """The folder with a model's weights: that of `find_model` or, of a run, its best checkpoint of this moment.
+
+    Who needs it more than once asks once: of a run that goes on the best may be another soon. Raises CheckpointError.
+    """
+    folder = find_model(model)
+    return folder if (folder / "variables").is_dir() else training_checkpoint(folder.absolute())
+
+
+def step_of(folder: Path) -> int | None:
+    """The training step of the weights in a `weights_folder`; None where a model has no card that tells."""
+    if (folder / "variables").is_dir():
+        return read_json(folder / "card.json").get("steps") if (folder / "card.json").is_file() else None
+    return read_meta(folder)["position"]["step"]
+
+
 def load_variables(path: Path | str) -> tuple[Config, dict]:
     """The config and inference variables of a model, of a run (its best checkpoint), or of one checkpoint of a run.
 
