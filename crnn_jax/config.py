@@ -126,7 +126,8 @@ class DataConfig(Section):
         self._require(not (self.real and self.sources), "sources", "none beside data.real, which the device holds")
         self._require(len(self.weights) in (0, len(self.sources)), "weights", "one for each of data.sources, or none")
         self._require(min(self.weights, default=1) > 0, "weights", "numbers above 0")
-        self._require(len(set(self.sources)) == len(self.sources), "sources", "each once")
+        for name in ("real", "sources", "validation"):
+            self._require(len(set(getattr(self, name))) == len(getattr(self, name)), name, "each once")
         self._at_least(1, "min_height")
         self._fraction("max_damaged")
         both = self.share_digits + self.share_random

@@ -137,7 +137,7 @@ def _parse(name: str, text: str, kind: Kind) -> object:
         if kind == tuple[int, ...]:
             return tuple(int(part) for part in text.split(","))
         if kind == tuple[str, ...]:
-            return tuple(part for part in text.split(",") if part)
+            return tuple(part.strip() for part in text.split(",") if part.strip())
         if kind == tuple[float, ...]:
             return tuple(float(part) for part in text.split(",") if part)
         if kind == tuple[float, float]:

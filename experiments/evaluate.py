@@ -21,6 +21,7 @@ import argparse
 import csv
 import json
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -80,6 +81,9 @@ def main(argv: list[str] | None = None) -> int:
         if len({target.resolve() for target in targets}) < len(targets):
             raise OSError("two of --json, --html and --words are to be written to one file: name another")
         for target in targets:
+            for path in args.data:
+                if Path(path).resolve() in (target.resolve(), *target.resolve().parents):
+                    raise OSError(f"{target} would be written into {path}, which is to be read: name another place")
             check_writable(target)
         for clause in not_expressed(reader, cased=args.cased, punctuation=args.punctuation):
             print(f"evaluate.py: {args.model} {clause}", file=sys.stderr)
@@ -100,6 +104,10 @@ def main(argv: list[str] | None = None) -> int:
                 failed += 1
                 print(f"evaluate.py: {name} is left out: {error}", file=sys.stderr)
                 continue
+            lost = letters_not_compared(evaluations[name], reader.charset.characters)
+            if lost:
+                message = f"{lost[0]} labels have letters that {args.model} lacks, which are not compared: {lost[1]}"
+                print(f"evaluate.py: {name}: {message}", file=sys.stderr)
             head = [] if len(evaluations) > 1 else [format_head(width)]
             print(*head, format_row(name, evaluations[name].row(), width), sep="\n", flush=True)
         if not evaluations:
@@ -119,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
             compared |= {"bonus": bonus} if lexicon else {}
             whole = {"model": args.model, "step": step_of(folder), "compared": compared}
             whole |= {"datasets": table, "totals": total}
-            args.json.write_text(json.dumps(whole, indent=2) + "\n")
+            args.json.write_text(json.dumps(no_nan(whole), indent=2) + "\n")
         if args.words:
             write_words(args.words, evaluations)
         if args.html:
@@ -133,6 +141,20 @@ def main(argv: list[str] | None = None) -> int:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
     return 1 if failed else 0
+
+
+def letters_not_compared(evaluation: Evaluation, charset: str) -> tuple[int, str] | None:
+    """How many labels have letters or digits beyond ASCII that a charset lacks, and which; None of none."""
+    known = set(charset + charset.lower() + charset.upper())
+    lost = [{c for c in word.label if c.isalnum() and not c.isascii()} - known for word in evaluation.words]
+    return (sum(map(bool, lost)), "".join(sorted(set().union(*lost)))) if any(lost) else None
+
+
+def no_nan(value):
+    """What is to be JSON, with None for a ratio of nothing, which JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: no_nan(of_key) for key, of_key in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def write_words(path: Path, evaluations: dict[str, Evaluation]) -> None:

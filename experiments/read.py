@@ -136,5 +136,6 @@ if __name__ == "__main__":
     from command import run
 
     keep_compiled()
-    sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be bytes that are no text: as they are
+    # A file's name may be bytes that are no text: as they are. What is read may be more than a terminal's ASCII.
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     run(main)

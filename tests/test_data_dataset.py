@@ -26,8 +26,10 @@ def image(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["labels.tsv", "gt.txt"])
-def test_a_folder_of_images_or_its_list(image, name):
+def test_a_folder_of_images_or_its_list(image, name, monkeypatch):
     (image.parent / name).write_text("a.png\tword")
+    monkeypatch.setenv("HOME", str(image.parent.parent))
+    assert [sample.label for sample in open_dataset(f"~/{image.parent.name}")] == ["word"]
     for path in (image.parent, str(image.parent), image.parent / name):
         dataset = open_dataset(path)
         assert isinstance(dataset, FolderDataset)

@@ -69,7 +69,7 @@ def test_too_few_words_are_refused(tmp_path):
     settings = [f"data.real={path}", "data.share_real=1"]
     train, tenth, _ = load_real(override(toy_config(), [*settings, f"data.validation={others}"]))
     assert (len(train.image), tenth) == (2, None)
-    with pytest.raises(DatasetError, match="none in the last tenth"):
+    with pytest.raises(DatasetError, match="real: of 2 words none is in the last tenth, which ten make"):
         load_real(override(toy_config(), [f"data.real={path}", "data.share_real=1"]))
 
 
@@ -85,7 +85,7 @@ def test_damaged_words_are_left_out_up_to_a_limit(tmp_path):
     config = override(toy_config(), [*settings, "data.max_damaged=0.05"])
     train, tenth, report = load_real(config)
     assert (len(train.image), len(tenth.image)) == (17, 2)
-    assert report == "19 real words, 2 of them held out; 1 left out: damaged"
+    assert report == "19 real words, 2 of them left alone, since data.validation is another; 1 left out: damaged"
     words, report = load_validation(config)
     assert len(words.image) == 19 and report == "19 words to validate on; 1 left out: damaged"
 
@@ -95,6 +95,10 @@ def test_a_share_goes_with_real_words_and_comes_in_quarters():
         override(toy_config(), ["data.real=x", "data.share_real=0.3"])
     with pytest.raises(ConfigError, match="data.real names real words, but data.share_real = 0"):
         words.load_words(override(toy_config(), ["data.real=x"]))
+    with pytest.raises(ConfigError, match=r"data.validation has \./x, which is trained on: it would tell nothing"):
+        words.load_words(override(toy_config(), ["data.real=y, x", "data.share_real=0.5", "data.validation=./x"]))
+    with pytest.raises(ConfigError, match="data.real = .*: expected each once"):
+        override(toy_config(), ["data.real=x,x"])
     with pytest.raises(ConfigError, match="data.share_real = 0.5, but there are no real words"):
         words.load_words(override(toy_config(), ["data.share_real=0.5"]))
 

@@ -42,7 +42,7 @@ def open_dataset(path: str | os.PathLike, *, strict: bool = True) -> Dataset:
     `words-*.tfrecord`: shards. With `strict` what is damaged is an error where it is found on opening; without it what
     can be read is the dataset, and its `damage` tells of the rest. Raises DatasetError.
     """
-    path = Path(path)
+    path = Path(path).expanduser()  # of a list on the command line the shell expands no ~
     if path.is_dir():
         return _open_folder(path, strict)
     if path.name in LISTS or path.suffix in TEXTS:

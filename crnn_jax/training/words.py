@@ -5,6 +5,7 @@ arrays, and the index of its first example: pass `Words` as an argument of jitte
 from disk, a batch at a time (`stream`).
 """
 
+import os
 import zlib
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,10 @@ def check_words(config: Config) -> None:
     data = config.data
     if data.share_real and not data.real:
         raise ConfigError(f"data.share_real = {data.share_real:g}, but there are no real words: data.real names them")
+    learnt = {os.path.realpath(path): path for path in (*data.real, *data.sources) if path != RENDERED}
+    both = [path for path in data.validation if os.path.realpath(path) in learnt]
+    if both:
+        raise ConfigError(f"data.validation has {both[0]}, which is trained on: it would tell nothing")
     if data.real and not data.share_real:
         raise ConfigError("data.real names real words, but data.share_real = 0: of every batch none would be real")
 
