@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int
 
 
@@ -18,6 +17,8 @@ def ctc_loss(
     Whatever the dtype of the logits, everything is computed in float32 at the highest matmul precision: bfloat16
     errs by 0.1 nats at a loss of 100, and optax picks the labels' log-probabilities by a product with a one-hot.
     """
+    import optax  # not above: who only reads does without it, and is there the sooner
+
     batch, frames, _ = logits.shape
     fits = feasible(labels, label_lengths, frames=frames)
     label_paddings = (jnp.arange(labels.shape[1])[None] >= label_lengths[:, None]).astype(jnp.float32)
