@@ -205,7 +205,8 @@ def toy(monkeypatch, quick_compilation):
 def run_config(tmp_path, *assignments, sources=None, **options):
     sources = sources or [shards(tmp_path / "a", range(100, 160), **options), "rendered"]
     config = config_of(*assignments, sources=sources)
-    return override(config, ["run.batch_size=64", f"data.validation={sources[0]}"])
+    validation = shards(tmp_path / "validation", range(200, 260))
+    return override(config, ["run.batch_size=64", f"data.validation={validation}"])
 
 
 def test_a_run_crashed_in_the_middle_goes_on_bit_equal(tmp_path, toy, monkeypatch, capsys):

@@ -38,7 +38,8 @@ class Words(NamedTuple):
 
 
 def check_words(config: Config) -> None:
-    """Raises ConfigError where a share of the words is real and none are named, or the other way round."""
+    """Raises ConfigError where a share of the words is real and none are named, or the other way round, or where words
+    that are trained on are to be validated on as well."""
     data = config.data
     if data.share_real and not data.real:
         raise ConfigError(f"data.share_real = {data.share_real:g}, but there are no real words: data.real names them")
