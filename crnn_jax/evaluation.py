@@ -1,5 +1,7 @@
 """What a model reads of labelled words: every word, and the table's row of them."""
 
+import json
+import math
 import os
 import string
 import time
@@ -206,3 +208,16 @@ def format_row(name: str, row: Row, width: int) -> str:
         f"  {row['character_error_rate']:>6.2f}  {row['confidence']:>10.3f}"
         f"  {row['expected_calibration_error']:>5.2f}  {row['images_per_second']:>8.0f}"
     )
+
+
+def to_json(table: dict) -> str:
+    """Tables of rows as JSON, which has no NaN: null is a ratio of nothing."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [plain(part) for part in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return json.dumps(plain(table), indent=2)

@@ -55,6 +55,7 @@ from crnn_jax.data.whole import check_writable
 from crnn_jax.images import ImageError
 from crnn_jax.model import build
 from crnn_jax.synth.batch import load_source, synth_batch
+from crnn_jax.synth.style import STYLES
 from crnn_jax.training.checkpoint import CheckpointError
 from crnn_jax.training.optimizer import make_optimizer
 from crnn_jax.training.parallel import leave_out_fusion_emitters
@@ -63,7 +64,6 @@ from crnn_jax.training.step import train_step
 
 BATCH = 64
 WORDS = 50_000  # of a dataset
-STYLES = ("plain", "mjsynth", "photo")
 ROUNDS = 7  # measured in turn; the median counts
 SECONDS = 1.5  # about, of one round of one row
 CONTESTS = {
@@ -139,7 +139,8 @@ def measure(args: argparse.Namespace) -> dict:
     """Prints what is no contest, and returns it as JSON has it. Raises ConfigError, DatasetError, ImportError."""
     if args.what == "step":
         leave_out_fusion_emitters()  # as train.py does; before anything else touches JAX
-    config = override(load_config(args.config or "tiny"), args.set)
+    base = load_config(args.config or "tiny")
+    config = override(base, args.set)
     report = {
         "what": args.what,
         "config": config.name,
@@ -158,8 +159,8 @@ def measure(args: argparse.Namespace) -> dict:
     if args.what == "data":
         rates = data_rates(config, args.data, words=args.words or WORDS)
     elif args.what == "render":
-        base, styles = load_config(args.config or "tiny"), args.styles or STYLES
-        rates = render_rates({name: override(base, [*args.set, f"data.style={name}"]) for name in styles})
+        styles = {name: override(base, [*args.set, f"data.style={name}"]) for name in args.styles or STYLES}
+        rates = render_rates(styles)
     else:
         rates = step_rates(config)
     print(f"{report['device']}, {cores()} CPU cores, batch {config.run.batch_size}")

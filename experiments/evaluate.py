@@ -19,9 +19,7 @@ the exit code is then 1.
 
 import argparse
 import csv
-import json
 import logging
-import math
 import sys
 from pathlib import Path
 
@@ -40,6 +38,7 @@ from crnn_jax.evaluation import (
     not_expressed,
     open_datasets,
     read_words,
+    to_json,
 )
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import BONUS, Lexicon, LexiconError, load_lexicon
@@ -127,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
             compared |= {"bonus": bonus} if lexicon else {}
             whole = {"model": args.model, "step": step_of(folder), "compared": compared}
             whole |= {"datasets": table, "totals": total}
-            args.json.write_text(json.dumps(no_nan(whole), indent=2) + "\n")
+            args.json.write_text(to_json(whole) + "\n")
         if args.words:
             write_words(args.words, evaluations)
         if args.html:
@@ -148,13 +147,6 @@ def letters_not_compared(evaluation: Evaluation, charset: str) -> tuple[int, str
     known = set(charset + charset.lower() + charset.upper())
     lost = [{c for c in word.label if c.isalnum() and not c.isascii()} - known for word in evaluation.words]
     return (sum(map(bool, lost)), "".join(sorted(set().union(*lost)))) if any(lost) else None
-
-
-def no_nan(value):
-    """What is to be JSON, with None for a ratio of nothing, which JSON has no number for."""
-    if isinstance(value, dict):
-        return {key: no_nan(of_key) for key, of_key in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def write_words(path: Path, evaluations: dict[str, Evaluation]) -> None:

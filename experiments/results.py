@@ -10,7 +10,6 @@ that, the head of the column says how many there were. A GPU is not used.
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -24,7 +23,7 @@ from crnn_jax.cores import cores
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.data.whole import check_writable
-from crnn_jax.evaluation import all_words, dataset_words, not_expressed, open_datasets, read_words
+from crnn_jax.evaluation import all_words, dataset_words, not_expressed, open_datasets, read_words, to_json
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import LexiconError, load_lexicon
 from crnn_jax.metrics import wilson_interval
@@ -100,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
                 peers = [peer._asdict() for peer in PEERS]
                 told = {name: getattr(args, name) for name in ("part", "cased", "punctuation", "lexicon", "thorough")}
                 whole = {"cpus": cores(), "compared": told, "models": results, "peers": peers}
-                args.json.write_text(json.dumps(whole, indent=2) + "\n")
+                args.json.write_text(to_json(whole) + "\n")
         print(f"\n{format_note(results)}\n\n{format_peers()}")
     except BrokenPipeError:  # an OSError, but not one to tell: see command.py
         raise

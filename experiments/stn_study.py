@@ -153,9 +153,8 @@ def train_all(
                 alike = [c for c in rest if same_program(first, configs[c]) and missing[c] == its_seeds]
                 rest = [change for change in rest if change not in alike]
                 for part in chunks(alike, max(1, at_once // len(its_seeds))):
-                    print(
-                        f"{len(part)} x {len(its_seeds)} networks: {', '.join(change or 'as it is' for change in part)}"
-                    )
+                    names = ", ".join(change or "as it is" for change in part)
+                    print(f"{len(part)} x {len(its_seeds)} networks: {names}")
                     workdir = out / "programs" / hashlib.sha256(json.dumps([part, its_seeds]).encode()).hexdigest()[:12]
                     rows = [configs[change] for change in part]
                     population, curves, seconds = train_population(rows, its_seeds, source, draw, workdir, start=start)

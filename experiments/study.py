@@ -103,7 +103,6 @@ MODEL = {
     "dropout 0.1": ["model.dropout=0.1"],
 }
 
-INTERRUPTED = "interrupted"
 STUDIES = {"style": STYLE, "learning": LEARNING, "model": MODEL}
 
 
@@ -134,6 +133,8 @@ def main(argv: list[str] | None = None) -> int:
         for name in same:  # no variant of it
             print(f"{name}: is what {args.config} has already; left out", flush=True)
         chosen = [name for name in chosen if name not in same]
+        if not chosen:
+            raise ConfigError("no variant is left to train")
         # All of them, before the hours: a whole round of variants before the next seed.
         runs = [
             (variant, seed, variant_config(base, variants[variant], steps=args.steps, seed=seed))
@@ -148,25 +149,24 @@ def main(argv: list[str] | None = None) -> int:
         datasets = open_datasets(args.data, base, part=args.part, taken=("variant", "seed", "steps"))
         with only_one(out):
             claim(out, base, args.init, {name: len(dataset) for name, dataset in datasets.items()})
-            left_out = train_all(runs, out, datasets, init=init, steps=args.steps)
-        if INTERRUPTED in left_out:
-            return 1
-        rows = read_rows(out / "results.jsonl")
+            train_all(runs, out, datasets, init=init, steps=args.steps)
+        rows = [row for row in read_rows(out / "results.jsonl") if row["steps"] == args.steps]
     except BrokenPipeError:  # an OSError, but not one to tell: see command.py
         raise
     except (CheckpointError, ConfigError, DatasetError, ImageError, OSError) as error:
         print(f"study.py: {error}", file=sys.stderr)
         return 1
-    print(table([row for row in rows if row["steps"] == args.steps], list(datasets), base=next(iter(variants))))
-    return 1 if left_out else 0
+    print(table(rows, list(datasets), base=next(iter(variants))))
+    done = {(row["variant"], row["seed"]) for row in rows}
+    return 0 if all((variant, seed) in done for variant, seed, _ in runs) else 1
 
 
-def train_all(runs: list[tuple], out: Path, datasets: dict, *, init: Path | None, steps: int) -> list[str]:
-    """Trains and measures the runs that OUT/results.jsonl has not; why any of them is left out.
+def train_all(runs: list[tuple], out: Path, datasets: dict, *, init: Path | None, steps: int) -> None:
+    """Trains and measures the runs that OUT/results.jsonl has not. One that diverges is told and has no row there.
 
-    An interrupted one is saved, and the last: its reason is INTERRUPTED.
+    One that is interrupted is saved, and the last.
     """
-    left_out, results = [], out / "results.jsonl"
+    results = out / "results.jsonl"
     done = {(row["variant"], row["seed"], row["steps"]) for row in read_rows(results)}
     for variant, seed, config in runs:
         if (variant, seed, steps) in done:
@@ -175,13 +175,11 @@ def train_all(runs: list[tuple], out: Path, datasets: dict, *, init: Path | None
         print(f"{variant}, seed {seed}", flush=True)
         try:
             if train(config, workdir, init=init)["step"] < config.run.steps:
-                return [*left_out, INTERRUPTED]
+                return
         except FloatingPointError as error:  # the others are measured all the same
-            left_out.append(f"{variant}, seed {seed}: {error}")
-            print(f"study.py: {left_out[-1]}", file=sys.stderr)
+            print(f"study.py: {variant}, seed {seed}: {error}", file=sys.stderr)
             continue
         add_rows(results, [{"variant": variant, "seed": seed, "steps": steps, **accuracies(workdir, datasets)}])
-    return left_out
 
 
 def variant_config(base: Config, changes: list[str], *, steps: int, seed: int) -> Config:

@@ -55,6 +55,8 @@ def test_runs_are_done_once_and_their_words_are_told(study, tmp_path, monkeypatc
     out = capsys.readouterr().out
     assert "| shorter words | 2 | 66.67 ± 0.00 | 66.67 ± 0.00 | +0.00 ± 0.00 |" in out
     assert "words as in a dictionary: is what tiny has already; left out" in out
+    assert study.main([*arguments[:-3], "words as in a dictionary"]) == 1
+    assert capsys.readouterr().err == "study.py: no variant is left to train\n"
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["all"] for line in lines] == pytest.approx([200 / 3] * 4)
     assert study.main([*arguments, "--set", "run.batch_size=32"]) == 1

@@ -58,7 +58,7 @@ def load_real(config: Config) -> tuple[RealWords, RealWords | None, str]:
         left_out += Counter({"damaged": len(damage)})
     kept = left_out.pop("", 0)
     if not parts[0] or not parts[1] and not config.data.validation:
-        what = f"of {kept} words none is in the last tenth, which ten make" if kept else "no words are left to train on"
+        what = f"of {kept} words none is in the last tenth" if parts[0] else "no words are left to train on"
         raise DatasetError(f"{', '.join(config.data.real)}: {what}{reasons(left_out)}")
     apart = "left alone, since data.validation is another" if config.data.validation else "held out"
     report = f"{kept} real words, {len(parts[1])} of them {apart}{reasons(left_out)}"

@@ -43,7 +43,7 @@ def check_words(config: Config) -> None:
     data = config.data
     if data.share_real and not data.real:
         raise ConfigError(f"data.share_real = {data.share_real:g}, but there are no real words: data.real names them")
-    learnt = {os.path.realpath(path): path for path in (*data.real, *data.sources) if path != RENDERED}
+    learnt = {os.path.realpath(path) for path in (*data.real, *data.sources) if path != RENDERED}
     both = [path for path in data.validation if os.path.realpath(path) in learnt]
     if both:
         raise ConfigError(f"data.validation has {both[0]}, which is trained on: it would tell nothing")
