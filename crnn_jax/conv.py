@@ -147,7 +147,9 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w {self.features}"]:
-        init = nn.initializers.he_normal()
+        # Of a kernel that is there flax only compares the shape with init's, which it traces at every apply.
+        is_there = self.has_variable("params", "kernel")
+        init = nn.initializers.zeros if is_there else nn.initializers.he_normal()
         kernel = self.param("kernel", init, (*self.kernel, x.shape[-1], self.features), jnp.float32)
         options = {"strides": self.strides, "padding": self.padding or (self.kernel[0] // 2, self.kernel[1] // 2)}
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)

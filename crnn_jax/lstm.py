@@ -48,8 +48,11 @@ class BiLSTM(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T {2*self.features}"]:
         hidden, depth = self.features, x.shape[-1]
+        # Of a kernel that is there flax only compares the shape with that of what it begins as, which it traces.
+        is_there = self.has_variable("params", "recurrent_kernel")
+        gates = nn.initializers.zeros if is_there else orthogonal_gates
         input_kernel = self.param("input_kernel", nn.initializers.lecun_normal(), (depth, 8 * hidden))
-        recurrent_kernel = self.param("recurrent_kernel", orthogonal_gates, (2, hidden, 4 * hidden))
+        recurrent_kernel = self.param("recurrent_kernel", gates, (2, hidden, 4 * hidden))
         bias = self.param("bias", nn.initializers.zeros_init(), (8 * hidden,))
 
         is_hoisted = jax.default_backend() != "cpu" or x.shape[0] <= FEW
