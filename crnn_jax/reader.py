@@ -114,7 +114,8 @@ class Reader:
         """Reads words: paths, Pillow images or uint8 arrays, one word each, any number of them, any sizes.
 
         An image that is much taller than wide is read as it is and turned to both sides, and the reading of most
-        confidence a character taken: of IC15's photographs 3 % are so, and few of them can be read upright.
+        confidence a character taken: of IC15's photographs 3 % are so, and few of them can be read upright. A turned
+        one counts where it has two characters or more.
 
         With a `lexicon`, or the name of one (`load_lexicon`), its words count as likelier: the text is chosen from the
         likeliest (`beam_search`). A `thorough` reading takes three times as long: as the image is, and with margins
@@ -140,10 +141,7 @@ class Reader:
         """Reads words from their `views`: what the margins agree on, in the turn of most confidence a character."""
         images = [image for turns in words for margins in turns for image in margins]
         readings = iter(self.read_fitted(images, lexicon=lexicon))
-        return [
-            max((_agreed(list(islice(readings, len(margins)))) for margins in turns), key=_confidence_a_character)
-            for turns in words
-        ]
+        return [_best_turn([_agreed(list(islice(readings, len(margins)))) for margins in turns]) for turns in words]
 
     def read_fitted(
         self, images: Sequence[UInt8[np.ndarray, "_ _"]], *, lexicon: Lexicon | None = None
@@ -183,6 +181,15 @@ def _agreed(readings: Sequence[Reading]) -> Reading:
     for text, confidence in readings:
         total[text] += confidence
     return max(readings, key=lambda reading: (total[reading.text], reading.confidence))
+
+
+def _best_turn(turns: Sequence[Reading]) -> Reading:
+    """The reading of most confidence a character, of the image as it is and of those of its turns that make a word.
+
+    A single character is no taller turned: an upright I is itself, not an h that lies.
+    """
+    first, *others = turns
+    return max([first, *(reading for reading in others if len(reading.text) > 1)], key=_confidence_a_character)
 
 
 def _confidence_a_character(reading: Reading) -> float:
