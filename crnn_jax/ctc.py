@@ -49,6 +49,32 @@ def frame_posteriors(
     return jax.nn.softmax(logits) - gradient
 
 
+def text_log_probs(
+    logits: Float[Array, "T K"], labels: Int[Array, "W N"], label_lengths: Int[Array, " W"]
+) -> Float[Array, " W"]:
+    """The log-probability of each of W texts of ONE example, over all paths that spell it; -inf of an infeasible one.
+
+    Minus `ctc_loss` of each, by the forward recursion alone (Graves et al. 2006, section 4.1), all texts together.
+    """
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    # A blank in front of every label and behind the last; only from one label to another one may it be passed over.
+    states = jnp.zeros((len(labels), 2 * labels.shape[1] + 1), jnp.int32).at[:, 1::2].set(labels)
+    passes = (states[:, 2:] != 0) & (states[:, 2:] != states[:, :-2])
+
+    def behind(paths, states):
+        return jnp.pad(paths, ((0, 0), (states, 0)), constant_values=-jnp.inf)
+
+    def step(paths, frame):
+        passing = jnp.where(passes, paths[:, :-2], -jnp.inf)
+        arrived = jnp.logaddexp(jnp.logaddexp(paths, behind(paths[:, :-1], 1)), behind(passing, 2))
+        return arrived + frame[states], None
+
+    start = jnp.where(jnp.arange(states.shape[1]) < 2, log_probs[0][states], -jnp.inf)
+    paths, _ = jax.lax.scan(step, start, log_probs[1:])
+    ends = 2 * label_lengths[:, None] - jnp.arange(2)[None]  # the last blank, the last label
+    return jax.nn.logsumexp(jnp.where(ends >= 0, jnp.take_along_axis(paths, ends, axis=1), -jnp.inf), axis=1)
+
+
 def greedy_decode(logits: Float[Array, "T K"]) -> tuple[Int[Array, " T"], Int[Array, ""], Float[Array, ""]]:
     """The most probable path of ONE example, collapsed: repeats merged, then blanks dropped.
 

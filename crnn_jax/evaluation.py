@@ -24,6 +24,7 @@ from crnn_jax.lexicon import Lexicon
 from crnn_jax.metrics import normalise, score_compared
 from crnn_jax.reader import Reader, Views
 from crnn_jax.stn import Diagnosis
+from crnn_jax.wordlist import WordList
 
 RENDERED = "rendered"
 RESERVED = (RENDERED, "all", "all words")  # names of rows that are no dataset's
@@ -145,17 +146,20 @@ def read_words(
     cased: bool = False,
     punctuation: bool = False,
     lexicon: Lexicon | None = None,
+    among: WordList | None = None,
     diagnose: bool = False,
     compiled: set[tuple[int, int]] | None = None,
 ) -> Evaluation:
     """Reads chunks, and compares as `metrics.normalise` has it for the model's charset.
 
-    With `diagnose` an STN is looked at as well.
+    With a list `among`, which takes the place of a lexicon, nothing but its words is read. With `diagnose` an STN is
+    looked at as well.
 
     A chunk whose batches are the first of their shape is read twice: of its first reading most is compilation. Who
     reads several datasets in the same way hands the set of `compiled` shapes, at first empty, from one to the next.
     The diagnosis costs no measured time.
     """
+    read = partial(reader.read_views, lexicon=lexicon) if among is None else partial(reader.choose_views, among=among)
     compiled = set() if compiled is None else compiled
     words, seconds = [], 0.0
     compared = partial(normalise, cased=cased, punctuation=punctuation, charset=reader.charset.characters)
@@ -163,9 +167,9 @@ def read_words(
         shapes = batch_shapes([image for turns in chunk.views for margins in turns for image in margins])
         if shapes - compiled:
             compiled |= shapes
-            reader.read_views(chunk.views, lexicon=lexicon)
+            read(chunk.views)
         begin = time.perf_counter()
-        readings = reader.read_views(chunk.views, lexicon=lexicon)
+        readings = read(chunk.views)
         seconds += chunk.seconds + time.perf_counter() - begin
         diagnoses = [None] * len(readings)
         if diagnose and reader.has_stn:

@@ -1,7 +1,6 @@
 """Read words: `crnn_jax.load(NAME or DIR) -> Reader`, `Reader.read(images) -> list[Reading]`."""
 
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax import lax
 from jaxtyping import Float, UInt8
 from PIL import Image
 
@@ -19,27 +19,20 @@ from crnn_jax.beam import beam_search
 from crnn_jax.calibration import TEMPERATURES, load_calibration
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError
-from crnn_jax.ctc import greedy_decode
+from crnn_jax.ctc import greedy_decode, text_log_probs
 from crnn_jax.images import ImageSource, add_margin, fit_image, is_tall, load_image
 from crnn_jax.lexicon import Lexicon, load_lexicon
 from crnn_jax.model import CRNN, build, check_variables, prepare
+from crnn_jax.reading import Reading, agreed, best_turn
 from crnn_jax.stn import Diagnosis
 from crnn_jax.training.checkpoint import CheckpointError, load_variables, weights_folder
+from crnn_jax.wordlist import WordList
 
 DEFAULT_MODEL = "stn_crnn"  # the best of the bundled ones that has seen rendered words alone
 TURNS = (0, 1, -1)  # quarters to the left, in which a tall image is looked at
 MARGINS = (0.0, -0.06, 0.08)  # of the shorter side, added around the image in a thorough reading
 
 Views = Sequence[Sequence[UInt8[np.ndarray, "_ _"]]]  # of one word: by turns, by margins
-
-
-class Reading(NamedTuple):
-    """One word as it was read."""
-
-    text: str
-    # 0..1, at the Reader's temperatures: the product over frames of the likeliest class's probability; with a lexicon
-    # the text's share of the probability of the texts that were looked at.
-    confidence: float
 
 
 class Transform(NamedTuple):
@@ -124,12 +117,7 @@ class Reader:
         Raises ImageError, one line that names the image, at the first that cannot be decoded; LexiconError, before
         anything is read; TypeError for a single image that is in no list.
         """
-        is_one = isinstance(images, str | bytes | os.PathLike | Image.Image)
-        if isinstance(images, np.ndarray | jax.Array) and images.dtype == np.uint8:
-            # An array [B,H,W] is a list; [H,W] and [H,W,1|3|4] are not.
-            is_one = images.ndim < 3 or images.ndim == 3 and images.shape[-1] in (1, 3, 4)
-        if is_one:
-            raise TypeError("read takes a list of images, also of one: read([image])")
+        _check_list(images)
         if isinstance(lexicon, str | os.PathLike):
             lexicon = load_lexicon(lexicon)
         elif not isinstance(lexicon, Lexicon | None):
@@ -141,7 +129,31 @@ class Reader:
         """Reads words from their `views`: what the margins agree on, in the turn of most confidence a character."""
         images = [image for turns in words for margins in turns for image in margins]
         readings = iter(self.read_fitted(images, lexicon=lexicon))
-        return [_best_turn([_agreed(list(islice(readings, len(margins)))) for margins in turns]) for turns in words]
+        return [best_turn([agreed(list(islice(readings, len(margins)))) for margins in turns]) for turns in words]
+
+    def choose(
+        self, images: Iterable[ImageSource], words: Iterable[str] | WordList, *, thorough: bool = False
+    ) -> list[Reading]:
+        """Reads words of a closed list: which of `words` each image shows, whatever else it looks like.
+
+        It compares the probabilities of all words, each over all paths that spell it, in all views of the image; the
+        confidence is the share of the one that is read. As the lexicon-based transcription of Shi et al. 2015, section
+        2.3.2, but of the whole list, and exact. Texts are as `words` has them (see `WordList`): a word whose letters
+        the model lacks is never read. It takes about 15 ms an image for 1,000 words of lower case on a CPU core.
+
+        Raises ImageError and TypeError as `read`, and LexiconError where no word can be read.
+        """
+        _check_list(images)
+        words = words if isinstance(words, WordList) else WordList.of(words, self.charset)
+        return self.choose_views([self.views(image, thorough=thorough) for image in images], words)
+
+    def choose_views(self, words: Sequence[Views], among: WordList) -> list[Reading]:
+        """The same of the `views` of words."""
+        images = [image for turns in words for margins in turns for image in margins]
+        score = partial(_score_batch, self._prepared, labels=among.labels, lengths=among.lengths, model=self.model)
+        scores = iter(of_each(score, images))
+        of_words = ([np.stack(list(islice(scores, len(margins)))) for margins in turns] for turns in words)
+        return [among.choose(of_turns, temperature=self.lexicon_temperature) for of_turns in of_words]
 
     def read_fitted(
         self, images: Sequence[UInt8[np.ndarray, "_ _"]], *, lexicon: Lexicon | None = None
@@ -172,29 +184,14 @@ class Reader:
         return [Transform(*fixed, Diagnosis(*map(float, numbers))) for fixed, numbers in made]
 
 
-def _agreed(readings: Sequence[Reading]) -> Reading:
-    """The reading of most confidence of the text that most confidence in all is for.
-
-    Its mean over all readings would tell right from wrong a little better, but is far too low for a probability.
-    """
-    total = defaultdict(float)
-    for text, confidence in readings:
-        total[text] += confidence
-    return max(readings, key=lambda reading: (total[reading.text], reading.confidence))
-
-
-def _best_turn(turns: Sequence[Reading]) -> Reading:
-    """The reading of most confidence a character, of the image as it is and of those of its turns that make a word.
-
-    A single character is no taller turned: an upright I is itself, not an h that lies.
-    """
-    first, *others = turns
-    return max([first, *(reading for reading in others if len(reading.text) > 1)], key=_confidence_a_character)
-
-
-def _confidence_a_character(reading: Reading) -> float:
-    """What compares readings of unequal length: nothing and a single character are read with confidence easily."""
-    return reading.confidence ** (1 / len(reading.text)) if reading.text else 0.0
+def _check_list(images) -> None:
+    """TypeError where there is one image in place of a list."""
+    is_one = isinstance(images, str | bytes | os.PathLike | Image.Image)
+    if isinstance(images, np.ndarray | jax.Array) and images.dtype == np.uint8:
+        # An array [B,H,W] is a list; [H,W] and [H,W,1|3|4] are not.
+        is_one = images.ndim < 3 or images.ndim == 3 and images.shape[-1] in (1, 3, 4)
+    if is_one:
+        raise TypeError("expected a list of images, also of one: [image]")
 
 
 @partial(jax.jit, static_argnames="model")
@@ -213,6 +210,12 @@ def _read_batch(variables, images, *, temperature, model: CRNN):
     # Dividing by a positive number moves no maximum, so the text is the same at every temperature.
     ids, _, confidence = jax.vmap(greedy_decode)(model.apply(variables, images) / temperature)
     return ids, confidence
+
+
+@partial(jax.jit, static_argnames="model")
+def _score_batch(variables, images, *, labels, lengths, model: CRNN):
+    # One image after the other: all words of all of them would leave the cache, and need not.
+    return lax.map(lambda logits: text_log_probs(logits, labels, lengths), model.apply(variables, images))
 
 
 @partial(jax.jit, static_argnames="model")

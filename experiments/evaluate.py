@@ -1,13 +1,14 @@
 """Measures a model on labelled words: a row a dataset.
 
     python experiments/evaluate.py --model NAME|DIR --data PATH [PATH ...] [--part all|tenth|rest]
-        [--cased] [--punctuation] [--lexicon english|FILE [--bonus NATS]] [--thorough]
+        [--cased] [--punctuation] [--lexicon english|FILE [--bonus NATS] | --among FILE] [--thorough]
         [--json FILE] [--html FILE] [--words FILE]
 
 A PATH is a folder with labels.tsv or gt.txt, an LMDB, TFRecord shards, or `rendered`: held-out words, rendered in the
 style that the model was trained on. Compared are lower-case letters and digits; --cased and --punctuation widen that.
 With --lexicon its words (of a file, or English ones) count as likelier than others, by --bonus; two more rows part what
-is in it from what is not. With --thorough each word is looked at with three margins.
+is in it from what is not. With --among nothing is read but the words of a file, one a line; a label that is none of
+them is read wrong. With --thorough each word is looked at with three margins.
 --html writes one page that shows what is wrong: by length and height, by character, by confidence, and the worst words,
 and what the spatial transformer does, where the model has one. One that shows it next to nothing is said on stderr.
 --words writes every word as it was read, a row each behind a head, tab-separated and quoted as Python's csv does it:
@@ -46,6 +47,7 @@ from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.report.page import report
 from crnn_jax.stn import collapse
 from crnn_jax.training.checkpoint import CheckpointError, step_of, weights_folder
+from crnn_jax.wordlist import load_word_list
 
 TOTALS = ALL, INSIDE, OUTSIDE = "all words", "in the lexicon", "not in it"  # rows beneath those of the datasets
 
@@ -62,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--bonus", type=float, metavar="NATS", help=f"how much likelier, a character; {BONUS} unless given"
     )
+    parser.add_argument("--among", metavar="FILE", help="words, one a line: nothing else is read")
     parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, and what was compared")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of what is wrong there")
@@ -69,12 +72,17 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.bonus is not None and args.lexicon is None:
         parser.error("--bonus is that of a --lexicon")
+    if args.lexicon is not None and args.among is not None:
+        parser.error("either --lexicon, whose words are likelier, or --among, which has all that there are")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         bonus = BONUS if args.bonus is None else args.bonus
         lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
         folder = weights_folder(args.model)
         reader = crnn_jax.load(folder)
+        among = load_word_list(args.among, reader.charset) if args.among is not None else None
+        if among and among.warning:
+            print(f"evaluate.py: {args.among}: {among.warning}", file=sys.stderr)
         datasets = open_datasets(args.data, reader.config, part=args.part)  # all, before the hours
         targets = [target for target in (args.json, args.html, args.words) if target]
         if len({target.resolve() for target in targets}) < len(targets):
@@ -96,6 +104,7 @@ def main(argv: list[str] | None = None) -> int:
                     cased=args.cased,
                     punctuation=args.punctuation,
                     lexicon=lexicon,
+                    among=among,
                     diagnose=True,
                     compiled=compiled,
                 )
@@ -122,7 +131,9 @@ def main(argv: list[str] | None = None) -> int:
         if diagnosis and (reason := collapse(diagnosis)):
             print(f"evaluate.py: the spatial transformer of {args.model} has collapsed: {reason}", file=sys.stderr)
         if args.json:
-            compared = {name: getattr(args, name) for name in ("part", "cased", "punctuation", "lexicon", "thorough")}
+            compared = {
+                name: getattr(args, name) for name in ("part", "cased", "punctuation", "lexicon", "among", "thorough")
+            }
             compared |= {"bonus": bonus} if lexicon else {}
             whole = {"model": args.model, "step": step_of(folder), "compared": compared}
             whole |= {"datasets": table, "totals": total}

@@ -1,14 +1,15 @@
 """Reads photographs of words: a line `path<TAB>text<TAB>confidence` each.
 
-    python experiments/read.py IMAGE|DIR ... [--model NAME|DIR] [--lexicon english|FILE [--bonus NATS]] [--thorough]
-        [--rectified FILE.png]
+    python experiments/read.py IMAGE|DIR ... [--model NAME|DIR] [--lexicon english|FILE [--bonus NATS]] [--among FILE]
+        [--thorough] [--rectified FILE.png]
 
 Of a folder every image is read, in the order of their names. An image that cannot be decoded is named on stderr; the
 others are read all the same, and the exit status is 1. One that is much taller than wide is turned to both sides as
 well, for words that run up or down. With --lexicon its words (of a file, or English ones) count as likelier: more of
-what is a word is read right, and now and then a word is seen in what is none. With --thorough each is looked at three
-times, with other margins, and read better. With --rectified the first 48 are drawn on a page: where the model's spatial
-transformer looks in each as it is, neither turned nor with other margins, what it makes of that, and what is read.
+what is a word is read right, and now and then a word is seen in what is none. With --among nothing is read but the
+words of a file, one a line: which of them each image shows. With --thorough each is looked at three times, with other
+margins, and read better. With --rectified the first 48 are drawn on a page: where the model's spatial transformer looks
+in each as it is, neither turned nor with other margins, what it makes of that, and what is read.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from crnn_jax.lexicon import BONUS, LexiconError, load_lexicon
 from crnn_jax.reader import DEFAULT_MODEL, Reader
 from crnn_jax.report.rectification import draw_sheet
 from crnn_jax.training.checkpoint import CheckpointError
+from crnn_jax.wordlist import load_word_list
 
 SUFFIXES = set(".png .jpg .jpeg .jfif .jp2 .bmp .gif .tif .tiff .webp .avif .ppm .pgm".split())
 CHUNK = 64  # images between two lines of output, and in memory
@@ -44,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--bonus", type=float, metavar="NATS", help=f"how much likelier, a character; {BONUS} unless given"
     )
+    parser.add_argument("--among", metavar="FILE", help="words, one a line: nothing else is read")
     parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
     parser.add_argument(
         "--rectified", type=Path, metavar="FILE.png", help="draw what the spatial transformer does there"
@@ -51,12 +54,17 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.bonus is not None and args.lexicon is None:
         parser.error("--bonus is that of a --lexicon")
+    if args.lexicon is not None and args.among is not None:
+        parser.error("either --lexicon, whose words are likelier, or --among, which has all that there are")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         images = list_images(args.paths)
         bonus = BONUS if args.bonus is None else args.bonus
         lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
         reader = crnn_jax.load(args.model)
+        among = load_word_list(args.among, reader.charset) if args.among is not None else None
+        if among and among.warning:
+            print(f"read.py: {args.among}: {among.warning}", file=sys.stderr)
         if args.rectified:
             if not reader.has_stn:
                 raise CheckpointError(f"--rectified: {args.model} has no spatial transformer")
@@ -75,7 +83,8 @@ def main(argv: list[str] | None = None) -> int:
             except ImageError as error:
                 failed += 1
                 print(f"read.py: {error}", file=sys.stderr)
-        readings = reader.read_views([views for _, views in words], lexicon=lexicon)
+        all_views = [views for _, views in words]
+        readings = reader.choose_views(all_views, among) if among else reader.read_views(all_views, lexicon=lexicon)
         for (path, _), reading in zip(words, readings, strict=True):
             print(f"{path}\t{reading.text}\t{reading.confidence:.4f}", flush=True)
         shown += [(views[0][0], reading.text) for (_, views), reading in zip(words, readings, strict=True)]

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from crnn_jax.ctc import ctc_loss, feasible, frame_posteriors, greedy_decode
+from crnn_jax.ctc import ctc_loss, feasible, frame_posteriors, greedy_decode, text_log_probs
 
 T, K, N = 5, 3, 6
 LABELS = [[], [1], [2, 1], [1, 1], [1, 2, 1], [2, 2, 2], [1, 2, 2, 1], [1, 2, 1, 2, 1], [1, 1, 2, 2], [1] * 6]
@@ -49,6 +49,20 @@ def value_and_gradient():
         return loss.sum(), (loss, fits)
 
     return jax.jit(jax.value_and_grad(summed, has_aux=True))
+
+
+def test_texts_of_one_example_have_the_probability_of_all_paths(case):
+    logits, labels, lengths = case
+    for row in logits[:3]:
+        probs = np.asarray(jax.nn.softmax(row), np.float64)
+        expected = dict.fromkeys(map(tuple, LABELS), 0.0)
+        for path in itertools.product(range(K), repeat=T):
+            text = tuple(collapse(path))
+            if text in expected:
+                expected[text] += np.prod(probs[range(T), path])
+        found = np.exp(jax.jit(text_log_probs)(row, labels, lengths))
+        np.testing.assert_allclose(found, list(expected.values()), rtol=2e-5)
+        assert (found[-2:] == 0).all()  # no path is long enough
 
 
 def test_loss_is_that_of_all_paths(case, brute, value_and_gradient):

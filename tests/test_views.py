@@ -9,7 +9,7 @@ from small import SMALL, assert_same, noise_images, save_small
 
 import crnn_jax
 from crnn_jax.config import Config
-from crnn_jax.reader import Reading, _agreed, _best_turn
+from crnn_jax.reading import Reading, agreed, best_turn
 from crnn_jax.training.checkpoint import Checkpoints, load_variables
 
 
@@ -49,16 +49,16 @@ def test_a_thorough_reading_looks_with_three_margins(reader):
 
 def test_what_readings_agree_on_is_read():
     readings = [Reading("one", 0.5), Reading("two", 0.4), Reading("two", 0.3)]
-    assert _agreed(readings) == ("two", 0.4)
-    assert _agreed(readings[:2]) == _agreed(readings[:1]) == ("one", 0.5)
+    assert agreed(readings) == ("two", 0.4)
+    assert agreed(readings[:2]) == agreed(readings[:1]) == ("one", 0.5)
 
 
 def test_a_turned_reading_counts_where_it_makes_a_word():
     upright = Reading("1", 0.5)
-    assert _best_turn([upright, Reading("r", 0.9), Reading("", 1.0)]) is upright
-    assert _best_turn([upright, Reading("r", 0.9), Reading("on", 0.36)]) == ("on", 0.36)
-    assert _best_turn([upright, Reading("on", 0.2)]) is upright  # 0.45 a character
-    assert _best_turn([upright]) is upright
+    assert best_turn([upright, Reading("r", 0.9), Reading("", 1.0)]) is upright
+    assert best_turn([upright, Reading("r", 0.9), Reading("on", 0.36)]) == ("on", 0.36)
+    assert best_turn([upright, Reading("on", 0.2)]) is upright  # 0.45 a character
+    assert best_turn([upright]) is upright
 
 
 def test_a_list_of_paths_may_be_an_array(reader, tmp_path):
