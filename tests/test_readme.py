@@ -45,7 +45,10 @@ def test_one_line_installs_and_trains_and_one_runs_the_tests():
 def test_the_commands_run(command, photos, tmp_path):
     if "ARCHIVE" in command:
         write_original(tmp_path / "original")
-    for name, path in {"IMAGE_OR_FOLDER": photos, "FOLDER": photos, "ARCHIVE": tmp_path / "original"}.items():
+    words = tmp_path / "words.txt"
+    words.write_text("help\nworld\nhello\n")
+    paths = {"IMAGE_OR_FOLDER": photos, "FOLDER": photos, "ARCHIVE": tmp_path / "original", "WORDS": words}
+    for name, path in paths.items():
         command = command.replace(f"{name} ...", name).replace(name, str(path))
     script, *arguments = shlex.split(command)
     if script.endswith("train.py"):
