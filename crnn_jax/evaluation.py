@@ -38,6 +38,7 @@ class Chunk(NamedTuple):
 
     views: list[Views]  # of each word
     labels: list[str]
+    names: list[str]  # of the images in their dataset
     heights: list[int]  # pixels, of the images as they were given
     seconds: float  # that decoding and fitting took
 
@@ -51,6 +52,7 @@ class Word(NamedTuple):
     prediction: str  # the text as the protocol compares it
     confidence: float  # 0..1
     height: int  # pixels, of the image as it was given
+    name: str = ""  # of the image in its dataset
     diagnosis: Diagnosis | None = None  # what the model's STN did with it, where it has one and this was asked for
 
     @property
@@ -127,16 +129,17 @@ def name_of(path: str, taken: Container[str], *, suffix: str = "") -> str:
 
 def dataset_words(reader: Reader, dataset: Dataset, name: str, *, thorough: bool = False) -> Iterator[Chunk]:
     """Chunks of a dataset, with a bar of progress that bears its name; `thorough` as in `Reader.views`."""
-    views, labels, heights, begin = [], [], [], time.perf_counter()
+    views, labels, names, heights, begin = [], [], [], [], time.perf_counter()
     for sample in tqdm(dataset, desc=name, total=len(dataset), disable=None, leave=False):
         views.append(reader.views(sample.image, thorough=thorough))
         labels.append(sample.label)
+        names.append(sample.name)
         heights.append(len(sample.image))
         if len(views) == CHUNK:
-            yield Chunk(views, labels, heights, time.perf_counter() - begin)
-            views, labels, heights, begin = [], [], [], time.perf_counter()
+            yield Chunk(views, labels, names, heights, time.perf_counter() - begin)
+            views, labels, names, heights, begin = [], [], [], [], time.perf_counter()
     if views:
-        yield Chunk(views, labels, heights, time.perf_counter() - begin)
+        yield Chunk(views, labels, names, heights, time.perf_counter() - begin)
 
 
 def read_words(
@@ -174,9 +177,9 @@ def read_words(
         diagnoses = [None] * len(readings)
         if diagnose and reader.has_stn:
             diagnoses = [transform.diagnosis for transform in reader.transform([turns[0][0] for turns in chunk.views])]
-        for reading, label, height, diagnosis in zip(readings, chunk.labels, chunk.heights, diagnoses, strict=True):
-            truth, prediction = compared(label), compared(reading.text)
-            words.append(Word(label, reading.text, truth, prediction, reading.confidence, height, diagnosis))
+        given = zip(chunk.labels, chunk.heights, chunk.names, diagnoses, strict=True)
+        for (text, confidence), (label, height, name, diagnosis) in zip(readings, given, strict=True):
+            words.append(Word(label, text, compared(label), compared(text), confidence, height, name, diagnosis))
     return Evaluation(words, seconds)
 
 

@@ -12,7 +12,8 @@ them is read wrong. With --thorough each word is looked at with three margins.
 --html writes one page that shows what is wrong: by length and height, by character, by confidence, and the worst words,
 and what the spatial transformer does, where the model has one. One that shows it next to nothing is said on stderr.
 --words writes every word as it was read, a row each behind a head, tab-separated and quoted as Python's csv does it:
-dataset, number of the word in it or in its --part, from 0, label, text, confidence, and 1 where it is read right.
+dataset, number of the word in it or in its --part, from 0, the image's name, label, text, confidence, and 1 where it is
+read right.
 --json writes the rows, those of all words and of the lexicon apart, and what was compared, for bundle.py.
 A dataset with an image that cannot be read is left out, with a line there (prepare.py inspect tells what is damaged);
 the exit code is then 1.
@@ -164,10 +165,11 @@ def write_words(path: Path, evaluations: dict[str, Evaluation]) -> None:
     """A row a word."""
     with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(["dataset", "number", "label", "text", "confidence", "right"])
+        writer.writerow(["dataset", "number", "image", "label", "text", "confidence", "right"])
         for name, evaluation in evaluations.items():
             for number, word in enumerate(evaluation.words):
-                writer.writerow([name, number, word.label, word.text, f"{word.confidence:.4f}", int(word.correct)])
+                read = [word.label, word.text, f"{word.confidence:.4f}", int(word.correct)]
+                writer.writerow([name, number, word.name, *read])
 
 
 def rows_by_lexicon(evaluation: Evaluation, lexicon: Lexicon) -> dict[str, Row]:

@@ -109,19 +109,19 @@ def test_every_word_is_written_as_it_was_read(tmp_path, capsys):
     assert load_script("evaluate").main(arguments) == 0
     with target.open(encoding="utf-8", newline="") as file:
         head, *rows = csv.reader(file, delimiter="\t")
-    assert head == ["dataset", "number", "label", "text", "confidence", "right"]
-    assert [row[:3] for row in rows] == [
-        ["a", "0", read[0]],
-        ["a", "1", read[1]],
-        ["a", "2", 'two  "words"'],
-        ["b", "0", "none of it"],
+    assert head == ["dataset", "number", "image", "label", "text", "confidence", "right"]
+    assert [row[:4] for row in rows] == [
+        ["a", "0", "0.png", read[0]],
+        ["a", "1", "1.png", read[1]],
+        ["a", "2", "2.png", 'two  "words"'],
+        ["b", "0", "0.png", "none of it"],
     ]
-    assert [row[3] for row in rows[:3]] == read
-    right = sum(int(row[5]) for row in rows[:3])
+    assert [row[4] for row in rows[:3]] == read
+    right = sum(int(row[6]) for row in rows[:3])
     assert right == 2 and json.loads(table.read_text())["datasets"]["a"]["word_accuracy"] == pytest.approx(
         100 * right / 3
     )
-    assert all(0 <= float(row[4]) <= 1 for row in rows)
+    assert all(0 <= float(row[5]) <= 1 for row in rows)
     assert load_script("evaluate").main([*arguments[:-1], str(table)]) == 1
     assert "are to be written to one file" in capsys.readouterr().err
 

@@ -128,7 +128,7 @@ def test_a_collapsed_stn_is_said_in_the_page_and_on_stderr(tmp_path, capsys):
 
 def test_words_that_show_the_range_are_chosen():
     def place(i, correct):
-        word = Word("a", "a", "a", "a" if correct else "b", 0.5, 32, Diagnosis(i / 20, 0.0, 1.0))
+        word = Word("a", "a", "a", "a" if correct else "b", 0.5, 32, "a.png", Diagnosis(i / 20, 0.0, 1.0))
         return Place("data", i, word)
 
     places = [place(i, i % 2 == 0) for i in range(19)]
@@ -141,7 +141,7 @@ def test_words_that_show_the_range_are_chosen():
 def test_groups_by_what_the_transformer_does():
     def words(field, values):
         diagnoses = [Diagnosis(0.0, 0.0, 1.0)._replace(**{field: value}) for value in values]
-        return [Word("a", "a", "a", "a", 0.5, 32, diagnosis) for diagnosis in diagnoses]
+        return [Word("a", "a", "a", "a", 0.5, 32, "a.png", diagnosis) for diagnosis in diagnoses]
 
     groups = by_deviation(words("deviation", [0.11, 0.19, 0.31, 0.49, *[0.47] * 95, 2.0]))
     assert [(group.name, group.count) for group in groups][:2] == [("0.1–0.15", 1), ("0.15–0.2", 1)]

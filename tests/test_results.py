@@ -107,7 +107,7 @@ def test_compilation_counts_for_no_time():
             return [Reading("a", 1.0)] * len(images)
 
     reader, image = Slow(), np.zeros((32, 100), np.uint8)
-    chunks = [Chunk([[[image]]] * size, ["a"] * size, [32] * size, 0.0) for size in (8, 5, 33, 40)]
+    chunks = [Chunk([[[image]]] * size, ["a"] * size, ["a.png"] * size, [32] * size, 0.0) for size in (8, 5, 33, 40)]
     evaluation = read_words(reader, chunks)
     assert len(evaluation.words) == 86 and evaluation.seconds < 0.2
     assert reader.read == [8, 8, 5, 33, 33, 40]
