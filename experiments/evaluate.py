@@ -4,8 +4,9 @@
         [--cased] [--punctuation] [--lexicon english|FILE [--bonus NATS] | --among FILE] [--thorough]
         [--json FILE] [--html FILE] [--words FILE]
 
-A PATH is a folder with labels.tsv or gt.txt, an LMDB, TFRecord shards, or `rendered`: held-out words, rendered in the
-style that the model was trained on. Compared are lower-case letters and digits; --cased and --punctuation widen that.
+A PATH is a folder with labels.tsv, labels.csv or gt.txt, an LMDB, TFRecord shards, or `rendered`: held-out words,
+rendered in the style that the model was trained on. Compared are lower-case letters and digits; --cased and
+--punctuation widen that.
 With --lexicon its words (of a file, or English ones) count as likelier than others, by --bonus; two more rows part what
 is in it from what is not. With --among nothing is read but the words of a file, one a line; a label that is none of
 them is read wrong. With --thorough each word is looked at with three margins.

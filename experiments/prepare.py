@@ -6,7 +6,7 @@
     python experiments/prepare.py inspect --data PATH [--sheet FILE.png] [--json FILE]
     python experiments/prepare.py stand-in --out DIR [--count N] [--seed N]
 
-A PATH is a folder with labels.tsv or gt.txt, an LMDB, or TFRecord or ArrayRecord shards.
+A PATH is a folder with labels.tsv, labels.csv or gt.txt, an LMDB, or TFRecord or ArrayRecord shards.
 
 synth90k writes the three splits as TFRecord shards with TFDS's metadata, from the archive as it is distributed or from
 the folder that it unpacks to. What cannot be taken is left out and listed in DIR/report.json. The same command goes on

@@ -1,6 +1,6 @@
-"""Trains one experiment of `experiments/configs/`; started again with the same workdir, it goes on.
+"""Trains one experiment, of `experiments/configs/` or a file like those; with the workdir of before it goes on.
 
-python experiments/train.py [--config NAME] [--set a.b=VALUE ...] [--workdir DIR] [--init MODEL]
+python experiments/train.py [--config NAME|FILE.py] [--set a.b=VALUE ...] [--workdir DIR] [--init MODEL]
 
 On a CPU of several cores each takes its share of every batch, as several GPUs would.
 """
@@ -28,7 +28,7 @@ CONFIGS = Path(__file__).parent / "configs"
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="quickstart", metavar="NAME", help="a file of experiments/configs/")
+    parser.add_argument("--config", default="quickstart", metavar="NAME|FILE.py", help="a file of experiments/configs/")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/NAME")
     parser.add_argument("--init", metavar="MODEL", help="start from the weights of a bundled model, or of a folder")
@@ -69,13 +69,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def load_config(name: str) -> Config:
-    """The config that experiments/configs/NAME.py gives; ConfigError with the names there are."""
+    """The config that `get_config` of experiments/configs/NAME.py gives, or of another file, named by a path in .py.
+
+    Raises ConfigError, with the names there are.
+    """
     paths = {path.stem: path for path in sorted(CONFIGS.glob("*.py"))}
-    if name not in paths:
-        raise ConfigError(f"there is no config {name!r} in {CONFIGS}; there are: {', '.join(paths)}")
-    spec = importlib.util.spec_from_file_location(name, paths[name])
+    path = Path(name) if name.endswith(".py") else paths.get(name)
+    if path is None:
+        known = f"there are: {', '.join(paths)}, and PATH.py"
+        raise ConfigError(f"there is no config {name!r} in {CONFIGS}; {known}")
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"{path}: no get_config() in it, as experiments/configs/quickstart.py has one")
     return module.get_config()
 
 

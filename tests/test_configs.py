@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 from small import EXPERIMENTS, load_script
 
+from crnn_jax.config import ConfigError
 from crnn_jax.model import build, num_frames
 from crnn_jax.synth.batch import Batch
 from crnn_jax.training.optimizer import make_optimizer
@@ -29,6 +30,20 @@ def test_a_config_bears_its_files_name_and_says_its_command(name):
     docstring = ast.get_docstring(ast.parse((EXPERIMENTS / "configs" / f"{name}.py").read_text()))
     assert load_config(name).name == name
     assert "python experiments/train.py" in docstring and (name == "quickstart" or f"--config {name}" in docstring)
+
+
+def test_a_config_of_ones_own_is_a_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text('from crnn_jax.config import Config\n\n\ndef get_config():\n    return Config(name="mine")\n')
+    assert load_config(str(path)).name == "mine"
+    (tmp_path / "empty.py").write_text("")
+    for name, message in (
+        (f"{tmp_path}/none.py", f"{tmp_path}/none.py: no such file"),
+        (f"{tmp_path}/empty.py", rf"{tmp_path}/empty.py: no get_config\(\) in it"),
+        ("mine", "there is no config 'mine' in .*; there are: .*quickstart, .*, and PATH.py"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config(name)
 
 
 @pytest.mark.parametrize("name", NAMES)

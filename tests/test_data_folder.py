@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -34,6 +36,23 @@ def test_labels_tsv(folder, encoding, newline):
     for i, sample in enumerate(samples):
         np.testing.assert_array_equal(sample.image, np.full((4, 5 + i), 10 * i))
     assert [sample.label for sample in dataset] == LABELS  # again from the beginning
+
+
+def test_labels_csv(folder):
+    lines = ["filename,words", "0.png,one", '1.png, "1,000"', '2.png,"say ""so"""', "3.png,"]
+    for given in (lines, lines[1:]):  # with a head and without
+        path = write(folder, "labels.csv", "\r\n".join([*given, ""]))
+        assert [sample.label for sample in FolderDataset(path)] == ["one", "1,000", 'say "so"', ""]
+    for line, message in (
+        ("1.png,1,000", "expected two columns, image and label, one with commas inside in quotes: '1.png,1,000'"),
+        ("1.png", "expected two columns, image and label, one with commas inside in quotes: '1.png'"),
+        ('1.png,"one', "unexpected end of data: '1.png,\"one'"),
+        ("none.png,one", f"no such image: {folder}/none.png"),
+    ):
+        path = write(folder, "labels.csv", f"0.png,zero\n{line}\n")
+        with pytest.raises(DatasetError, match=re.escape(f"{path}, line 2: {message}")):
+            FolderDataset(path)
+        assert FolderDataset(path, strict=False)[0].label == "zero"
 
 
 def test_images_in_folders_below(folder):

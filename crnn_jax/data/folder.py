@@ -1,6 +1,7 @@
 """A folder of image files with a list of their labels."""
 
 import codecs
+import csv
 import os
 import re
 from pathlib import Path
@@ -11,11 +12,12 @@ from crnn_jax.data.sample import Dataset, DatasetError, Record
 class FolderDataset(Dataset):
     """The images that a list names, one a line, each with its label; UTF-8.
 
-    `labels.tsv`, and any list but `gt.txt`: `image path<TAB>label`. `gt.txt` comes in several forms: a line without a
-    tab is split at its first comma (ICDAR 2013 and 2015: `word_1.png, "label"`) or space. Paths are relative to the
-    list's folder. The list is read when the dataset is opened, and with `strict` its images are looked for; without it
-    one that is missing is only found out when it is read, and `damage` tells of the lines that are no entries. Raises
-    DatasetError.
+    `labels.tsv`, and any list but these: `image path<TAB>label`. `gt.txt` comes in several forms: a line without a tab
+    is split at its first comma (ICDAR 2013 and 2015: `word_1.png, "label"`) or space. `*.csv` has two columns, image
+    and label, in quotes where they need them, behind a head or not. Paths are relative to the list's folder.
+
+    The list is read when the dataset is opened, and with `strict` its images are looked for; without it one that is
+    missing is only found out when it is read, and `damage` tells of the lines that are no entries. Raises DatasetError.
     """
 
     def __init__(self, path: Path, *, strict: bool = True):
@@ -69,15 +71,31 @@ def _parse(content: bytes, path: Path, number: int, strict: bool) -> tuple[str, 
         raise DatasetError(f"{where}: not UTF-8") from None
     if not line.strip():
         return None
-    entry = _split_gt(line) if path.name == "gt.txt" else _split_tab(line)
-    if "\t" in line.partition("\t")[2]:
-        raise DatasetError(f"{where}: more than one tab: {line[:80]!r}")
+    if path.suffix == ".csv":
+        entry = _split_csv(line, where)
+        if number == 1 and not Path(entry[0]).suffix:  # the head, such as filename,words
+            return None
+    else:
+        entry = _split_gt(line) if path.name == "gt.txt" else _split_tab(line)
+        if "\t" in line.partition("\t")[2]:
+            raise DatasetError(f"{where}: more than one tab: {line[:80]!r}")
     if entry is None:
         separator = "separator" if path.name == "gt.txt" else "tab"
         raise DatasetError(f"{where}: no {separator} between image and label: {line[:80]!r}")
     if strict and not os.path.isfile(path.parent / entry[0]):
         raise DatasetError(f"{where}: no such image: {path.parent / entry[0]}")
     return entry
+
+
+def _split_csv(line: str, where: str) -> tuple[str, str]:
+    try:
+        [cells] = csv.reader([line], skipinitialspace=True, strict=True)
+    except csv.Error as error:
+        raise DatasetError(f"{where}: {error}: {line[:80]!r}") from None
+    if len(cells) != 2:
+        expected = "expected two columns, image and label, one with commas inside in quotes"
+        raise DatasetError(f"{where}: {expected}: {line[:80]!r}")
+    return cells[0], cells[1]
 
 
 def _split_tab(line: str) -> tuple[str, str] | None:
