@@ -1,6 +1,7 @@
 """Real words for fine-tuning: which are kept, what is drawn, and a run on them."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -16,6 +17,7 @@ from crnn_jax.data.real import load_real, load_validation, real_batch
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.synth.style import PLAIN
 from crnn_jax.training import loop, words
+from crnn_jax.training.checkpoint import CheckpointError
 
 KEY = jax.random.key(3)
 
@@ -160,6 +162,16 @@ def test_a_run_fine_tunes_on_them_and_its_best_checkpoint_is_by_them(
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert "rendered_word_accuracy" in next(line for line in lines if line["split"] == "held_out")
     assert loop.train(override(config, ["run.batch_size=128"]), tmp_path / "run") == result
+
+    moved = shutil.copytree(config.data.real[0], tmp_path / "moved")  # another path, the same words
+    elsewhere = override(config, [f"data.real={moved}", "run.batch_size=128"])
+    assert loop.train(elsewhere, tmp_path / "run") == result
+    labels = moved / "labels.tsv"
+    labels.write_text(labels.read_text().replace("\t100", "\t109", 1))
+    with pytest.raises(
+        CheckpointError, match=r"real words: 36 \(\w+\) there, 36 \(\w+\) here: it goes on with the files"
+    ):
+        loop.train(elsewhere, tmp_path / "run")
 
 
 def test_no_rendered_words_are_held_out_of_a_charset_that_cannot_spell_them(

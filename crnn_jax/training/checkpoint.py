@@ -43,6 +43,7 @@ FREE_FIELDS = {
     "data.max_damaged",
     *("run.steps_per_dispatch", "run.log_every", "run.eval_every", "run.checkpoint_every", "run.keep"),
     *("run.read_threads", "run.read_processes"),
+    *("data.real", "data.validation"),  # where those words lie; which they are a checkpoint tells by a checksum
 }
 
 
