@@ -11,9 +11,6 @@ Arrays are saved as NumPy arrays, so that a checkpoint of eight devices opens on
 """
 
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -30,6 +27,7 @@ from crnn_jax.data.whole import whole_folder
 from crnn_jax.section import differences
 from crnn_jax.training.stored import (
     CheckpointError,
+    quietly,
     read_json,
     read_parts,
     read_text,
@@ -223,7 +221,7 @@ def training_checkpoint(path: Path) -> Path:
     if (path / "state").is_dir():
         return path
     if (path / "checkpoints").is_dir():
-        with _quietly():
+        with quietly():
             manager = _manager(path / "checkpoints", 1, read_only=True)
             step = manager.best_step()
             step = manager.latest_step() if step is None else step  # no evaluation yet
@@ -239,18 +237,6 @@ def workdir_of(checkpoint: Path) -> Path | None:
     """The workdir of a training checkpoint; None of one that was copied out of its run."""
     is_there = checkpoint.name.isdigit() and checkpoint.parent.name == "checkpoints"
     return checkpoint.parent.parent if is_there else None
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without Orbax's warnings that a folder which is only read is not written to."""
-    logger = logging.getLogger("absl")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def read_meta(folder: Path) -> dict:

@@ -1,6 +1,7 @@
 """Arrays and JSON of a checkpoint, written and read: what goes wrong is told in one line, a CheckpointError."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,11 +26,23 @@ def written(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path} cannot be written: {' '.join(str(error).split())[:200]}") from error
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the warnings of Orbax, that a folder is only read, or lacks what it looks for first."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def read_tree(folder: Path, like: PyTree) -> PyTree:
     """Restores the whole of a folder in the shape of `like`."""
     try:
         _read_values(folder)
-        with ocp.StandardCheckpointer() as checkpointer:
+        with quietly(), ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(folder, like)
     except Exception as error:  # Orbax and TensorStore raise many kinds for one cause: the files are not whole
         raise unreadable(folder, error) from error
@@ -39,7 +52,7 @@ def read_parts(folder: Path, names: tuple[str, ...]) -> dict:
     """Restores some of the top-level entries of a folder as NumPy arrays, whatever shape they were saved in."""
     try:
         _read_values(folder)
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        with quietly(), ocp.PyTreeCheckpointer() as checkpointer:
             metadata = checkpointer.metadata(folder).item_metadata
             if metadata is None:
                 raise ValueError("its file _METADATA is missing or cut short")
