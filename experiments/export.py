@@ -1,0 +1,58 @@
+"""Writes a model as one file that JAX alone runs, weights and decoding inside: StableHLO.
+
+    python experiments/export.py --model NAME|DIR --out FILE [--batch N] [--width PIXELS] [--platforms cpu cuda tpu]
+
+Needs `pip install -e '.[export]'`. Where it is used, `jax`, `flatbuffers` and `numpy` are enough:
+
+    import jax.export
+    read = jax.jit(jax.export.deserialize(open(FILE, "rb").read()).call)
+    image = Image.open(PATH).convert("L").resize((100, 32), Image.Resampling.BICUBIC)  # the size that is printed
+    characters, confidences = read(np.asarray(image)[None])
+    text = "".join(map(chr, characters[0])).rstrip("\\0")
+
+N images go in at a time. It computes as this machine would: write it on a GPU for a GPU.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import crnn_jax
+from crnn_jax.data.whole import write_whole
+from crnn_jax.program import PLATFORMS, export_program
+from crnn_jax.reader import DEFAULT_MODEL
+from crnn_jax.training.checkpoint import CheckpointError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at a time (1)")
+    parser.add_argument("--width", type=int, metavar="PIXELS", help="of the images, for models that pad")
+    parser.add_argument("--platforms", nargs="+", default=[], metavar="NAME", help=", ".join(PLATFORMS))
+    args = parser.parse_args(argv)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
+    try:
+        reader = crnn_jax.load(args.model)
+        program = export_program(reader, batch=args.batch, width=args.width, platforms=args.platforms)
+        write_whole(args.out, program)
+    except ImportError as error:
+        print(f"export.py: {error}: pip install -e '.[export]'", file=sys.stderr)
+        return 1
+    except (CheckpointError, OSError, ValueError) as error:
+        print(f"export.py: {error}", file=sys.stderr)
+        return 1
+    config = reader.config.model
+    fitted = "stretched" if config.fit == "resize" else "scaled to the height, the last column repeated"
+    size = f"uint8[{args.batch}, {config.height}, {args.width or config.width}]"
+    print(f"{args.out}: {len(program) / 1e6:.1f} MB; images {size}, grey, {fitted}")
+    return 0
+
+
+if __name__ == "__main__":
+    from command import run
+
+    run(main)
