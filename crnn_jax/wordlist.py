@@ -61,8 +61,9 @@ class WordList:
     @property
     def warning(self) -> str:
         """What is never read, one line; empty where there is nothing of that."""
-        shown = f"{len(self.left_out)} words are never read, whose characters the model lacks: {_shown(self.left_out)}"
-        return shown if self.left_out else ""
+        share = f"{len(self.left_out)} of {len(self.left_out) + len(self)} words"
+        told = f"the model lacks characters of {share}, which it will never read: {_shown(self.left_out)}"
+        return told if self.left_out else ""
 
     def choose(self, log_probs: Sequence[Float[np.ndarray, "_ S"]], *, temperature: float = 1.0) -> Reading:
         """The word that an image shows, by the log-probabilities of the spellings, a row a look at it.

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 import crnn_jax
-from crnn_jax.data.whole import write_whole
+from crnn_jax.data.whole import check_writable, write_whole
 from crnn_jax.program import PLATFORMS, export_program
 from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.training.checkpoint import CheckpointError
@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
+        check_writable(args.out)
         reader = crnn_jax.load(args.model)
         program = export_program(reader, batch=args.batch, width=args.width, platforms=args.platforms)
         write_whole(args.out, program)

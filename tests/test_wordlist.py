@@ -48,7 +48,7 @@ def test_a_word_is_spelled_in_every_case_that_the_charset_has():
 def test_words_whose_letters_the_charset_lacks_are_left_out_and_told():
     words = WordList.of(["Öl", "Ol", "&", "Öl"], LOWER)
     assert words.words == ("Ol",) and words.left_out == ("Öl", "&")
-    assert words.warning == "2 words are never read, whose characters the model lacks: 'Öl', '&'"
+    assert words.warning == "the model lacks characters of 2 of 3 words, which it will never read: 'Öl', '&'"
     assert WordList.of(["a"], LOWER).warning == ""
     for given, message in (
         ([], "there is no word$"),
@@ -125,7 +125,7 @@ def test_scripts_read_among_the_words_of_a_file(model, reader, tmp_path, capsys)
     file.write_text("\n".join(given), encoding="utf-8")
     texts = [reading.text for reading in reader.choose(images, given)]
     (folder / "labels.tsv").write_text("".join(f"{i}.png\t{text.upper()}\n" for i, text in enumerate(texts)))
-    told = f"{file}: 1 words are never read, whose characters the model lacks: 'Öl'\n"
+    told = f"{file}: the model lacks characters of 1 of 3 words, which it will never read: 'Öl'\n"
 
     assert read.main([str(folder), "--model", str(model), "--among", str(file)]) == 0
     out, err = capsys.readouterr()
