@@ -83,7 +83,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="all unless given")
-    parser.add_argument("--config", default="keras_stn_narrow", metavar="NAME", help="a file of experiments/configs/")
+    parser.add_argument(
+        "--config", default="keras_stn_narrow", metavar="NAME|PATH", help="of experiments/configs/, or a path"
+    )
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="of every run")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=32)

@@ -82,7 +82,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", metavar="PATH", help="a dataset to take the words from")
     parser.add_argument("--words", type=int, metavar="N", help=f"data, memory: as many of it; {WORDS:,} unless given")
     parser.add_argument("--styles", nargs="+", metavar="NAME", help=f"render: {', '.join(STYLES)} unless given")
-    parser.add_argument("--config", metavar="NAME", help="a file of experiments/configs/; default: crnn, or tiny")
+    parser.add_argument(
+        "--config", metavar="NAME|PATH", help="of experiments/configs/, or a path; default: crnn, or tiny"
+    )
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
     parser.add_argument("--model", metavar="NAME|DIR", help="read: with a bundled model, a folder, a workdir")
     parser.add_argument("--batch", type=int, metavar="N", help=f"contests: words at a time; {BATCH} unless given")

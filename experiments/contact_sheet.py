@@ -28,7 +28,7 @@ GAP = 2  # pixels between images
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="tiny", metavar="NAME", help="a file of experiments/configs/")
+    parser.add_argument("--config", default="tiny", metavar="NAME|PATH", help="of experiments/configs/, or a path")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
     parser.add_argument("--beside", metavar="PATH", help="a dataset for the right half")
     parser.add_argument("--rows", type=int, default=16)

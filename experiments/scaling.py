@@ -41,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "paper"))
-    parser.add_argument("--config", metavar="NAME", help="a file of experiments/configs/; quickstart, or crnn on paper")
+    parser.add_argument(
+        "--config", metavar="NAME|PATH", help="of experiments/configs/, or a path; quickstart, or crnn on paper"
+    )
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
     parser.add_argument("--devices", type=int, nargs="+", metavar="N", help="run: 1 2 4 8 unless given")
     parser.add_argument("--steps", type=int, metavar="N", help="run: of each, in two dispatches; 20 unless given")

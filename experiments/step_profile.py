@@ -42,7 +42,7 @@ REPLAYED = "command_buffer"
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="crnn", metavar="NAME", help="a file of experiments/configs/")
+    parser.add_argument("--config", default="crnn", metavar="NAME|PATH", help="of experiments/configs/, or a path")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
     parser.add_argument("--batch", type=int, default=64, metavar="N")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="under the profiler")

@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("command", choices=("train", "table", "time"))
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES), metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", help="train and time: 0 1 2 3 4 unless given")
-    parser.add_argument("--config", default=OWN, metavar="NAME", help="a file of experiments/configs/")
+    parser.add_argument("--config", default=OWN, metavar="NAME|PATH", help="of experiments/configs/, or a path")
     parser.add_argument("--data", nargs="+", default=[], metavar="FOLDER", help="labelled words to read as well")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="of every network")
     parser.add_argument("--init", metavar="MODEL", help="start every network from the weights of this model")

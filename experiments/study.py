@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH", help="anything that evaluate.py reads")
     parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="all of the study unless given")
-    parser.add_argument("--config", default="tiny", metavar="NAME", help="a file of experiments/configs/")
+    parser.add_argument("--config", default="tiny", metavar="NAME|PATH", help="of experiments/configs/, or a path")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="of every run")
     parser.add_argument("--init", metavar="MODEL", help="start every run from the weights of this model")
     parser.add_argument("--steps", type=int, default=2000)

@@ -1,6 +1,6 @@
 """Trains one experiment, of `experiments/configs/` or a file like those; with the workdir of before it goes on.
 
-python experiments/train.py [--config NAME|FILE.py] [--set a.b=VALUE ...] [--workdir DIR] [--init MODEL]
+python experiments/train.py [--config NAME|PATH] [--set a.b=VALUE ...] [--workdir DIR] [--init MODEL]
 
 On a CPU of several cores each takes its share of every batch, as several GPUs would.
 """
@@ -8,6 +8,7 @@ On a CPU of several cores each takes its share of every batch, as several GPUs w
 import argparse
 import importlib.util
 import logging
+import os
 import re
 import sys
 from contextlib import nullcontext
@@ -28,7 +29,9 @@ CONFIGS = Path(__file__).parent / "configs"
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="quickstart", metavar="NAME|FILE.py", help="a file of experiments/configs/")
+    parser.add_argument(
+        "--config", default="quickstart", metavar="NAME|PATH", help="of experiments/configs/, or a path"
+    )
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/NAME")
     parser.add_argument("--init", metavar="MODEL", help="start from the weights of a bundled model, or of a folder")
@@ -74,18 +77,21 @@ def load_config(name: str) -> Config:
     Raises ConfigError, with the names there are.
     """
     paths = {path.stem: path for path in sorted(CONFIGS.glob("*.py"))}
-    path = Path(name) if name.endswith(".py") else paths.get(name)
+    path = Path(name) if name.endswith(".py") and os.path.isfile(name) else paths.get(name.removesuffix(".py"))
     if path is None:
-        known = f"there are: {', '.join(paths)}, and PATH.py"
-        raise ConfigError(f"there is no config {name!r} in {CONFIGS}; {known}")
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file")
+        raise ConfigError(f"there is no config {name!r} in {CONFIGS}, nor a file; there are: {', '.join(paths)}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise ConfigError(f"{path}: no get_config() in it, as experiments/configs/quickstart.py has one")
-    return module.get_config()
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever is wrong in a file of one's own
+        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Config):
+        raise ConfigError(f"{path}: get_config() gave {type(config).__name__}, no Config")
+    return config
 
 
 if __name__ == "__main__":

@@ -36,11 +36,15 @@ def test_a_config_of_ones_own_is_a_file(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text('from crnn_jax.config import Config\n\n\ndef get_config():\n    return Config(name="mine")\n')
     assert load_config(str(path)).name == "mine"
-    (tmp_path / "empty.py").write_text("")
+    assert load_config("tiny.py") == load_config("tiny")
+    for name, text in (("empty", ""), ("typo", "def get_config(:"), ("nothing", "def get_config():\n    pass")):
+        (tmp_path / f"{name}.py").write_text(text)
     for name, message in (
-        (f"{tmp_path}/none.py", f"{tmp_path}/none.py: no such file"),
-        (f"{tmp_path}/empty.py", rf"{tmp_path}/empty.py: no get_config\(\) in it"),
-        ("mine", "there is no config 'mine' in .*; there are: .*quickstart, .*, and PATH.py"),
+        (f"{tmp_path}/none.py", f"there is no config '{tmp_path}/none.py' in .*, nor a file; there are: .*quickstart"),
+        (f"{tmp_path}/empty.py", f"{tmp_path}/empty.py: AttributeError: .* has no attribute 'get_config'"),
+        (f"{tmp_path}/typo.py", f"{tmp_path}/typo.py: SyntaxError: "),
+        (f"{tmp_path}/nothing.py", rf"{tmp_path}/nothing.py: get_config\(\) gave NoneType, no Config"),
+        ("mine", "there is no config 'mine' in .*; there are: .*quickstart"),
     ):
         with pytest.raises(ConfigError, match=message):
             load_config(name)

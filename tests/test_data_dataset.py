@@ -70,7 +70,7 @@ def test_tfrecords_by_file_folder_or_pattern(image):
 def test_paths_that_are_no_dataset_are_named(image):
     folder = image.parent
     with pytest.raises(
-        DatasetError, match=f"^{folder}: no dataset: it has none of labels.tsv, labels.csv, gt.txt, data.mdb"
+        DatasetError, match=f"^{folder}: no dataset: it has none of labels.tsv, gt.txt, labels.csv, data.mdb"
     ):
         open_dataset(folder)
     (folder / "empty").mkdir()

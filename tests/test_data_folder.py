@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crnn_jax.data.dataset import open_dataset
 from crnn_jax.data.folder import FolderDataset
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.images import ImageError
@@ -40,19 +41,32 @@ def test_labels_tsv(folder, encoding, newline):
 
 def test_labels_csv(folder):
     lines = ["filename,words", "0.png,one", '1.png, "1,000"', '2.png,"say ""so"""', "3.png,"]
-    for given in (lines, lines[1:]):  # with a head and without
-        path = write(folder, "labels.csv", "\r\n".join([*given, ""]))
-        assert [sample.label for sample in FolderDataset(path)] == ["one", "1,000", 'say "so"', ""]
+    for given in (lines, ["", *lines], lines[1:]):  # with a head and without
+        write(folder, "labels.csv", "\r\n".join([*given, ""]))
+        assert [sample.label for sample in open_dataset(folder)] == ["one", "1,000", 'say "so"', ""]
+    write(folder, "other.csv", "filename\twords\n0.png\tone\n")
+    assert [sample.label for sample in open_dataset(folder / "other.csv")] == ["one"]
+    for i in range(2):
+        (folder / f"{i}.png").rename(folder / str(i))  # as there are datasets
+    write(folder, "labels.csv", "0,one\n1,two\n")
+    assert [sample.label for sample in open_dataset(folder)] == ["one", "two"]
+    write(folder, "gt.txt", "0 of gt\n")
+    assert open_dataset(folder)[0].label == "of gt"
+
+
+def test_lines_of_labels_csv_that_are_no_entries(folder):
     for line, message in (
-        ("1.png,1,000", "expected two columns, image and label, one with commas inside in quotes: '1.png,1,000'"),
-        ("1.png", "expected two columns, image and label, one with commas inside in quotes: '1.png'"),
+        ("1.png,1,000", "expected image,label, one with a comma inside in quotes: '1.png,1,000'"),
+        ("1.png;1", "expected image,label, one with a comma inside in quotes: '1.png;1'"),
         ('1.png,"one', "unexpected end of data: '1.png,\"one'"),
         ("none.png,one", f"no such image: {folder}/none.png"),
     ):
         path = write(folder, "labels.csv", f"0.png,zero\n{line}\n")
         with pytest.raises(DatasetError, match=re.escape(f"{path}, line 2: {message}")):
             FolderDataset(path)
-        assert FolderDataset(path, strict=False)[0].label == "zero"
+        lenient = FolderDataset(path, strict=False)
+        assert lenient[0].label == "zero"
+        assert len(lenient.damage) == (not line.startswith("none")) and len(lenient) == 2 - len(lenient.damage)
 
 
 def test_images_in_folders_below(folder):

@@ -166,6 +166,11 @@ def test_a_run_fine_tunes_on_them_and_its_best_checkpoint_is_by_them(
     moved = shutil.copytree(config.data.real[0], tmp_path / "moved")  # another path, the same words
     elsewhere = override(config, [f"data.real={moved}", "run.batch_size=128"])
     assert loop.train(elsewhere, tmp_path / "run") == result
+    for settings in (["data.validation=other"], ["data.real=", "data.share_real=0"]):  # neither has a checksum there
+        with pytest.raises(
+            CheckpointError, match=f"holds a run of another configuration: .*{settings[0].split('=')[0]}"
+        ):
+            loop.train(override(elsewhere, settings), tmp_path / "run")
     labels = moved / "labels.tsv"
     labels.write_text(labels.read_text().replace("\t100", "\t109", 1))
     with pytest.raises(

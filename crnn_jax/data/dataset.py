@@ -10,7 +10,7 @@ from crnn_jax.data.lmdb import LmdbDataset
 from crnn_jax.data.sample import Dataset, DatasetError, Record
 from crnn_jax.data.shards import ShardDataset
 
-LISTS = ("labels.tsv", "labels.csv", "gt.txt")
+LISTS = ("labels.tsv", "gt.txt", "labels.csv")
 TEXTS = (".tsv", ".txt", ".csv")  # what lists of other names end in
 SHARDS = ("*.tfrecord*", "*.array_record*")
 
@@ -37,7 +37,7 @@ class Part(Dataset):
 def open_dataset(path: str | os.PathLike, *, strict: bool = True) -> Dataset:
     """The dataset at `path`, its kind told by what is there.
 
-    A folder with `labels.tsv`, `labels.csv` or `gt.txt`, or a list itself, of any name that ends in one of `TEXTS`:
+    A folder with `labels.tsv`, `gt.txt` or `labels.csv`, or a list itself, of any name that ends in one of `TEXTS`:
     images and labels. A folder with `data.mdb`: an LMDB. A folder of `*.tfrecord*` or `*.array_record*` files, one such
     file, or a pattern such as `words-*.tfrecord`: shards. With `strict` what is damaged is an error where it is found
     on opening; without it what can be read is the dataset, and its `damage` tells of the rest. Raises DatasetError.

@@ -14,7 +14,8 @@ class FolderDataset(Dataset):
 
     `labels.tsv`, and any list but these: `image path<TAB>label`. `gt.txt` comes in several forms: a line without a tab
     is split at its first comma (ICDAR 2013 and 2015: `word_1.png, "label"`) or space. `*.csv` has two columns, image
-    and label, in quotes where they need them, behind a head or not. Paths are relative to the list's folder.
+    and label, in quotes where they need them, behind a head or not, or is as `labels.tsv`. Paths are relative to the
+    list's folder.
 
     The list is read when the dataset is opened, and with `strict` its images are looked for; without it one that is
     missing is only found out when it is read, and `damage` tells of the lines that are no entries. Raises DatasetError.
@@ -24,7 +25,10 @@ class FolderDataset(Dataset):
         self.path = path
         self._entries: list[tuple[str, str]] = []
         damage = []
-        for number, line in enumerate(_read_lines(path), start=1):
+        lines = [(number, line) for number, line in enumerate(_read_lines(path), start=1) if line.strip()]
+        if path.suffix == ".csv" and lines and _is_head(lines[0][1], path.parent):
+            del lines[0]
+        for number, line in lines:
             try:
                 entry = _parse(line, path, number, strict)
             except DatasetError as error:
@@ -32,8 +36,7 @@ class FolderDataset(Dataset):
                     raise
                 damage.append(str(error))
                 continue
-            if entry is not None:
-                self._entries.append(entry)
+            self._entries.append(entry)
         self.damage = tuple(damage)
         if not self._entries:
             raise DatasetError(damage[0] if damage else f"{path}: the list is empty")
@@ -62,19 +65,21 @@ def _read_lines(path: Path) -> list[bytes]:
     return [line.removesuffix(b"\r") for line in content.split(b"\n")]
 
 
-def _parse(content: bytes, path: Path, number: int, strict: bool) -> tuple[str, str] | None:
-    """The image and the label of a line, None of an empty one."""
+def _is_head(line: bytes, folder: Path) -> bool:
+    """Whether the first line of a CSV names its columns, such as filename,words: no image, nor what looks like one."""
+    name = line.decode(errors="replace").split(",")[0].strip(' "')
+    return bool(name) and not Path(name).suffix and not (folder / name).exists()
+
+
+def _parse(content: bytes, path: Path, number: int, strict: bool) -> tuple[str, str]:
+    """The image and the label of a line."""
     where = f"{path}, line {number}"
     try:
         line = content.decode()
     except UnicodeDecodeError:
         raise DatasetError(f"{where}: not UTF-8") from None
-    if not line.strip():
-        return None
-    if path.suffix == ".csv":
+    if path.suffix == ".csv" and "\t" not in line:  # which some call so, too
         entry = _split_csv(line, where)
-        if number == 1 and not Path(entry[0]).suffix:  # the head, such as filename,words
-            return None
     else:
         entry = _split_gt(line) if path.name == "gt.txt" else _split_tab(line)
         if "\t" in line.partition("\t")[2]:
@@ -93,7 +98,7 @@ def _split_csv(line: str, where: str) -> tuple[str, str]:
     except csv.Error as error:
         raise DatasetError(f"{where}: {error}: {line[:80]!r}") from None
     if len(cells) != 2:
-        expected = "expected two columns, image and label, one with commas inside in quotes"
+        expected = "expected image,label, one with a comma inside in quotes"
         raise DatasetError(f"{where}: {expected}: {line[:80]!r}")
     return cells[0], cells[1]
 

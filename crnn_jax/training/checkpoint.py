@@ -41,8 +41,9 @@ FREE_FIELDS = {
     "data.max_damaged",
     *("run.steps_per_dispatch", "run.log_every", "run.eval_every", "run.checkpoint_every", "run.keep"),
     *("run.read_threads", "run.read_processes"),
-    *("data.real", "data.validation"),  # where those words lie; which they are a checkpoint tells by a checksum
 }
+# Paths of words that may lie elsewhere in a resumed run, where a checkpoint tells by a checksum which words they are.
+MOVABLE = {"data.real": "real words", "data.validation": "words to validate on"}
 
 
 class Checkpoints:
@@ -267,8 +268,11 @@ def refuse_other_run(workdir: Path, config: Config) -> None:
 
 
 def _refuse_other_run(folder: Path, meta: dict, config: Config) -> None:
-    before = config_of(folder, meta)
+    before, words = config_of(folder, meta), meta["position"].get("words", {})
     changed = {name: both for name, both in differences(before, config).items() if name not in FREE_FIELDS}
+    for name, kind in MOVABLE.items():
+        if all(changed.get(name, ())) and isinstance(words.get(kind), str):
+            changed.pop(name, None)
     if changed:
         told = [f"{name} is {there!r} there and {here!r} here" for name, (there, here) in changed.items()]
         shown = ", ".join(told[:4]) + (f", and {len(told) - 4} more" if len(told) > 4 else "")
