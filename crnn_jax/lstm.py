@@ -48,7 +48,8 @@ class BiLSTM(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T {2*self.features}"]:
         hidden, depth = self.features, x.shape[-1]
-        # Of a kernel that is there flax only compares the shape with that of what it begins as, which it traces.
+        # Of a kernel that is there flax only compares the shape with that of what it begins as, which it traces: of
+        # orthogonal ones for long.
         is_there = self.has_variable("params", "recurrent_kernel")
         gates = nn.initializers.zeros if is_there else orthogonal_gates
         input_kernel = self.param("input_kernel", nn.initializers.lecun_normal(), (depth, 8 * hidden))

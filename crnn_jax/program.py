@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from crnn_jax.ctc import greedy_decode
+from crnn_jax.images import bucket_width
 from crnn_jax.reader import Reader
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -23,21 +25,24 @@ def export_program(reader: Reader, *, batch: int = 1, width: int | None = None, 
     Args:
         reader: the model, with its temperature.
         batch: images at a time.
-        width: of the images; None: the config's. Others are for models that pad.
+        width: of the images; None: the config's. A model that pads reads others, too (`images.bucket_width`).
         platforms: of PLATFORMS, those that it shall run on; none: that of this machine.
 
-    Raises ValueError for less than one image, for another width than the only one, for a platform that is none, and
+    Raises ValueError for less than one image, a width in which the model reads none, a platform that is none;
     ImportError where flatbuffers is missing (`pip install -e '.[export]'`).
     """
     config = reader.config.model
     width = config.width if width is None else width
     if batch < 1:
         raise ValueError(f"batch = {batch}: expected at least one image")
-    if width != config.width and (config.fit != "pad" or not 0 < width <= config.max_width):
-        expected = f"1 to {config.max_width}" if config.fit == "pad" else config.width
-        raise ValueError(f"width = {width}: expected {expected}")
+    widest = config.max_width if config.fit == "pad" else config.width
+    widths = sorted({bucket_width(w, narrowest=config.width, widest=widest) for w in range(1, widest + 1)})
+    if width not in widths:
+        raise ValueError(f"width = {width}: expected {' or '.join(map(str, widths))}")
     if unknown := sorted(set(platforms) - set(PLATFORMS)):
         raise ValueError(f"platforms {', '.join(unknown)}: expected of {', '.join(PLATFORMS)}")
+    import flatbuffers  # noqa: F401, of which JAX tells only once the model is lowered
+
     code_points = np.array([0, *map(ord, reader.charset.characters)], np.int32)
 
     def read(images):
@@ -46,6 +51,4 @@ def export_program(reader: Reader, *, batch: int = 1, width: int | None = None, 
         return jnp.asarray(code_points)[ids], confidence
 
     images = jax.ShapeDtypeStruct((batch, config.height, width), np.uint8)
-    from jax import export  # not above: it is not part of what `import jax` imports
-
     return bytes(export.export(jax.jit(read), platforms=tuple(platforms) or None)(images).serialize())

@@ -22,14 +22,15 @@ from crnn_jax.config import Config, ConfigError
 from crnn_jax.ctc import greedy_decode, text_log_probs
 from crnn_jax.images import ImageSource, add_margin, fit_image, is_tall, load_image
 from crnn_jax.lexicon import Lexicon, load_lexicon
-from crnn_jax.model import CRNN, build, check_variables, prepare
+from crnn_jax.model import CRNN, build, check_variables, num_frames, prepare
 from crnn_jax.reading import Reading, agreed, best_turn
 from crnn_jax.stn import Diagnosis
 from crnn_jax.training.checkpoint import CheckpointError, load_variables, weights_folder
-from crnn_jax.wordlist import WordList
+from crnn_jax.wordlist import WordList, load_words
 
 DEFAULT_MODEL = "stn_crnn"  # the best of the bundled ones that has seen rendered words alone
 TURNS = (0, 1, -1)  # quarters to the left, in which a tall image is looked at
+SCORED = 16  # images at a time whose words are compared, off the CPU
 MARGINS = (0.0, -0.06, 0.08)  # of the shorter side, added around the image in a thorough reading
 
 Views = Sequence[Sequence[UInt8[np.ndarray, "_ _"]]]  # of one word: by turns, by margins
@@ -132,28 +133,43 @@ class Reader:
         return [best_turn([agreed(list(islice(readings, len(margins)))) for margins in turns]) for turns in words]
 
     def choose(
-        self, images: Iterable[ImageSource], words: Iterable[str] | WordList, *, thorough: bool = False
+        self,
+        images: Iterable[ImageSource],
+        words: Iterable[str] | str | os.PathLike | WordList,
+        *,
+        thorough: bool = False,
     ) -> list[Reading]:
-        """Reads words of a closed list: which of `words` each image shows, whatever else it looks like.
+        """Reads words of a closed list, or of a file of one a line: which of them each image shows.
 
-        It compares the probabilities of all words, each over all paths that spell it, in all views of the image; the
-        confidence is the share of the one that is read. As the lexicon-based transcription of Shi et al. 2015, section
-        2.3.2, but of the whole list, and exact. Texts are as `words` has them (see `WordList`): a word whose letters
-        the model lacks is never read. It takes about 15 ms an image for 1,000 words of lower case on a CPU core.
+        It compares the probabilities of all words, each over all paths that spell it, in all views of the image: the
+        lexicon-based transcription of Shi et al. 2015, section 2.3.2, but of the whole list, and exact. Texts are as
+        the list has them; what in it is never read, `word_list(words).warnings()` tells. The confidence is the share of
+        the word among those of the list, which is high, too, where the image shows none of them. It takes about 15 ms
+        an image for 1,000 words in one case on a CPU core, where batches are full.
 
         Raises ImageError and TypeError as `read`, and LexiconError where no word can be read.
         """
         _check_list(images)
-        words = words if isinstance(words, WordList) else WordList.of(words, self.charset)
-        return self.choose_views([self.views(image, thorough=thorough) for image in images], words)
+        among = words if isinstance(words, WordList) else self.word_list(words)
+        return self.choose_views([self.views(image, thorough=thorough) for image in images], among)
+
+    def word_list(self, words: Iterable[str] | str | os.PathLike) -> WordList:
+        """A closed list, of words or of a file of one a line, for `choose`. Raises LexiconError and TypeError."""
+        if isinstance(words, str | os.PathLike):
+            words = load_words(words)
+        config = self.config.model
+        widest = config.max_width if config.fit == "pad" else config.width
+        return WordList.of(words, self.charset, frames=num_frames(config, widest))
 
     def choose_views(self, words: Sequence[Views], among: WordList) -> list[Reading]:
-        """The same of the `views` of words."""
+        """Reads words of a closed list from their `views`. ValueError for a list of a model of another charset."""
+        if among.charset != self.charset:
+            raise ValueError("the list of words was made for a model of another charset")
         images = [image for turns in words for margins in turns for image in margins]
         score = partial(_score_batch, self._prepared, labels=among.labels, lengths=among.lengths, model=self.model)
         scores = iter(of_each(score, images))
         of_words = ([np.stack(list(islice(scores, len(margins)))) for margins in turns] for turns in words)
-        return [among.choose(of_turns, temperature=self.lexicon_temperature) for of_turns in of_words]
+        return [among.choose(of_turns) for of_turns in of_words]
 
     def read_fitted(
         self, images: Sequence[UInt8[np.ndarray, "_ _"]], *, lexicon: Lexicon | None = None
@@ -214,8 +230,10 @@ def _read_batch(variables, images, *, temperature, model: CRNN):
 
 @partial(jax.jit, static_argnames="model")
 def _score_batch(variables, images, *, labels, lengths, model: CRNN):
-    # One image after the other: all words of all of them would leave the cache, and need not.
-    return lax.map(lambda logits: text_log_probs(logits, labels, lengths), model.apply(variables, images))
+    # On a CPU one image after the other: all words of all of them would leave the cache.
+    batch_size = None if jax.default_backend() == "cpu" else SCORED
+    logits = model.apply(variables, images)
+    return lax.map(lambda row: text_log_probs(row, labels, lengths), logits, batch_size=batch_size)
 
 
 @partial(jax.jit, static_argnames="model")

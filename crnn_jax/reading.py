@@ -10,7 +10,7 @@ class Reading(NamedTuple):
 
     text: str
     # 0..1, at the Reader's temperatures: the product over frames of the likeliest class's probability; with a lexicon
-    # the text's share of the probability of the texts that were looked at.
+    # the text's share of the probability of the texts that were looked at, of a closed list the word's of all of them.
     confidence: float
 
 

@@ -1,9 +1,12 @@
 """A closed list of words, of which an image shows one: what CTC has to know of it to tell which (`Reader.choose`)."""
 
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
+from string import capwords
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,65 +15,76 @@ from crnn_jax.charset import Charset, is_spelled
 from crnn_jax.lexicon import LexiconError
 from crnn_jax.reading import Reading
 
-FILLED = 16  # spellings and labels are filled up to twice that, four times, ...: lists of like sizes share a program
+FILLED = 16  # spellings and labels are filled up to that, twice that, four times, ...: like lists share a program
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WordList:
     """Words that can be read, and the ways in which a model can spell each.
 
-    A word is spelled as it stands, and all in lower case, all in upper case and with a capital in front: a model whose
+    A word is spelled as it stands, and all in lower case, all in upper case and with capitals in front: a model whose
     charset has both cases reads `exit` in EXIT, too. What its charset lacks of punctuation marks and blanks is left
-    out. Words that differ in their case alone, or in what is left out, are one: the first.
+    out. Of words that are spelled alike then, such as C, C++ and C#, or Open and OPEN, one is read: the first of which
+    nothing is left out, or else the first.
     """
 
+    charset: Charset  # of the model
     words: tuple[str, ...]  # as they were given, W of them
-    left_out: tuple[str, ...]  # those with a letter or digit that the charset lacks, and those without any character
+    unread: tuple[str, ...]  # those that the charset, or so few frames, cannot spell
+    taken_for: tuple[tuple[str, str], ...]  # those that are spelled as another word, not for their case, and that one
     labels: Int[np.ndarray, "S N"]  # class ids of all spellings, those of a word one behind the other; zeros behind
     lengths: Int[np.ndarray, " S"]  # 0 of those that fill up
     starts: Int[np.ndarray, " W"]  # where the spellings of each word begin
 
-    def __len__(self) -> int:
-        return len(self.words)
-
     @classmethod
-    def of(cls, words: Iterable[str], charset: Charset) -> "WordList":
-        """The list of these words. Raises LexiconError where the charset can spell none."""
-        if isinstance(words, str):
-            raise LexiconError("expected a list of words, also of one: [word]")
-        ways, left_out = {}, []
-        for word in dict.fromkeys(words):
-            spellings = _spellings(word, charset)
-            if spellings:
-                ways.setdefault(spellings[0].lower(), (word, spellings))
+    def of(cls, words: Iterable[str], charset: Charset, *, frames: int | None = None) -> "WordList":
+        """The list of these words, for a model of `frames` at most.
+
+        Raises LexiconError where it can spell none of them, TypeError for anything but a list of strings.
+        """
+        words = None if isinstance(words, str) else list(dict.fromkeys(words))
+        if words is None or not all(isinstance(word, str) for word in words):
+            raise TypeError("expected a list of words, also of one: [word]")
+        alike, unread = {}, []
+        for word in words:
+            ways = _spellings(word, charset)
+            if ways and (frames is None or _frames_of(ways[0]) <= frames):
+                alike.setdefault(ways[0].lower(), []).append((word, ways))
             else:
-                left_out.append(word)
-        if not ways:
-            told = f" that the model can spell, as {_shown(left_out)}" if left_out else ""
+                unread.append(word)
+        if not alike:
+            told = f" that the model can spell, as {_shown(map(repr, unread))}" if unread else ""
             raise LexiconError(f"there is no word{told}")
-        known, spelled = zip(*ways.values(), strict=True)
-        ids = [charset.encode(spelling) for spellings in spelled for spelling in spellings]
+        chosen, taken_for = [], []
+        for group in alike.values():
+            word, ways = next((pair for pair in group if charset.fold(pair[0]) in pair[1]), group[0])
+            chosen.append((word, ways))
+            taken_for += [(other, word) for other, _ in group if other.lower() != word.lower()]
+        ids = [charset.encode(way) for _, ways in chosen for way in ways]
         labels = np.zeros((_filled(len(ids)), _filled(max(map(len, ids)))), np.int32)
         for row, of_row in zip(labels, ids, strict=False):
             row[: len(of_row)] = of_row
         lengths = np.zeros(len(labels), np.int32)
         lengths[: len(ids)] = [len(row) for row in ids]
-        starts = np.cumsum([0, *map(len, spelled)])[:-1]
-        return cls(known, tuple(left_out), labels, lengths, starts)
+        starts = np.cumsum([0, *(len(ways) for _, ways in chosen)])[:-1]
+        return cls(charset, tuple(word for word, _ in chosen), tuple(unread), tuple(taken_for), labels, lengths, starts)
 
-    @property
-    def warning(self) -> str:
-        """What is never read, one line; empty where there is nothing of that."""
-        share = f"{len(self.left_out)} of {len(self.left_out) + len(self)} words"
-        told = f"the model lacks characters of {share}, which it will never read: {_shown(self.left_out)}"
-        return told if self.left_out else ""
+    def warnings(self) -> Iterator[str]:
+        """What is never read although it is in the list, a line each reason."""
+        unread, alike = len(self.unread), len(self.taken_for)
+        total = len(self.words) + unread + alike
+        if unread:
+            yield f"{unread} of {total} words cannot be spelled by the model: {_shown(map(repr, self.unread))}"
+        if alike:
+            shown = _shown(f"{word!r} as {other!r}" for word, other in self.taken_for)
+            yield f"{alike} of {total} words are spelled as others, since the model lacks marks: {shown}"
 
-    def choose(self, log_probs: Sequence[Float[np.ndarray, "_ S"]], *, temperature: float = 1.0) -> Reading:
+    def choose(self, log_probs: Sequence[Float[np.ndarray, "_ S"]]) -> Reading:
         """The word that an image shows, by the log-probabilities of the spellings, a row a look at it.
 
         There is an array for the image as it is and one for each of its turns, in which a single character does not
         count (see `best_turn`). A word has one spelling in one look: probabilities are added. The confidence is the
-        word's share of them, divided by the temperature as in a softmax. It reads nothing where no word is possible.
+        word's share of all of them. It reads nothing where no word is possible.
         """
         there = np.count_nonzero(self.lengths)
         of_turns = [np.logaddexp.reduceat(looks[:, :there], self.starts, axis=1) for looks in log_probs]
@@ -80,36 +94,41 @@ class WordList:
         best = of_words.argmax()
         if of_words[best] == -np.inf:
             return Reading("", 0.0)
-        shares = np.exp((of_words - of_words[best]) / temperature)
-        return Reading(self.words[best], float(1 / shares.sum()))
+        return Reading(self.words[best], float(1 / np.exp(of_words - of_words[best]).sum()))
 
 
-def load_word_list(path: str | PathLike, charset: Charset) -> WordList:
-    """The list of the words of a file, one a line, in UTF-8; a word may have blanks inside.
-
-    Raises LexiconError, one line, for a file that cannot be read, and as `WordList.of`.
-    """
+def load_words(path: str | PathLike) -> list[str]:
+    """The words of a file, one a line, in UTF-8; a word may have blanks inside. Raises LexiconError, one line."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-        return WordList.of(filter(None, map(str.strip, lines)), charset)
-    except LexiconError as error:
-        raise LexiconError(f"{path}: {error}") from None
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").split("\n")]
     except UnicodeDecodeError:
         raise LexiconError(f"{path}: not a text in UTF-8") from None
     except OSError as error:
         raise LexiconError(f"{path}: {error.strerror}; expected a file with a word a line") from None
+    with_tab = next((line for line in lines if "\t" in line), None)
+    if with_tab:
+        raise LexiconError(f"{path}: expected a word a line and nothing else: {with_tab[:80]!r}")
+    return list(filter(None, lines))
 
 
 def _spellings(word: str, charset: Charset) -> tuple[str, ...]:
     """The ways in which the charset spells a word, all of them different; none where it lacks one of its letters."""
     known = set(charset.characters)
-    ways = {charset.fold(way): None for way in (word, word.lower(), word.upper(), word.capitalize())}
+    word = unicodedata.normalize("NFC", word)
+    word = word if "’" in known else word.replace("’", "'")
+    ways = {charset.fold(way): None for way in (word, word.lower(), word.upper(), capwords(word, " "))}
     kept = {"".join(c for c in way if c in known or is_spelled(c)): None for way in ways}
     return tuple(way for way in kept if way and known.issuperset(way))
 
 
-def _shown(words: Sequence[str]) -> str:
-    return ", ".join(map(repr, words[:3])) + (", ..." if len(words) > 3 else "")
+def _frames_of(text: str) -> int:
+    """How many frames can spell a text: see `ctc.feasible`."""
+    return len(text) + sum(a == b for a, b in pairwise(text))
+
+
+def _shown(told: Iterable[str]) -> str:
+    told = list(told)
+    return ", ".join(told[:3]) + (", ..." if len(told) > 3 else "")
 
 
 def _filled(count: int) -> int:

@@ -24,6 +24,7 @@ import argparse
 import csv
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 import crnn_jax
@@ -45,11 +46,12 @@ from crnn_jax.evaluation import (
 )
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import BONUS, Lexicon, LexiconError, load_lexicon
+from crnn_jax.metrics import normalise
 from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.report.page import report
 from crnn_jax.stn import collapse
 from crnn_jax.training.checkpoint import CheckpointError, step_of, weights_folder
-from crnn_jax.wordlist import load_word_list
+from crnn_jax.wordlist import WordList
 
 TOTALS = ALL, INSIDE, OUTSIDE = "all words", "in the lexicon", "not in it"  # rows beneath those of the datasets
 
@@ -76,15 +78,17 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--bonus is that of a --lexicon")
     if args.lexicon is not None and args.among is not None:
         parser.error("either --lexicon, whose words are likelier, or --among, which has all that there are")
+    if args.cased and args.among is not None:
+        parser.error("--among reads its words in every case, and gives theirs: nothing to compare by --cased")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         bonus = BONUS if args.bonus is None else args.bonus
         lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
         folder = weights_folder(args.model)
         reader = crnn_jax.load(folder)
-        among = load_word_list(args.among, reader.charset) if args.among is not None else None
-        if among and among.warning:
-            print(f"evaluate.py: {args.among}: {among.warning}", file=sys.stderr)
+        among = reader.word_list(args.among) if args.among is not None else None
+        for warning in among.warnings() if among else ():
+            print(f"evaluate.py: {args.among}: {warning}", file=sys.stderr)
         datasets = open_datasets(args.data, reader.config, part=args.part)  # all, before the hours
         targets = [target for target in (args.json, args.html, args.words) if target]
         if len({target.resolve() for target in targets}) < len(targets):
@@ -94,7 +98,8 @@ def main(argv: list[str] | None = None) -> int:
                 if Path(path).resolve() in (target.resolve(), *target.resolve().parents):
                     raise OSError(f"{target} would be written into {path}, which is to be read: name another place")
             check_writable(target)
-        for clause in not_expressed(reader, cased=args.cased, punctuation=args.punctuation):
+        # Words of a list come with their own marks, whatever the model reads of them.
+        for clause in () if among else not_expressed(reader, cased=args.cased, punctuation=args.punctuation):
             print(f"evaluate.py: {args.model} {clause}", file=sys.stderr)
         width = max(map(len, [*datasets, *TOTALS]))
         evaluations, failed, compiled = {}, 0, set()
@@ -118,6 +123,8 @@ def main(argv: list[str] | None = None) -> int:
             if lost:
                 message = f"{lost[0]} labels have letters that {args.model} lacks, which are not compared: {lost[1]}"
                 print(f"evaluate.py: {name}: {message}", file=sys.stderr)
+            if among and (count := labels_outside(evaluations[name], among)):
+                print(f"evaluate.py: {name}: {count} labels are none of the words of {args.among}", file=sys.stderr)
             head = [] if len(evaluations) > 1 else [format_head(width)]
             print(*head, format_row(name, evaluations[name].row(), width), sep="\n", flush=True)
         if not evaluations:
@@ -145,6 +152,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.html:
             protocol = ("letters, " if args.cased else "lower-case letters, ") + "digits"
             protocol += ", punctuation" if args.punctuation else ""
+            protocol += f"; nothing is read but the {len(among.words):,} words of {args.among}" if among else ""
             page = report(reader, datasets, evaluations, table | total, model=args.model, protocol=protocol)
             args.html.write_text(page, encoding="utf-8", errors="replace")
     except BrokenPipeError:  # an OSError, but not one to tell: see command.py
@@ -160,6 +168,13 @@ def letters_not_compared(evaluation: Evaluation, charset: str) -> tuple[int, str
     known = set(charset + charset.lower() + charset.upper())
     lost = [{c for c in word.label if c.isalnum() and not c.isascii()} - known for word in evaluation.words]
     return (sum(map(bool, lost)), "".join(sorted(set().union(*lost)))) if any(lost) else None
+
+
+def labels_outside(evaluation: Evaluation, among: WordList) -> int:
+    """How many labels are no word of the list, but for case, marks and blanks."""
+    plain = partial(normalise, charset=among.charset.characters)
+    known = set(map(plain, among.words))
+    return sum(plain(word.label) not in known for word in evaluation.words)
 
 
 def write_words(path: Path, evaluations: dict[str, Evaluation]) -> None:

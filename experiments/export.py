@@ -2,15 +2,18 @@
 
     python experiments/export.py --model NAME|DIR --out FILE [--batch N] [--width PIXELS] [--platforms cpu cuda tpu]
 
-Needs `pip install -e '.[export]'`. Where it is used, `jax`, `flatbuffers` and `numpy` are enough:
+Needs `pip install -e '.[export]'`. Where it is used, `jax`, `flatbuffers` and whatever opens images are enough:
 
-    import jax.export
+    import jax, jax.export
+    import numpy as np
+    from PIL import Image
     read = jax.jit(jax.export.deserialize(open(FILE, "rb").read()).call)
     image = Image.open(PATH).convert("L").resize((100, 32), Image.Resampling.BICUBIC)  # the size that is printed
     characters, confidences = read(np.asarray(image)[None])
     text = "".join(map(chr, characters[0])).rstrip("\\0")
 
-N images go in at a time. It computes as this machine would: write it on a GPU for a GPU.
+N images go in at a time. It computes as this machine would: write it on a GPU for a GPU. What a Reader does before that
+is left to you: to turn a photograph as its EXIF says, lay what is transparent on white, read a tall image turned, too.
 """
 
 import argparse

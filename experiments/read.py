@@ -7,7 +7,8 @@ Of a folder every image is read, in the order of their names. An image that cann
 others are read all the same, and the exit status is 1. One that is much taller than wide is turned to both sides as
 well, for words that run up or down. With --lexicon its words (of a file, or English ones) count as likelier: more of
 what is a word is read right, and now and then a word is seen in what is none. With --among nothing is read but the
-words of a file, one a line: which of them each image shows. With --thorough each is looked at three times, with other
+words of a file, one a line: which of them each image shows, though it may show none; the confidence then is the word's
+share among these. With --thorough each is looked at three times, with other
 margins, and read better. With --rectified the first 48 are drawn on a page: where the model's spatial transformer looks
 in each as it is, neither turned nor with other margins, what it makes of that, and what is read.
 """
@@ -30,7 +31,6 @@ from crnn_jax.lexicon import BONUS, LexiconError, load_lexicon
 from crnn_jax.reader import DEFAULT_MODEL, Reader
 from crnn_jax.report.rectification import draw_sheet
 from crnn_jax.training.checkpoint import CheckpointError
-from crnn_jax.wordlist import load_word_list
 
 SUFFIXES = set(".png .jpg .jpeg .jfif .jp2 .bmp .gif .tif .tiff .webp .avif .ppm .pgm".split())
 CHUNK = 64  # images between two lines of output, and in memory
@@ -62,9 +62,9 @@ def main(argv: list[str] | None = None) -> int:
         bonus = BONUS if args.bonus is None else args.bonus
         lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
         reader = crnn_jax.load(args.model)
-        among = load_word_list(args.among, reader.charset) if args.among is not None else None
-        if among and among.warning:
-            print(f"read.py: {args.among}: {among.warning}", file=sys.stderr)
+        among = reader.word_list(args.among) if args.among is not None else None
+        for warning in among.warnings() if among else ():
+            print(f"read.py: {args.among}: {warning}", file=sys.stderr)
         if args.rectified:
             if not reader.has_stn:
                 raise CheckpointError(f"--rectified: {args.model} has no spatial transformer")

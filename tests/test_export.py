@@ -64,7 +64,7 @@ def test_what_cannot_be_exported_is_told(tmp_path, capsys):
     for of, options, message in (
         (reader, {"batch": 0}, "batch = 0: expected at least one image"),
         (reader, {"width": 200}, "width = 200: expected 100"),
-        (padded, {"width": 400}, "width = 400: expected 1 to 300"),
+        (padded, {"width": 250}, "width = 250: expected 100 or 200 or 300"),
         (reader, {"platforms": ["cpu", "gpu"]}, "platforms gpu: expected of cpu, cuda, rocm, tpu"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -80,7 +80,5 @@ def test_what_cannot_be_exported_is_told(tmp_path, capsys):
 def test_without_flatbuffers_it_says_what_to_install(tmp_path, monkeypatch, capsys):
     model = save_small(tmp_path / "model")
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
-    for name in [name for name in sys.modules if name.startswith("jax._src.export.serialization")]:
-        monkeypatch.delitem(sys.modules, name)
     assert export.main(["--model", str(model), "--out", str(tmp_path / "x")]) == 1
     assert capsys.readouterr().err.endswith(": pip install -e '.[export]'\n") and not (tmp_path / "x").exists()

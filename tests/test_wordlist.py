@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from small import load_script, noise_images, save_small
+from small import assert_same, load_script, noise_images, save_small
 
 import crnn_jax
 from crnn_jax.charset import Charset
-from crnn_jax.ctc import ctc_loss
+from crnn_jax.ctc import ctc_loss, text_log_probs
 from crnn_jax.lexicon import LexiconError
-from crnn_jax.wordlist import WordList, load_word_list
+from crnn_jax.wordlist import WordList, load_words
 
 evaluate, read = load_script("evaluate"), load_script("read")
 LOWER, BOTH = Charset.of("36"), Charset.of("94")
@@ -37,26 +37,39 @@ def reader(model):
 
 
 def test_a_word_is_spelled_in_every_case_that_the_charset_has():
-    words = WordList.of(["McCoy", "12", "don't", "EXIT", "exit"], BOTH)
-    assert words.words == ("McCoy", "12", "don't", "EXIT")
-    first, *others = spellings(words, BOTH)
-    assert first == ["McCoy", "mccoy", "MCCOY", "Mccoy"]
+    words = WordList.of(["McCoy", "12", "don't", "EXIT", "exit", "new york"], BOTH)
+    assert words.words == ("McCoy", "12", "don't", "EXIT", "new york")
+    first, *others, last = spellings(words, BOTH)
+    assert first == ["McCoy", "mccoy", "MCCOY", "Mccoy"] and last == ["newyork", "NEWYORK", "NewYork"]
     assert others == [["12"], ["don't", "DON'T", "Don't"], ["EXIT", "exit", "Exit"]]
     assert spellings(WordList.of(["McCoy", "don't", "New York"], LOWER), LOWER) == [["mccoy"], ["dont"], ["newyork"]]
 
 
-def test_words_whose_letters_the_charset_lacks_are_left_out_and_told():
-    words = WordList.of(["Öl", "Ol", "&", "Öl"], LOWER)
-    assert words.words == ("Ol",) and words.left_out == ("Öl", "&")
-    assert words.warning == "the model lacks characters of 2 of 3 words, which it will never read: 'Öl', '&'"
-    assert WordList.of(["a"], LOWER).warning == ""
-    for given, message in (
-        ([], "there is no word$"),
-        (["Öl", "&"], "there is no word that the model can spell, as 'Öl', '&'$"),
-        ("word", r"expected a list of words, also of one: \[word\]"),
+def test_what_a_model_cannot_spell_is_told():
+    words = WordList.of(["Öl", "Ol", "&", "Öl", "ÖL", "x" * 13, "xyz" * 8], LOWER, frames=24)
+    assert words.words == ("Ol", "xyz" * 8) and words.unread == ("Öl", "&", "ÖL", "x" * 13)  # a blank between two x
+    assert list(words.warnings()) == ["4 of 6 words cannot be spelled by the model: 'Öl', '&', 'ÖL', ..."]
+    assert list(WordList.of(["a"], LOWER).warnings()) == []
+    for given, error, message in (
+        ([], LexiconError, "there is no word$"),
+        (["Öl", "&"], LexiconError, "there is no word that the model can spell, as 'Öl', '&'$"),
+        ("word", TypeError, r"expected a list of words, also of one: \[word\]"),
     ):
-        with pytest.raises(LexiconError, match=message):
+        with pytest.raises(error, match=message):
             WordList.of(given, LOWER)
+
+
+def test_of_words_that_are_spelled_alike_one_is_read():
+    words = WordList.of(["C++", "C", "c", "-5", "5", "it’s", "its'"], LOWER)
+    assert words.words == ("C", "5", "it’s")
+    assert words.taken_for == (("C++", "C"), ("-5", "5"), ("its'", "it’s"))
+    told = (
+        "3 of 6 words are spelled as others, since the model lacks marks: 'C++' as 'C', '-5' as '5', 'its'' as 'it’s'"
+    )
+    assert list(words.warnings()) == [told.replace("'its''", '"its\'"')]
+    assert WordList.of(["C++", "C", "C#"], BOTH).taken_for == ()
+    composed = WordList.of(["DON’T", "e\u0301"], Charset.of("DONT'é"))
+    assert spellings(composed, composed.charset) == [["DON'T"], ["é"]]
 
 
 def test_lists_of_like_sizes_have_one_shape():
@@ -69,12 +82,16 @@ def test_lists_of_like_sizes_have_one_shape():
 def test_a_file_has_a_word_a_line(tmp_path):
     file = tmp_path / "words.txt"
     file.write_text("\ufeffParis\r\n\nNew York \n", encoding="utf-8")
-    assert load_word_list(file, LOWER).words == ("Paris", "New York")
-    file.write_bytes(b"\xff\xfe")
-    with pytest.raises(LexiconError, match=f"{file}: not a text in UTF-8"):
-        load_word_list(file, LOWER)
+    assert load_words(file) == ["Paris", "New York"]
+    for content, message in (
+        (b"\xff\xfe", "not a text in UTF-8"),
+        (b"a\n0.png\tParis\n", r"expected a word a line and nothing else: '0.png\\tParis'"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(LexiconError, match=f"{file}: {message}"):
+            load_words(file)
     with pytest.raises(LexiconError, match="none: No such file or directory; expected a file with a word a line"):
-        load_word_list(tmp_path / "none", LOWER)
+        load_words(tmp_path / "none")
 
 
 def test_looks_and_spellings_add_up():
@@ -85,7 +102,6 @@ def test_looks_and_spellings_add_up():
     looks[2, 0, [0, 2]] = np.log([0.9, 0.1])
     assert words.choose([looks[0]]) == ("I", pytest.approx(0.2 / 0.35))
     assert words.choose(list(looks)) == ("no", pytest.approx(0.45 / 0.8))
-    assert words.choose(list(looks), temperature=2.0).confidence < words.choose(list(looks)).confidence
     assert words.choose(list(np.full_like(looks, -np.inf))) == ("", 0.0)
     both = WordList.of(["in", "on"], BOTH)
     looks = np.full((1, 2, both.labels.shape[0]), -50.0)
@@ -106,13 +122,31 @@ def test_the_word_of_least_loss_is_read(reader):
         loss, _ = ctc_loss(rows, jnp.asarray(words.labels), jnp.asarray(words.lengths))
         of_words = np.logaddexp.reduceat(-np.asarray(loss)[: np.count_nonzero(words.lengths)], words.starts)
         assert reading.text == given[of_words.argmax()]
-        shares = jax.nn.softmax(of_words / reader.lexicon_temperature)
+        shares = jax.nn.softmax(of_words)
         assert reading.confidence == pytest.approx(float(shares.max()), rel=1e-3)
     assert {reading.text for reading in readings} - {reading.text for reading in reader.read(images)}
     assert reader.choose(images[:1], words)[0].text == readings[0].text
-    assert len(reader.choose([np.rot90(images[0])], given, thorough=True)) == 1
+    with pytest.raises(ValueError, match="made for a model of another charset"):
+        reader.choose(images, WordList.of(given, LOWER))
     with pytest.raises(TypeError, match=r"expected a list of images, also of one: \[image\]"):
         reader.choose("word.png", given)
+
+
+def test_every_look_at_an_image_counts(reader):
+    images = [np.rot90(image) if i % 2 else image for i, image in enumerate(noise_images(4))]
+    given = ["39", "1", "0"]  # of one spelling each
+    together = reader.choose(images, given, thorough=True)
+    assert_same(together, [reader.choose([image], given, thorough=True)[0] for image in images])
+    words = reader.word_list(given)
+    score = jax.jit(text_log_probs)
+    for image, reading in zip(images, together, strict=True):
+        total = np.full(len(given), -np.inf)  # logarithms
+        for turn, margins in enumerate(reader.views(image, thorough=True)):
+            for logits in reader.logits(margins):
+                found = score(jnp.asarray(logits), jnp.asarray(words.labels), jnp.asarray(words.lengths))
+                total = np.logaddexp(total, np.where((words.lengths[:3] > 1) | (turn == 0), found[:3], -np.inf))
+        assert reading.text == given[total.argmax()]
+        assert reading.confidence == pytest.approx(float(jax.nn.softmax(total).max()), rel=1e-3)
 
 
 def test_scripts_read_among_the_words_of_a_file(model, reader, tmp_path, capsys):
@@ -125,7 +159,7 @@ def test_scripts_read_among_the_words_of_a_file(model, reader, tmp_path, capsys)
     file.write_text("\n".join(given), encoding="utf-8")
     texts = [reading.text for reading in reader.choose(images, given)]
     (folder / "labels.tsv").write_text("".join(f"{i}.png\t{text.upper()}\n" for i, text in enumerate(texts)))
-    told = f"{file}: the model lacks characters of 1 of 3 words, which it will never read: 'Öl'\n"
+    told = f"{file}: 1 of 3 words cannot be spelled by the model: 'Öl'\n"
 
     assert read.main([str(folder), "--model", str(model), "--among", str(file)]) == 0
     out, err = capsys.readouterr()
@@ -134,6 +168,11 @@ def test_scripts_read_among_the_words_of_a_file(model, reader, tmp_path, capsys)
     arguments = ["--model", str(model), "--data", str(folder)]
     assert evaluate.main([*arguments, "--among", str(file), "--json", str(table)]) == 0
     assert capsys.readouterr().err == f"evaluate.py: {told}"
+    assert evaluate.main([*arguments, "--among", str(file), "--html", str(tmp_path / "page.html")]) == 0
+    assert f"nothing is read but the 2 words of {file}" in (tmp_path / "page.html").read_text()
+    (folder / "labels.tsv").write_text((folder / "labels.tsv").read_text() + "0.png\tneither\n")
+    assert evaluate.main([*arguments, "--among", str(file), "--punctuation"]) == 0
+    assert capsys.readouterr().err.endswith(f"evaluate.py: data: 1 labels are none of the words of {file}\n")
     whole = json.loads(table.read_text())
     assert whole["datasets"]["data"]["word_accuracy"] == 100 and whole["compared"]["among"] == str(file)
 
@@ -143,3 +182,6 @@ def test_scripts_read_among_the_words_of_a_file(model, reader, tmp_path, capsys)
         with pytest.raises(SystemExit):
             script.main([*options, "--among", str(file), "--lexicon", "english"])
         assert "either --lexicon, whose words are likelier, or --among" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluate.main([*arguments, "--among", str(file), "--cased"])
+    assert "nothing to compare by --cased" in capsys.readouterr().err

@@ -50,7 +50,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     """Trains to `config.run.steps`, or until SIGINT or SIGTERM; called again with the same workdir, it goes on.
 
     Args:
-        config: of the run. A workdir that has a checkpoint must hold the same one.
+        config: of the run. A workdir that has a checkpoint must hold the same one, wherever its real words lie.
         workdir: gets config.json, checkpoints/, metrics.jsonl, tensorboard/ and pictures/.
         init: a bundled model, a model folder or a workdir, whose weights a fresh run starts from.
 

@@ -30,12 +30,15 @@ def written(path: Path) -> Iterator[None]:
 def quietly() -> Iterator[None]:
     """Without the warnings of Orbax, that a folder is only read, or lacks what it looks for first."""
     logger = logging.getLogger("absl")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+
+    def is_error(record: logging.LogRecord) -> bool:  # one of its own for each, which threads take away in any order
+        return record.levelno >= logging.ERROR
+
+    logger.addFilter(is_error)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.removeFilter(is_error)
 
 
 def read_tree(folder: Path, like: PyTree) -> PyTree:
