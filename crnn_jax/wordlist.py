@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
@@ -15,7 +16,7 @@ from crnn_jax.charset import Charset, is_spelled
 from crnn_jax.lexicon import LexiconError
 from crnn_jax.reading import Reading
 
-FILLED = 16  # spellings and labels are filled up to that, twice that, four times, ...: like lists share a program
+LENGTHS = 8, 16  # characters: spellings up to these are compared by themselves, in less time than with longer ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class WordList:
     unread: tuple[str, ...]  # those that the charset, or so few frames, cannot spell
     taken_for: tuple[tuple[str, str], ...]  # those that are spelled as another word, not for their case, and that one
     labels: Int[np.ndarray, "S N"]  # class ids of all spellings, those of a word one behind the other; zeros behind
-    lengths: Int[np.ndarray, " S"]  # 0 of those that fill up
+    lengths: Int[np.ndarray, " S"]
     starts: Int[np.ndarray, " W"]  # where the spellings of each word begin
 
     @classmethod
@@ -61,13 +62,42 @@ class WordList:
             chosen.append((word, ways))
             taken_for += [(other, word) for other, _ in group if other.lower() != word.lower()]
         ids = [charset.encode(way) for _, ways in chosen for way in ways]
-        labels = np.zeros((_filled(len(ids)), _filled(max(map(len, ids)))), np.int32)
-        for row, of_row in zip(labels, ids, strict=False):
+        lengths = np.array([len(row) for row in ids], np.int32)
+        labels = np.zeros((len(ids), _up_to(max(map(len, ids)), 4)), np.int32)
+        for row, of_row in zip(labels, ids, strict=True):
             row[: len(of_row)] = of_row
-        lengths = np.zeros(len(labels), np.int32)
-        lengths[: len(ids)] = [len(row) for row in ids]
         starts = np.cumsum([0, *(len(ways) for _, ways in chosen)])[:-1]
         return cls(charset, tuple(word for word, _ in chosen), tuple(unread), tuple(taken_for), labels, lengths, starts)
+
+    @cached_property
+    def groups(self) -> list[tuple[Int[np.ndarray, "_ _"], Int[np.ndarray, " _"]]]:
+        """Labels and lengths of the spellings, the short ones first, in groups that are filled up, by a quarter at most
+        where there are many: lists of like sizes share a program."""
+        groups = []
+        for rows, limit in self._parts:
+            size = _up_to(len(rows), max(16, 2 ** (len(rows).bit_length() - 3)))
+            labels, lengths = np.zeros((size, limit), np.int32), np.zeros(size, np.int32)
+            labels[: len(rows)], lengths[: len(rows)] = self.labels[rows, :limit], self.lengths[rows]
+            groups.append((labels, lengths))
+        return groups
+
+    @cached_property
+    def places(self) -> Int[np.ndarray, " S"]:
+        """Where each spelling stands among those of all groups, one group behind the other."""
+        places, first = np.zeros(len(self.lengths), int), 0
+        for (rows, _), (labels, _) in zip(self._parts, self.groups, strict=True):
+            places[rows] = first + np.arange(len(rows))
+            first += len(labels)
+        return places
+
+    @cached_property
+    def _parts(self) -> list[tuple[np.ndarray, int]]:
+        """The spellings of each group, and how many labels there is room for."""
+        longest = self.labels.shape[1]
+        limits = [*(limit for limit in LENGTHS if limit < longest), longest]
+        group = np.searchsorted(limits, self.lengths)
+        parts = [(np.flatnonzero(group == i), limit) for i, limit in enumerate(limits)]
+        return [(rows, limit) for rows, limit in parts if rows.size]
 
     def warnings(self) -> Iterator[str]:
         """What is never read although it is in the list, a line each reason."""
@@ -86,8 +116,7 @@ class WordList:
         count (see `best_turn`). A word has one spelling in one look: probabilities are added. The confidence is the
         word's share of all of them. It reads nothing where no word is possible.
         """
-        there = np.count_nonzero(self.lengths)
-        of_turns = [np.logaddexp.reduceat(looks[:, :there], self.starts, axis=1) for looks in log_probs]
+        of_turns = [np.logaddexp.reduceat(looks, self.starts, axis=1) for looks in log_probs]
         for turned in of_turns[1:]:
             turned[:, self.lengths[self.starts] < 2] = -np.inf
         of_words = np.logaddexp.reduce(np.concatenate(of_turns))
@@ -131,6 +160,6 @@ def _shown(told: Iterable[str]) -> str:
     return ", ".join(told[:3]) + (", ..." if len(told) > 3 else "")
 
 
-def _filled(count: int) -> int:
-    """The next of FILLED, twice that, four times, ..."""
-    return FILLED * 2 ** max(0, (-(-count // FILLED) - 1).bit_length())
+def _up_to(count: int, step: int) -> int:
+    """The next multiple of `step`."""
+    return -(-count // step) * step

@@ -21,7 +21,7 @@ LOWER, BOTH = Charset.of("36"), Charset.of("94")
 
 def spellings(words: WordList, charset: Charset) -> list[list[str]]:
     """Of each word."""
-    ends = [*words.starts[1:], np.count_nonzero(words.lengths)]
+    ends = [*words.starts[1:], len(words.lengths)]
     rows = [charset.decode(row[:n]) for row, n in zip(words.labels, words.lengths, strict=True)]
     return [rows[start:end] for start, end in zip(words.starts, ends, strict=True)]
 
@@ -72,11 +72,18 @@ def test_of_words_that_are_spelled_alike_one_is_read():
     assert spellings(composed, composed.charset) == [["DON'T"], ["é"]]
 
 
-def test_lists_of_like_sizes_have_one_shape():
-    few, more = WordList.of(["a"], LOWER), WordList.of([f"word{i}" for i in range(16)], LOWER)
-    assert few.labels.shape == more.labels.shape == (16, 16)
-    assert WordList.of([f"word{i}" for i in range(33)], LOWER).labels.shape == (64, 16)
-    assert WordList.of(["x" * 17], LOWER).labels.shape == (16, 32)
+def test_spellings_are_grouped_by_length_and_lists_of_like_sizes_have_one_shape():
+    def shapes(*groups):
+        words = [f"{i:0{length}}" for count, length in groups for i in range(count)]
+        return [labels.shape for labels, _ in WordList.of(words, LOWER).groups]
+
+    assert shapes((1, 3)) == shapes((16, 4)) == [(16, 4)]
+    assert shapes((33, 8), (1, 17)) == shapes((1, 20), (48, 5)) == [(48, 8), (16, 20)]
+    assert shapes((17, 9)) == [(32, 12)] and shapes((1025, 4)) == shapes((1280, 4)) == [(1280, 4)]
+    words = WordList.of(["a" * 20, "b", "c" * 12, "d" * 8], LOWER)
+    rows = np.concatenate([np.pad(labels, ((0, 0), (0, 20 - labels.shape[1]))) for labels, _ in words.groups])
+    np.testing.assert_array_equal(rows[words.places], words.labels)
+    np.testing.assert_array_equal(np.concatenate([lengths for _, lengths in words.groups])[words.places], words.lengths)
 
 
 def test_a_file_has_a_word_a_line(tmp_path):
@@ -97,15 +104,15 @@ def test_a_file_has_a_word_a_line(tmp_path):
 def test_looks_and_spellings_add_up():
     words = WordList.of(["I", "on", "no"], LOWER)
     looks = np.full((3, 1, words.labels.shape[0]), -np.inf)
-    looks[0, 0, :3] = np.log([0.2, 0.1, 0.05])
-    looks[1, 0, :3] = np.log([0.9, 0.05, 0.3])  # turned: a single character does not count
+    looks[0, 0] = np.log([0.2, 0.1, 0.05])
+    looks[1, 0] = np.log([0.9, 0.05, 0.3])  # turned: a single character does not count
     looks[2, 0, [0, 2]] = np.log([0.9, 0.1])
     assert words.choose([looks[0]]) == ("I", pytest.approx(0.2 / 0.35))
     assert words.choose(list(looks)) == ("no", pytest.approx(0.45 / 0.8))
     assert words.choose(list(np.full_like(looks, -np.inf))) == ("", 0.0)
     both = WordList.of(["in", "on"], BOTH)
     looks = np.full((1, 2, both.labels.shape[0]), -50.0)
-    looks[0, 0, :6] = np.log([0.35, 0.05, 0.0001, 0.2, 0.2, 0.1])  # no spelling of on is likelier than in
+    looks[0, 0] = np.log([0.35, 0.05, 0.0001, 0.2, 0.2, 0.1])  # no spelling of on is likelier than in
     assert both.choose(list(looks)) == ("on", pytest.approx(0.5 / 0.9001))
     assert both.choose(list(looks[:, ::-1])) == both.choose(list(looks))
 
@@ -120,7 +127,7 @@ def test_the_word_of_least_loss_is_read(reader):
         [logits] = reader.logits([reader.fit(image)])
         rows = jnp.broadcast_to(logits, (len(words.labels), *logits.shape))
         loss, _ = ctc_loss(rows, jnp.asarray(words.labels), jnp.asarray(words.lengths))
-        of_words = np.logaddexp.reduceat(-np.asarray(loss)[: np.count_nonzero(words.lengths)], words.starts)
+        of_words = np.logaddexp.reduceat(-np.asarray(loss), words.starts)
         assert reading.text == given[of_words.argmax()]
         shares = jax.nn.softmax(of_words)
         assert reading.confidence == pytest.approx(float(shares.max()), rel=1e-3)
@@ -144,7 +151,7 @@ def test_every_look_at_an_image_counts(reader):
         for turn, margins in enumerate(reader.views(image, thorough=True)):
             for logits in reader.logits(margins):
                 found = score(jnp.asarray(logits), jnp.asarray(words.labels), jnp.asarray(words.lengths))
-                total = np.logaddexp(total, np.where((words.lengths[:3] > 1) | (turn == 0), found[:3], -np.inf))
+                total = np.logaddexp(total, np.where((words.lengths > 1) | (turn == 0), found, -np.inf))
         assert reading.text == given[total.argmax()]
         assert reading.confidence == pytest.approx(float(jax.nn.softmax(total).max()), rel=1e-3)
 
