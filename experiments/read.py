@@ -14,6 +14,7 @@ in each as it is, neither turned nor with other margins, what it makes of that, 
 """
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -144,6 +145,7 @@ def keep_compiled() -> Path | None:
 if __name__ == "__main__":
     from command import run
 
+    gc.set_threshold(100_000)  # of objects: every 700, as it is, what a large network is traced into is gone through
     keep_compiled()
     # A file's name may be bytes that are no text: as they are. What is read may be more than a terminal's ASCII.
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
