@@ -8,9 +8,9 @@ others are read all the same, and the exit status is 1. One that is much taller 
 well, for words that run up or down. With --lexicon its words (of a file, or English ones) count as likelier: more of
 what is a word is read right, and now and then a word is seen in what is none. With --among nothing is read but the
 words of a file, one a line: which of them each image shows, though it may show none; the confidence then is the word's
-share among these. With --thorough each is looked at three times, with other
-margins, and read better. With --rectified the first 48 are drawn on a page: where the model's spatial transformer looks
-in each as it is, neither turned nor with other margins, what it makes of that, and what is read.
+share among these. With --thorough each is looked at three times, with other margins, and read better. With --rectified
+the first 48 are drawn on a page: where the model's spatial transformer looks in each as it is, neither turned nor with
+other margins, what it makes of that, and what is read.
 """
 
 import argparse
