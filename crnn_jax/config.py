@@ -94,6 +94,11 @@ class ModelConfig(Section):
         self._fraction("dropout")
         self._one_of("dtype", "float32", "bfloat16")
 
+    @property
+    def widest(self) -> int:
+        """Pixels: no image is fitted to more."""
+        return self.max_width if self.fit == "pad" else self.width
+
 
 @dataclass(frozen=True)
 class DataConfig(Section):

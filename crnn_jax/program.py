@@ -1,15 +1,15 @@
 """A model as one file that JAX alone runs, without this package, flax or Orbax: StableHLO (`jax.export`)."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from crnn_jax.ctc import greedy_decode
 from crnn_jax.images import bucket_width
-from crnn_jax.reader import Reader
+from crnn_jax.reader import Reader, read_batch
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -35,8 +35,8 @@ def export_program(reader: Reader, *, batch: int = 1, width: int | None = None, 
     width = config.width if width is None else width
     if batch < 1:
         raise ValueError(f"batch = {batch}: expected at least one image")
-    widest = config.max_width if config.fit == "pad" else config.width
-    widths = sorted({bucket_width(w, narrowest=config.width, widest=widest) for w in range(1, widest + 1)})
+    fits = partial(bucket_width, narrowest=config.width, widest=config.widest)
+    widths = sorted({fits(natural) for natural in range(1, config.widest + 1)})
     if width not in widths:
         raise ValueError(f"width = {width}: expected {' or '.join(map(str, widths))}")
     if unknown := sorted(set(platforms) - set(PLATFORMS)):
@@ -46,8 +46,7 @@ def export_program(reader: Reader, *, batch: int = 1, width: int | None = None, 
     code_points = np.array([0, *map(ord, reader.charset.characters)], np.int32)
 
     def read(images):
-        logits = reader.model.apply(reader.variables, images) / reader.temperature
-        ids, _, confidence = jax.vmap(greedy_decode)(logits)
+        ids, confidence = read_batch(reader.variables, images, temperature=reader.temperature, model=reader.model)
         return jnp.asarray(code_points)[ids], confidence
 
     images = jax.ShapeDtypeStruct((batch, config.height, width), np.uint8)

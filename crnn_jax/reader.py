@@ -158,9 +158,7 @@ class Reader:
         """A closed list, of words or of a file of one a line, for `choose`. Raises LexiconError and TypeError."""
         if isinstance(words, str | os.PathLike):
             words = load_words(words)
-        config = self.config.model
-        widest = config.max_width if config.fit == "pad" else config.width
-        return WordList.of(words, self.charset, frames=num_frames(config, widest))
+        return WordList.of(words, self.charset, frames=num_frames(self.config.model, self.config.model.widest))
 
     def choose_views(self, words: Sequence[Views], among: WordList) -> list[Reading]:
         """Reads words of a closed list from their `views`. ValueError for a list of a model of another charset."""
@@ -179,8 +177,8 @@ class Reader:
             found = self.search(images)
             chosen = [lexicon.choose(*candidates, temperature=self.lexicon_temperature) for candidates in found]
             return [Reading(texts[i], share) for (texts, _), (i, share) in zip(found, chosen, strict=True)]
-        read_batch = partial(_read_batch, self._prepared, temperature=self.temperature, model=self.model)
-        return [Reading(self.charset.decode(ids), float(sure)) for ids, sure in of_each(read_batch, images)]
+        read = partial(read_batch, self._prepared, temperature=self.temperature, model=self.model)
+        return [Reading(self.charset.decode(ids), float(sure)) for ids, sure in of_each(read, images)]
 
     def search(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[tuple[list[str], list[float]]]:
         """The likeliest texts of images that `fit` has brought to a size of the model, and their log-probabilities.
@@ -222,7 +220,8 @@ def _transform_batch(variables, images, *, model: CRNN):
 
 
 @partial(jax.jit, static_argnames="model")
-def _read_batch(variables, images, *, temperature, model: CRNN):
+def read_batch(variables, images, *, temperature, model: CRNN):
+    """Class ids of the texts, int32[B, T] with zeros behind, and confidences, float32[B], of images uint8[B, H, W]."""
     # Dividing by a positive number moves no maximum, so the text is the same at every temperature.
     ids, _, confidence = jax.vmap(greedy_decode)(model.apply(variables, images) / temperature)
     return ids, confidence

@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
             if lost:
                 message = f"{lost[0]} labels have letters that {args.model} lacks, which are not compared: {lost[1]}"
                 print(f"evaluate.py: {name}: {message}", file=sys.stderr)
-            if among and (count := labels_outside(evaluations[name], among)):
+            if among and (count := labels_outside(evaluations[name], among, punctuation=args.punctuation)):
                 print(f"evaluate.py: {name}: {count} labels are none of the words of {args.among}", file=sys.stderr)
             head = [] if len(evaluations) > 1 else [format_head(width)]
             print(*head, format_row(name, evaluations[name].row(), width), sep="\n", flush=True)
@@ -170,11 +170,10 @@ def letters_not_compared(evaluation: Evaluation, charset: str) -> tuple[int, str
     return (sum(map(bool, lost)), "".join(sorted(set().union(*lost)))) if any(lost) else None
 
 
-def labels_outside(evaluation: Evaluation, among: WordList) -> int:
-    """How many labels are no word of the list, but for case, marks and blanks."""
-    plain = partial(normalise, charset=among.charset.characters)
-    known = set(map(plain, among.words))
-    return sum(plain(word.label) not in known for word in evaluation.words)
+def labels_outside(evaluation: Evaluation, among: WordList, *, punctuation: bool) -> int:
+    """How many labels are no word of the list, as they are compared."""
+    known = set(map(partial(normalise, punctuation=punctuation, charset=among.charset.characters), among.words))
+    return sum(word.truth not in known for word in evaluation.words)
 
 
 def write_words(path: Path, evaluations: dict[str, Evaluation]) -> None:

@@ -119,7 +119,7 @@ def sheet(reader: Reader, images: Sequence[np.ndarray], texts: Sequence[str]) ->
     made = [transform.image for transform in transforms]
     parameters = [transform.parameters for transform in transforms]
     rectified, kind = None if made[0] is None else made, reader.config.model.stn.kind
-    return draw_sheet(images, parameters, texts, kind=kind, rectified=rectified, columns=6)
+    return draw_sheet(images, parameters, texts, kind=kind, rectified=rectified, columns=min(6, len(images)))
 
 
 def keep_compiled() -> Path | None:

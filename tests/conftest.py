@@ -54,3 +54,19 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """The folder of a small model (`small.save_small`), which reads nonsense."""
+    from small import save_small  # not before its types are checked
+
+    return save_small(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture(scope="module")
+def reader(model):
+    """Its Reader."""
+    import crnn_jax
+
+    return crnn_jax.load(model)

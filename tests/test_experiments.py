@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small import EXPERIMENTS, SMALL, load_script, noise_images, save_small, write_lmdb, write_tfrecords
+from small import EXPERIMENTS, SMALL, load_script, noise_images, write_lmdb, write_tfrecords
 from toy import toy_source, toy_words
 
 import crnn_jax
@@ -24,11 +24,6 @@ from crnn_jax.training.checkpoint import Checkpoints, load_variables
 ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(EXPERIMENTS.parent)}
 
 read, evaluate = load_script("read"), load_script("evaluate")
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    return save_small(tmp_path_factory.mktemp("models") / "small")
 
 
 @pytest.fixture(scope="session")

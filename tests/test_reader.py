@@ -31,16 +31,6 @@ from crnn_jax.training.state import create_state
 PAD = dataclasses.replace(SMALL, fit="pad", max_width=300)
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    return save_small(tmp_path_factory.mktemp("models") / "small")
-
-
-@pytest.fixture(scope="session")
-def reader(model):
-    return crnn_jax.load(model)
-
-
 def test_a_folder_is_loaded_whole(reader, model):
     assert reader.config == Config(model=SMALL)
     assert reader.charset.num_classes == 95

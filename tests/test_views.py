@@ -3,7 +3,6 @@
 import shutil
 
 import numpy as np
-import pytest
 from PIL import Image
 from small import SMALL, assert_same, noise_images, save_small
 
@@ -11,11 +10,6 @@ import crnn_jax
 from crnn_jax.config import Config
 from crnn_jax.reading import Reading, agreed, best_turn
 from crnn_jax.training.checkpoint import Checkpoints, load_variables
-
-
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory):
-    return crnn_jax.load(save_small(tmp_path_factory.mktemp("models") / "small"))
 
 
 def test_of_an_image_that_is_tall_the_turn_of_most_confidence_is_read(reader):

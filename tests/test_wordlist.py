@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from small import assert_same, load_script, noise_images, save_small
+from small import assert_same, load_script, noise_images
 
-import crnn_jax
 from crnn_jax.charset import Charset
 from crnn_jax.ctc import ctc_loss, text_log_probs
 from crnn_jax.lexicon import LexiconError
@@ -24,16 +23,6 @@ def spellings(words: WordList, charset: Charset) -> list[list[str]]:
     ends = [*words.starts[1:], len(words.lengths)]
     rows = [charset.decode(row[:n]) for row, n in zip(words.labels, words.lengths, strict=True)]
     return [rows[start:end] for start, end in zip(words.starts, ends, strict=True)]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_small(tmp_path_factory.mktemp("models") / "small")
-
-
-@pytest.fixture(scope="module")
-def reader(model):
-    return crnn_jax.load(model)
 
 
 def test_a_word_is_spelled_in_every_case_that_the_charset_has():
