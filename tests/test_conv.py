@@ -95,7 +95,7 @@ def test_gradients_of_a_block_are_those_of_the_uncompiled_one():
 
 @pytest.mark.parametrize("batch", [1, 9])
 @pytest.mark.parametrize(
-    ("kernel", "channels", "is_prepared"), [((3, 3), 16, True), ((3, 3), 3, False), ((2, 3), 16, False)]
+    ("kernel", "channels", "is_prepared"), [((3, 3), 16, True), ((3, 3), 3, False), ((2, 3), 16, True)]
 )
 def test_a_kernel_is_prepared_once_for_many_calls(batch, kernel, channels, is_prepared):
     x = jax.random.normal(jax.random.key(0), (batch, 5, 6, channels))

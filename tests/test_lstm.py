@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from crnn_jax.conv import PREPARED
 from crnn_jax.lstm import BiLSTM
 
 B, T, D, H = 3, 7, 5, 4
@@ -55,10 +57,8 @@ def test_equals_flax_cell_and_its_gradients(case):
         return y, grads
 
     flax = output_and_gradients(by_flax)
-    for hoist in (False, True):
-        model = BiLSTM(H, hoist=hoist)
-        ours = output_and_gradients(lambda params, x, model=model: model.apply({"params": params}, x))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-6), ours, flax)
+    ours = output_and_gradients(lambda params, x: BiLSTM(H).apply({"params": params}, x))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-6), ours, flax)
 
 
 def test_each_half_sees_its_own_side_of_time(case):
@@ -87,15 +87,23 @@ def test_bfloat16_stays_near_float32(case):
     assert {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype(jnp.float32)}
 
 
-@pytest.mark.parametrize("hoist", [False, True])
-def test_bfloat16_keeps_the_cell_state_in_float32(hoist):
+def test_what_is_prepared_does_for_the_input_kernel(case):
+    model, variables, x = case
+    prepared = jax.jit(partial(model.apply, mutable=[PREPARED]))(variables, x[:1])[1]
+    apply = jax.jit(model.apply)
+    expected = apply(variables, x)
+    without = {"params": variables["params"] | {"input_kernel": jnp.full((D, 8 * H), jnp.nan)}}
+    np.testing.assert_allclose(apply(without | prepared, x), expected, atol=1e-6)
+
+
+def test_bfloat16_keeps_the_cell_state_in_float32():
     # Input, forget and output gates open, the cell gate at 0.0005: a sum that bfloat16 would stop adding to at 0.25.
     params = {
         "input_kernel": jnp.array([[20.0, 20.0, 0.0005, 20.0] * 2]),
         "recurrent_kernel": jnp.zeros((2, 1, 4)),
         "bias": jnp.zeros(8),
     }
-    y = jax.jit(BiLSTM(1, dtype=jnp.bfloat16, hoist=hoist).apply)({"params": params}, jnp.ones((1, 1000, 1)))
+    y = jax.jit(BiLSTM(1, dtype=jnp.bfloat16).apply)({"params": params}, jnp.ones((1, 1000, 1)))
     np.testing.assert_allclose(y[0, [-1, 0], [0, 1]].astype(jnp.float32), np.tanh(0.5), atol=0.005)
 
 
