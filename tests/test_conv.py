@@ -20,11 +20,12 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("ours", [matmul_conv, lambda x, kernel, **options: shallow_conv(x, kernel, *options.values())])
 @pytest.mark.parametrize(("window", "strides", "padding"), CASES)
-def test_it_is_the_library_convolution(window, strides, padding, ours):
-    x = jax.random.normal(jax.random.key(0), (2, 6, 7, 3))
-    kernel = jax.random.normal(jax.random.key(1), (*window, 3, 4))
+def test_it_is_the_library_convolution(window, strides, padding, channels, ours):
+    x = jax.random.normal(jax.random.key(0), (2, 6, 7, channels))
+    kernel = jax.random.normal(jax.random.key(1), (*window, channels, 4))
 
     def run(convolve):
         def loss(x, kernel):
