@@ -3,8 +3,9 @@
 The image is cut into overlapping tiles; tiles and kernel are transformed, multiplied place by place (one matrix product
 over all tiles for each place) and transformed back to a square of the output. F(4x4, 3x3) makes 4x4 pixels of a tile of
 6x6: 36 products in place of 144. F(2x2, 3x3) makes 2x2 pixels of 4x4, 16 in place of 36, and has fewer kernels to pass
-over: the better of the two for a single small image. F(2, 3), along the width alone, passes over even less, 12 in place
-of the kernel's own 9 (24 products in place of 36), in few and large matrix products, which several cores share well.
+over: the better of the two for a single small image. F(2, 3) along the width alone passes over 12 numbers for a
+kernel's 9, where F(2x2) has 16 and F(4x4) 36, and takes 12 products in place of 18 for two pixels, in few and large
+matrix products, which several cores share well.
 
 The transforms evaluate polynomials. F(4x4) does it at 0, +-sqrt(1/2), +-sqrt(2) and infinity in place of the paper's 0,
 +-1, +-2 and infinity: as many operations, a fifth of the error (in float32 at most 4e-6 of the largest value, F(2x2)
