@@ -28,8 +28,8 @@ def words(seed: int, size: int):
     return make(jax.random.key(seed), toy_source(CONFIG))
 
 
-def make(model, model_config=CONFIG.model, *, optimizer: OptimizerConfig = CONFIG.optimizer):
-    tx = make_optimizer(optimizer, 100)
+def make(model, model_config=CONFIG.model, *, optimizer: OptimizerConfig = CONFIG.optimizer, steps: int = 100):
+    tx = make_optimizer(optimizer, steps)
     return create_state(jax.random.key(0), model, tx, model_config), tx
 
 
@@ -194,12 +194,13 @@ def test_same_text_wants_every_character():
 
 def test_eight_words_are_learnt_by_heart():
     model = build(CRNN_CONFIG)
-    optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=10, final_factor=1.0)
-    state, tx = make(model, CRNN_CONFIG, optimizer=optimizer)
+    # At a rate that falls: behind weights that still move, the running statistics lag, and read a word less or two.
+    optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=10, final_factor=1e-4)
+    state, tx = make(model, CRNN_CONFIG, optimizer=optimizer, steps=200)
     batch = words(3, 8)
     step = jax.jit(partial(train_step, model=model, tx=tx, ema_decay=0.999))
-    for i in range(300):
+    for i in range(400):
         state, metrics = step(state, batch, jax.random.key(i))
     assert metrics["accuracy"] == 1.0
     sums, _ = jax.jit(partial(eval_step, model=model))(variables(state, ema=False), batch)
-    assert sums["correct"] >= 7  # running statistics lag behind: which rounding there is decides of a word
+    assert sums["correct"] == 8
