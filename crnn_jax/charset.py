@@ -16,6 +16,9 @@ PRESETS = {
     "94": string.digits + string.ascii_lowercase + string.ascii_uppercase + string.punctuation,
 }
 
+# Typographic marks, and ASCII's for them.
+PLAIN = dict.fromkeys("‘’‚", "'") | dict.fromkeys("“”„", '"') | dict.fromkeys("‐‑–—", "-")
+
 
 @dataclass(frozen=True)
 class Charset:
@@ -70,6 +73,17 @@ class Charset:
         if has_upper and not has_lower:
             return text.upper()
         return text if has_upper else text.lower()
+
+
+def respell(text: str, characters: str) -> str:
+    """`text`, a label that somebody typed, as `characters` spell it where no more than Unicode's ways of it differ.
+
+    A letter and the accent behind it become one character (NFC), typographic quotation marks and dashes those of ASCII
+    where `characters` lacks them. A text that `characters` spells already stays as it is.
+    """
+    if text.isascii() or set(text) <= set(characters):
+        return text
+    return "".join(c if c in characters else PLAIN.get(c, c) for c in unicodedata.normalize("NFC", text))
 
 
 def is_spelled(character: str) -> bool:

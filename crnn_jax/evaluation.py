@@ -17,9 +17,11 @@ from tqdm import tqdm
 from crnn_jax.batches import batch_shapes
 from crnn_jax.calibration import expected_calibration_error
 from crnn_jax.config import Config
+from crnn_jax.data.damage import Damage
 from crnn_jax.data.dataset import open_dataset, take_part
 from crnn_jax.data.rendered import RenderedWords
 from crnn_jax.data.sample import Dataset, DatasetError
+from crnn_jax.images import ImageError
 from crnn_jax.lexicon import Lexicon
 from crnn_jax.metrics import normalise, score_compared
 from crnn_jax.reader import Reader, Views
@@ -33,13 +35,20 @@ CHUNK = 512  # images in memory
 Row = dict[str, int | float]  # of the table
 
 
-class Chunk(NamedTuple):
-    """Some words of a dataset, ready to be read."""
+class Given(NamedTuple):
+    """One word of a dataset, ready to be read."""
 
-    views: list[Views]  # of each word
-    labels: list[str]
-    names: list[str]  # of the images in their dataset
-    heights: list[int]  # pixels, of the images as they were given
+    index: int  # in the dataset
+    views: Views
+    label: str
+    name: str  # of the image in the dataset
+    height: int  # pixels, of the image as it was given
+
+
+class Chunk(NamedTuple):
+    """Some words of a dataset."""
+
+    words: list[Given]
     seconds: float  # that decoding and fitting took
 
 
@@ -54,6 +63,7 @@ class Word(NamedTuple):
     height: int  # pixels, of the image as it was given
     name: str = ""  # of the image in its dataset
     diagnosis: Diagnosis | None = None  # what the model's STN did with it, where it has one and this was asked for
+    index: int = 0  # in its dataset
 
     @property
     def correct(self) -> bool:
@@ -94,11 +104,16 @@ def all_words(evaluations: Sequence[Evaluation]) -> Evaluation:
 
 
 def open_datasets(
-    paths: Iterable[str | os.PathLike], config: Config, *, part: str = "all", taken: Iterable[str] = ()
+    paths: Iterable[str | os.PathLike],
+    config: Config,
+    *,
+    part: str = "all",
+    taken: Iterable[str] = (),
+    strict: bool = True,
 ) -> dict[str, Dataset]:
     """The datasets at `paths`, or the same part of each (see `dataset.take_part`), by their names in the table.
 
-    None has a name that is `taken`, nor that of a row that is no dataset's.
+    None has a name that is `taken`, nor that of a row that is no dataset's. `strict` is that of `open_dataset`.
 
     `rendered` stands for held-out words in the style that the model of `config` was trained on; they are taken whole,
     since training sees none of them. Raises DatasetError, of a dataset that is given twice, too.
@@ -115,7 +130,7 @@ def open_datasets(
             continue
         name = name_of(path, {*datasets, *RESERVED, *taken}, suffix="" if part == "all" else f", {part}")
         try:
-            datasets[name] = take_part(open_dataset(path), part)
+            datasets[name] = take_part(open_dataset(path, strict=strict), part)
         except DatasetError as error:
             raise DatasetError(str(error) if path in str(error) else f"{path}: {error}") from None
     return datasets
@@ -127,19 +142,28 @@ def name_of(path: str, taken: Container[str], *, suffix: str = "") -> str:
     return next(name + suffix for name in names if name + suffix not in taken)
 
 
-def dataset_words(reader: Reader, dataset: Dataset, name: str, *, thorough: bool = False) -> Iterator[Chunk]:
-    """Chunks of a dataset, with a bar of progress that bears its name; `thorough` as in `Reader.views`."""
-    views, labels, names, heights, begin = [], [], [], [], time.perf_counter()
-    for sample in tqdm(dataset, desc=name, total=len(dataset), disable=None, leave=False):
-        views.append(reader.views(sample.image, thorough=thorough))
-        labels.append(sample.label)
-        names.append(sample.name)
-        heights.append(len(sample.image))
-        if len(views) == CHUNK:
-            yield Chunk(views, labels, names, heights, time.perf_counter() - begin)
-            views, labels, names, heights, begin = [], [], [], [], time.perf_counter()
-    if views:
-        yield Chunk(views, labels, names, heights, time.perf_counter() - begin)
+def dataset_words(
+    reader: Reader, dataset: Dataset, name: str, *, thorough: bool = False, damage: Damage | None = None
+) -> Iterator[Chunk]:
+    """Chunks of a dataset, with a bar of progress that bears its name; `thorough` as in `Reader.views`.
+
+    What cannot be read goes into the account of `damage`; where there is none it is an error, DatasetError or
+    ImageError.
+    """
+    words, begin = [], time.perf_counter()
+    for index in tqdm(range(len(dataset)), desc=name, disable=None, leave=False):
+        try:
+            image, label, of_image = next(dataset.samples(index))
+            words.append(Given(index, reader.views(image, thorough=thorough), label, of_image, len(image)))
+        except (DatasetError, ImageError) as error:
+            if damage is None:
+                raise
+            damage.add(str(error))
+        if len(words) == CHUNK:
+            yield Chunk(words, time.perf_counter() - begin)
+            words, begin = [], time.perf_counter()
+    if words:
+        yield Chunk(words, time.perf_counter() - begin)
 
 
 def read_words(
@@ -167,19 +191,21 @@ def read_words(
     words, seconds = [], 0.0
     compared = partial(normalise, cased=cased, punctuation=punctuation, charset=reader.charset.characters)
     for chunk in chunks:
-        shapes = batch_shapes([image for turns in chunk.views for margins in turns for image in margins])
+        views = [given.views for given in chunk.words]
+        shapes = batch_shapes([image for turns in views for margins in turns for image in margins])
         if shapes - compiled:
             compiled |= shapes
-            read(chunk.views)
+            read(views)
         begin = time.perf_counter()
-        readings = read(chunk.views)
+        readings = read(views)
         seconds += chunk.seconds + time.perf_counter() - begin
         diagnoses = [None] * len(readings)
         if diagnose and reader.has_stn:
-            diagnoses = [transform.diagnosis for transform in reader.transform([turns[0][0] for turns in chunk.views])]
-        given = zip(chunk.labels, chunk.heights, chunk.names, diagnoses, strict=True)
-        for (text, confidence), (label, height, name, diagnosis) in zip(readings, given, strict=True):
-            words.append(Word(label, text, compared(label), compared(text), confidence, height, name, diagnosis))
+            diagnoses = [transform.diagnosis for transform in reader.transform([turns[0][0] for turns in views])]
+        for (index, _, label, name, height), reading, diagnosis in zip(chunk.words, readings, diagnoses, strict=True):
+            text, confidence = reading
+            compare = compared(label), compared(text)
+            words.append(Word(label, text, *compare, confidence, height, name, diagnosis, index))
     return Evaluation(words, seconds)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from crnn_jax.charset import is_spelled
+from crnn_jax.charset import is_spelled, respell
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,10 @@ def normalise(text: str, *, cased: bool = False, punctuation: bool = False, char
     """`text` as the protocol compares it: lower-case ASCII letters and digits, everything else dropped.
 
     `cased` keeps the case; `punctuation` keeps the 32 ASCII punctuation marks. Spaces are dropped always. Of a model's
-    `charset` what is not ASCII counts as well: its letters and digits, and with `punctuation` its marks.
+    `charset` what is not ASCII counts as well: its letters and digits, and with `punctuation` its marks. What is only
+    another spelling of the same is none here (`charset.respell`).
     """
-    kept = _kept(punctuation, charset)
+    kept, text = _kept(punctuation, charset), respell(text, charset)
     return "".join(c for c in (text if cased else text.lower()) if c in kept)
 
 

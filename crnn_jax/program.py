@@ -46,7 +46,7 @@ def export_program(reader: Reader, *, batch: int = 1, width: int | None = None, 
     code_points = np.array([0, *map(ord, reader.charset.characters)], np.int32)
 
     def read(images):
-        ids, confidence = read_batch(reader.variables, images, temperature=reader.temperature, model=reader.model)
+        ids, confidence = read_batch(reader.variables, reader.temperature, images, model=reader.model)
         return jnp.asarray(code_points)[ids], confidence
 
     images = jax.ShapeDtypeStruct((batch, config.height, width), np.uint8)

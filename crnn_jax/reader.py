@@ -1,7 +1,7 @@
 """Read words: `crnn_jax.load(NAME or DIR) -> Reader`, `Reader.read(images) -> list[Reading]`."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
@@ -23,7 +23,8 @@ from crnn_jax.config import Config, ConfigError
 from crnn_jax.ctc import greedy_decode, text_log_probs
 from crnn_jax.images import ImageSource, add_margin, fit_image, is_tall, load_image
 from crnn_jax.lexicon import Lexicon, load_lexicon
-from crnn_jax.model import CRNN, build, check_variables, num_frames, prepare
+from crnn_jax.model import CRNN, build, check_variables, made_of, num_frames
+from crnn_jax.program_cache import ProgramCache
 from crnn_jax.reading import Reading, agreed, best_turn
 from crnn_jax.stn import Diagnosis
 from crnn_jax.training.checkpoint import CheckpointError, load_variables, weights_folder
@@ -55,11 +56,22 @@ class Reader:
         charset: what the classes of the logits stand for.
         temperature: divides the logits before the softmax that confidences come from; fitted by calibrate.py, else 1.
         lexicon_temperature: the same of the texts' scores, where a lexicon chooses.
+
+    Where a folder is given as `cache`, on a CPU, what is compiled is kept there (`ProgramCache`).
     """
 
-    def __init__(self, config: Config, variables: dict, *, temperature: float = 1.0, lexicon_temperature: float = 1.0):
+    def __init__(
+        self,
+        config: Config,
+        variables: dict,
+        *,
+        temperature: float = 1.0,
+        lexicon_temperature: float = 1.0,
+        cache: Path | None = None,
+    ):
         self.config: Config = config
         self.model: CRNN = build(config.model)
+        self._folder = cache if jax.default_backend() == "cpu" else None
         self.variables = variables
         self.charset = Charset.of(config.model.charset)
         self.temperature = temperature
@@ -74,12 +86,23 @@ class Reader:
     def variables(self, variables: dict) -> None:
         """From now on it reads with others."""
         self._variables = jax.device_put(variables)
+        self._cache = self._folder and ProgramCache(self._folder, self.model)
         self.__dict__.pop("_prepared", None)
+
+    def check(self) -> None:
+        """Raises ValueError where the variables are not the network's (`check_variables`)."""
+        # A program for variables of these shapes is only made of those that were checked.
+        if not (self._cache and self._cache.has(made_of, self.variables)):
+            check_variables(self.model, self.variables)
 
     @cached_property
     def _prepared(self) -> dict:
         """What reading goes by. Not made before it is needed: of a model's STN alone there is nothing to read with."""
-        return prepare(self.model, self.variables)
+        return self.variables | self._run(made_of, self.variables)
+
+    def _run(self, function: Callable, variables: dict, *args):
+        """`function(variables, *args, model=model)`, of one that is compiled."""
+        return self._cache(function, variables, *args) if self._cache else function(variables, *args, model=self.model)
 
     @property
     def has_stn(self) -> bool:
@@ -165,7 +188,7 @@ class Reader:
         if among.charset != self.charset:
             raise ValueError("the list of words was made for a model of another charset")
         images = [image for turns in words for margins in turns for image in margins]
-        scores = iter(of_each(partial(_score_batch, self._prepared, among.groups, model=self.model), images))
+        scores = iter(of_each(partial(self._run, _score_batch, self._prepared, among.groups), images))
         looks = ([np.stack(list(islice(scores, len(margins)))) for margins in turns] for turns in words)
         return [among.choose([of_turn[:, among.places] for of_turn in of_turns]) for of_turns in looks]
 
@@ -177,7 +200,7 @@ class Reader:
             found = self.search(images)
             chosen = [lexicon.choose(*candidates, temperature=self.lexicon_temperature) for candidates in found]
             return [Reading(texts[i], share) for (texts, _), (i, share) in zip(found, chosen, strict=True)]
-        read = partial(read_batch, self._prepared, temperature=self.temperature, model=self.model)
+        read = partial(self._run, read_batch, self._prepared, float(self.temperature))
         return [Reading(self.charset.decode(ids), float(sure)) for ids, sure in of_each(read, images)]
 
     def search(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[tuple[list[str], list[float]]]:
@@ -185,16 +208,16 @@ class Reader:
 
         The best first, as `beam_search` finds them, with the network's own probabilities: at temperature 1.
         """
-        found = of_each(partial(_search_batch, self._prepared, model=self.model), images)
+        found = of_each(partial(self._run, _search_batch, self._prepared), images)
         return [([self.charset.decode(ids) for ids in beams], log_probs.tolist()) for beams, log_probs in found]
 
     def logits(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Float[np.ndarray, "_ K"]]:
         """What the network makes of images that `fit` has brought to a size of the model, [T, K] each, undivided."""
-        return of_each(partial(_apply, self._prepared, model=self.model), images)
+        return of_each(partial(self._run, _apply, self._prepared), images)
 
     def transform(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Transform]:
         """What the STN does with images that `fit` has brought to a size of the model. ValueError where it has none."""
-        made = of_each(partial(_transform_batch, self.variables, model=self.model), images)
+        made = of_each(partial(self._run, _transform_batch, self.variables), images)
         return [Transform(*fixed, Diagnosis(*map(float, numbers))) for fixed, numbers in made]
 
 
@@ -220,7 +243,7 @@ def _transform_batch(variables, images, *, model: CRNN):
 
 
 @partial(jax.jit, static_argnames="model")
-def read_batch(variables, images, *, temperature, model: CRNN):
+def read_batch(variables, temperature, images, *, model: CRNN):
     """Class ids of the texts, int32[B, T] with zeros behind, and confidences, float32[B], of images uint8[B, H, W]."""
     # Dividing by a positive number moves no maximum, so the text is the same at every temperature.
     ids, _, confidence = jax.vmap(greedy_decode)(model.apply(variables, images) / temperature)
@@ -244,11 +267,12 @@ def _search_batch(variables, images, *, model: CRNN):
     return beams.ids, beams.log_probs
 
 
-def load(model: str | Path = DEFAULT_MODEL) -> Reader:
+def load(model: str | Path = DEFAULT_MODEL, *, cache: str | os.PathLike | None = None) -> Reader:
     """The reader of a bundled model (by its name), of a model folder, or of a run's workdir (its best checkpoint).
 
     On a CPU it computes in float32, and its config says so, whatever the model was trained in: bfloat16 takes three
-    times as long there.
+    times as long there. With a folder as `cache` what is compiled there is kept in it, and the next process that loads
+    the model with it reads two seconds sooner; the folder is for its owner alone to write in.
 
     Raises CheckpointError, one line, where there is no such model or its files are not whole.
     """
@@ -259,11 +283,12 @@ def load(model: str | Path = DEFAULT_MODEL) -> Reader:
         config = replace(config, model=replace(config.model, dtype="float32"))
     temperatures = {name: calibration[name] for name in TEMPERATURES if name in calibration}
     try:
-        reader = Reader(config, variables, **temperatures)
+        folder = None if cache is None else Path(cache).expanduser()
+        reader = Reader(config, variables, **temperatures, cache=folder)
     except ConfigError as error:  # sizes and layers that do not go together
         raise CheckpointError(f"{folder}: {error}") from None
     try:
-        check_variables(reader.model, reader.variables)
+        reader.check()
     except ValueError as error:
         message = f"{folder}: its weights are not those of the network that its config describes"
         raise CheckpointError(f"{message}: {error}") from None

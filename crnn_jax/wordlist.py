@@ -1,6 +1,5 @@
 """A closed list of words, of which an image shows one: what CTC has to know of it to tell which (`Reader.choose`)."""
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from string import capwords
 import numpy as np
 from jaxtyping import Float, Int
 
-from crnn_jax.charset import Charset, is_spelled
+from crnn_jax.charset import Charset, is_spelled, respell
 from crnn_jax.lexicon import LexiconError
 from crnn_jax.reading import Reading
 
@@ -143,8 +142,7 @@ def load_words(path: str | PathLike) -> list[str]:
 def _spellings(word: str, charset: Charset) -> tuple[str, ...]:
     """The ways in which the charset spells a word, all of them different; none where it lacks one of its letters."""
     known = set(charset.characters)
-    word = unicodedata.normalize("NFC", word)
-    word = word if "’" in known else word.replace("’", "'")
+    word = respell(word, charset.characters)
     ways = {charset.fold(way): None for way in (word, word.lower(), word.upper(), capwords(word, " "))}
     kept = {"".join(c for c in way if c in known or is_spelled(c)): None for way in ways}
     return tuple(way for way in kept if way and known.issuperset(way))

@@ -63,8 +63,8 @@ def main(argv: list[str] | None = None) -> int:
         datasets = open_datasets(args.data, reader.config, part=args.part)
         chunks = [chunk for name, dataset in datasets.items() for chunk in dataset_words(reader, dataset, name)]
         # Of every word the view that is not turned: its logits are what the temperature is fitted to.
-        images = [turns[0][0] for chunk in chunks for turns in chunk.views]
-        labels = [label for chunk in chunks for label in chunk.labels]
+        images = [given.views[0][0] for chunk in chunks for given in chunk.words]
+        labels = [given.label for chunk in chunks for given in chunk.words]
         charset = reader.charset.characters
         compared = partial(normalise, cased=args.cased, punctuation=args.punctuation, charset=charset)
 

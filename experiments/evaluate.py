@@ -16,8 +16,8 @@ and what the spatial transformer does, where the model has one. One that shows i
 dataset, number of the word in it or in its --part, from 0, the image's name, label, text, confidence, and 1 where it is
 read right.
 --json writes the rows, those of all words and of the lexicon apart, and what was compared, for bundle.py.
-A dataset with an image that cannot be read is left out, with a line there (prepare.py inspect tells what is damaged);
-the exit code is then 1.
+What of a dataset cannot be read is left out, with a line on stderr (prepare.py inspect tells all that is damaged), and
+is in no row; the exit code is then 1.
 """
 
 import argparse
@@ -28,6 +28,8 @@ from functools import partial
 from pathlib import Path
 
 import crnn_jax
+from crnn_jax.charset import respell
+from crnn_jax.data.damage import Damage
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.whole import check_writable
@@ -89,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         among = reader.word_list(args.among) if args.among is not None else None
         for warning in among.warnings() if among else ():
             print(f"evaluate.py: {args.among}: {warning}", file=sys.stderr)
-        datasets = open_datasets(args.data, reader.config, part=args.part)  # all, before the hours
+        datasets = open_datasets(args.data, reader.config, part=args.part, strict=False)  # all, before the hours
         targets = [target for target in (args.json, args.html, args.words) if target]
         if len({target.resolve() for target in targets}) < len(targets):
             raise OSError("two of --json, --html and --words are to be written to one file: name another")
@@ -102,23 +104,26 @@ def main(argv: list[str] | None = None) -> int:
         for clause in () if among else not_expressed(reader, cased=args.cased, punctuation=args.punctuation):
             print(f"evaluate.py: {args.model} {clause}", file=sys.stderr)
         width = max(map(len, [*datasets, *TOTALS]))
-        evaluations, failed, compiled = {}, 0, set()
+        evaluations, left_out, compiled = {}, {}, set()
         for name, dataset in datasets.items():  # a row each as soon as it is there
-            try:
-                evaluations[name] = read_words(
-                    reader,
-                    dataset_words(reader, dataset, name, thorough=args.thorough),
-                    cased=args.cased,
-                    punctuation=args.punctuation,
-                    lexicon=lexicon,
-                    among=among,
-                    diagnose=True,
-                    compiled=compiled,
-                )
-            except (DatasetError, ImageError) as error:  # the others are measured all the same
-                failed += 1
-                print(f"evaluate.py: {name} is left out: {error}", file=sys.stderr)
+            damage = Damage.of(dataset)
+            evaluation = read_words(
+                reader,
+                dataset_words(reader, dataset, name, thorough=args.thorough, damage=damage),
+                cased=args.cased,
+                punctuation=args.punctuation,
+                lexicon=lexicon,
+                among=among,
+                diagnose=True,
+                compiled=compiled,
+            )
+            if damage:
+                left_out[name] = len(damage)
+                _, first = damage.places[0]
+                print(f"evaluate.py: {name}: left out: {damage}; the first: {first}", file=sys.stderr)
+            if not evaluation.words:
                 continue
+            evaluations[name] = evaluation
             lost = letters_not_compared(evaluations[name], reader.charset.characters)
             if lost:
                 message = f"{lost[0]} labels have letters that {args.model} lacks, which are not compared: {lost[1]}"
@@ -145,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
             }
             compared |= {"bonus": bonus} if lexicon else {}
             whole = {"model": args.model, "step": step_of(folder), "compared": compared}
-            whole |= {"datasets": table, "totals": total}
+            whole |= {"datasets": table, "totals": total, "left_out": left_out}
             args.json.write_text(to_json(whole) + "\n")
         if args.words:
             write_words(args.words, evaluations)
@@ -160,13 +165,14 @@ def main(argv: list[str] | None = None) -> int:
     except (CheckpointError, DatasetError, ImageError, LexiconError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
-    return 1 if failed else 0
+    return 1 if left_out else 0
 
 
 def letters_not_compared(evaluation: Evaluation, charset: str) -> tuple[int, str] | None:
     """How many labels have letters or digits beyond ASCII that a charset lacks, and which; None of none."""
     known = set(charset + charset.lower() + charset.upper())
-    lost = [{c for c in word.label if c.isalnum() and not c.isascii()} - known for word in evaluation.words]
+    labels = (respell(word.label, charset) for word in evaluation.words)
+    lost = [{c for c in label if c.isalnum() and not c.isascii()} - known for label in labels]
     return (sum(map(bool, lost)), "".join(sorted(set().union(*lost)))) if any(lost) else None
 
 
@@ -182,9 +188,9 @@ def write_words(path: Path, evaluations: dict[str, Evaluation]) -> None:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(["dataset", "number", "image", "label", "text", "confidence", "right"])
         for name, evaluation in evaluations.items():
-            for number, word in enumerate(evaluation.words):
+            for word in evaluation.words:
                 read = [word.label, word.text, f"{word.confidence:.4f}", int(word.correct)]
-                writer.writerow([name, number, word.name, *read])
+                writer.writerow([name, word.index, word.name, *read])
 
 
 def rows_by_lexicon(evaluation: Evaluation, lexicon: Lexicon) -> dict[str, Row]:

@@ -19,6 +19,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -38,8 +39,8 @@ CHUNK = 64  # images between two lines of output, and in memory
 SHOWN = 48  # images on the page of --rectified
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit code."""
+def main(argv: list[str] | None = None, *, cache: Path | None = None) -> int:
+    """The command; returns its exit code. What it compiles on a CPU is kept in `cache`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="IMAGE|DIR")
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         images = list_images(args.paths)
         bonus = BONUS if args.bonus is None else args.bonus
         lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
-        reader = crnn_jax.load(args.model)
+        reader = crnn_jax.load(args.model, cache=cache)
         among = reader.word_list(args.among) if args.among is not None else None
         for warning in among.warnings() if among else ():
             print(f"read.py: {args.among}: {warning}", file=sys.stderr)
@@ -123,13 +124,13 @@ def sheet(reader: Reader, images: Sequence[np.ndarray], texts: Sequence[str]) ->
 
 
 def keep_compiled() -> Path | None:
-    """Has JAX keep what it compiles in the user's cache folder ($XDG_CACHE_HOME, else ~/.cache), for the next start.
+    """The folder in which what is compiled is kept for the next start, on a CPU by the Reader, elsewhere by JAX.
 
-    Returns the folder. None, and nothing is kept, where it cannot be written, or where JAX_COMPILATION_CACHE_DIR
-    already says where to.
+    It is the user's cache folder ($XDG_CACHE_HOME, else ~/.cache), or the one that JAX_COMPILATION_CACHE_DIR names.
+    None, and nothing is kept, where it cannot be written.
     """
     if jax.config.jax_compilation_cache_dir:
-        return None
+        return Path(jax.config.jax_compilation_cache_dir)
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "crnn_jax"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,8 +138,9 @@ def keep_compiled() -> Path | None:
         return None
     if not os.access(folder, os.W_OK):
         return None
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # by default nothing of small models is kept
+    if jax.default_backend() != "cpu":
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # by default nothing of small models is kept
     return folder
 
 
@@ -146,7 +148,7 @@ if __name__ == "__main__":
     from command import run
 
     gc.set_threshold(100_000)  # of objects: every 700, as it is, what a large network is traced into is gone through
-    keep_compiled()
+    cache = keep_compiled()
     # A file's name may be bytes that are no text: as they are. What is read may be more than a terminal's ASCII.
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
-    run(main)
+    run(partial(main, cache=cache))

@@ -3,7 +3,7 @@ import string
 import numpy as np
 import pytest
 
-from crnn_jax.charset import PRESETS, Charset
+from crnn_jax.charset import PRESETS, Charset, respell
 
 
 def test_presets_have_the_sizes_of_their_names():
@@ -55,6 +55,23 @@ def test_fold_takes_the_case_of_a_charset_that_has_but_one():
     assert Charset.of("62").fold("It's") == "It's"
     assert Charset("0123456789ABCD").fold("It's a1") == "IT'S A1"  # number plates
     assert Charset("0123456789").fold("It") == "it"
+
+
+@pytest.mark.parametrize(
+    ("text", "characters", "expected"),
+    [
+        ("cafe\u0301", "abcdeé", "café"),
+        ("cafe\u0301", "abcde\u0301f", "cafe\u0301"),  # which has the accent as a character of its own
+        ("e\u0301a\u0300", "é", "éà"),
+        ("\u0e01\u0e33", "\u0e01\u0e33", "\u0e01\u0e33"),
+        ("“It’s”–‚so‘", "its'", "\"It's\"-'so'"),
+        ("It’s", "its’", "It’s"),
+        ("naïve", "naive", "naïve"),  # another letter
+        ("plain", "", "plain"),
+    ],
+)
+def test_labels_are_spelled_as_the_charset_spells_them(text, characters, expected):
+    assert respell(text, characters) == expected
 
 
 def test_a_charset_is_hashable_and_equal_by_its_characters():

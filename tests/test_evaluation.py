@@ -52,16 +52,39 @@ def test_what_a_charset_cannot_spell_is_told_where_it_is_asked_for(tmp_path, cap
     ]
 
 
-def test_a_damaged_dataset_costs_no_other_its_row(tmp_path, capsys):
-    model, whole, damaged = save_small(tmp_path / "m"), tmp_path / "whole", tmp_path / "damaged"
-    for folder in (damaged, whole):
-        write_folder(folder, ["one", "two"])
+def test_what_is_damaged_costs_no_other_word_its_place(tmp_path, capsys):
+    model, whole, damaged, lost = (
+        save_small(tmp_path / "m"),
+        *(tmp_path / name for name in ("whole", "damaged", "lost")),
+    )
+    labels = [f"word{i}" for i in range(6)]
+    for folder in (whole, damaged, lost):
+        write_folder(folder, labels)
     (damaged / "1.png").write_bytes((damaged / "1.png").read_bytes()[:-40])
-    table, page = tmp_path / "table.json", tmp_path / "page.html"
-    arguments = ["--model", str(model), "--data", str(damaged), str(whole), "--json", str(table), "--html", str(page)]
+    (damaged / "3.png").unlink()
+    with (damaged / "labels.tsv").open("a") as file:
+        file.write("no label\n")
+    for image in lost.glob("*.png"):
+        image.write_bytes(b"")
+    table, page, words = tmp_path / "table.json", tmp_path / "page.html", tmp_path / "words.tsv"
+    arguments = ["--model", str(model), "--data", *map(str, (damaged, lost, whole))]
+    arguments += ["--json", str(table), "--html", str(page), "--words", str(words)]
     assert load_script("evaluate").main(arguments) == 1
-    assert f"evaluate.py: damaged is left out: {damaged}/1.png: does not decode" in capsys.readouterr().err
-    assert list(json.loads(table.read_text())["datasets"]) == ["whole"] and "whole" in page.read_text()
+    first, second = capsys.readouterr().err.splitlines()
+    told = "1 line without a label, 1 image does not decode, 1 missing image"
+    assert first.startswith(f"evaluate.py: damaged: left out: {told}; the first: {damaged}/labels.tsv, line 7: no tab")
+    assert second == f"evaluate.py: lost: left out: 6 empty image; the first: {lost}/0.png: empty"
+    measured = json.loads(table.read_text())
+    assert {name: row["count"] for name, row in measured["datasets"].items()} == {"damaged": 4, "whole": 6}
+    assert measured["left_out"] == {"damaged": 3, "lost": 6} and measured["totals"]["all words"]["count"] == 10
+    with words.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["dataset"] == "damaged"]
+    assert [(row["number"], row["image"], row["label"]) for row in rows] == [
+        (str(i), f"{i}.png", f"word{i}") for i in (0, 2, 4, 5)
+    ]
+    # The page has of every mistake the image that belongs to it.
+    read = {row["text"]: row["image"] for row in rows}
+    assert len(read) == 4 and all(f"<br>{row['image']}<br>{row['label']}" in page.read_text() for row in rows)
 
 
 def test_output_that_nobody_reads_any_more_is_no_error_to_tell(tmp_path, monkeypatch, capsys):

@@ -254,9 +254,13 @@ def test_held_out_words_are_a_dataset_too(model, capsys, monkeypatch):
     [
         (["{tmp}/none"], "{tmp}/none: no such file or folder"),
         (["{tmp}/empty"], "{tmp}/empty: an empty folder"),
-        (["{tmp}/missing"], "{tmp}/missing/labels.tsv, line 2: no such image: {tmp}/missing/none.png"),
-        (["{tmp}/tab"], "{tmp}/tab/labels.tsv, line 2: no tab between image and label: 'none.png word'"),
-        (["{tmp}/text"], "text is left out: {tmp}/text/notes.png: not an image of a known format"),
+        (["{tmp}/gone"], "gone: left out: 1 missing image; the first: {tmp}/gone/none.png: No such file or directory"),
+        (["{tmp}/tab"], "{tmp}/tab/labels.tsv, line 1: no tab between image and label: 'none.png word'"),
+        (
+            ["{tmp}/text"],
+            "text: left out: 1 not an image of a known format; the first: {tmp}/text/notes.png: not an image of a "
+            "known format",
+        ),
         (["{tmp}/good", "--model", "{tmp}/good"], "{tmp}/good holds no checkpoint"),
         (["{tmp}/good", "{tmp}/empty"], "{tmp}/empty: an empty folder"),
         (["{tmp}/good", "{tmp}/good/"], "{tmp}/good/: given twice"),
@@ -270,10 +274,9 @@ def test_held_out_words_are_a_dataset_too(model, capsys, monkeypatch):
 def test_evaluate_says_in_one_line_what_is_wrong(model, words, bad, tmp_path, capsys, arguments, message):
     write_labels(tmp_path / "good", words)
     (tmp_path / "empty").mkdir()
-    for name, line in (("missing", "none.png\tword"), ("tab", "none.png word"), ("text", "notes.png\tword")):
+    for name, line in (("gone", "none.png\tword"), ("tab", "none.png word"), ("text", "notes.png\tword")):
         write_labels(tmp_path / name, words)
-        first, *_ = (tmp_path / name / "labels.tsv").read_text().splitlines()
-        (tmp_path / name / "labels.tsv").write_text(f"{first}\n{line}\n")
+        (tmp_path / name / "labels.tsv").write_text(f"{line}\n")
     shutil.copy(bad / "notes.png", tmp_path / "text")
     arguments = [argument.format(tmp=tmp_path) for argument in arguments]
     code, out, err = run(evaluate, capsys, "--model", model, "--data", *arguments)

@@ -87,6 +87,13 @@ def test_letters_beyond_ascii_count_where_the_charset_has_them():
     assert score_words(["Αβ"], ["αβ’"], [1.0], charset=charset).word_accuracy == 100
 
 
+def test_ways_to_type_the_same_label_are_one():
+    assert normalise("Cafe\u0301", charset="acefé") == "café" == normalise("café", charset="acefé")
+    assert normalise("cafe\u0301") == normalise("café") == "caf"
+    assert normalise("It’s—“a”", punctuation=True) == 'it\'s-"a"'
+    assert normalise("It’s", charset="its’", punctuation=True) == "it’s"
+
+
 def test_the_ratios_of_nothing_are_nan():
     score = score_words([], [], [])
     assert score == Score()

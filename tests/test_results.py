@@ -16,7 +16,7 @@ from small import EXPERIMENTS, labelled_noise, load_script, noise_images, save_s
 import crnn_jax
 from crnn_jax.beam import beam_search
 from crnn_jax.charset import Charset
-from crnn_jax.evaluation import Chunk, read_words
+from crnn_jax.evaluation import Chunk, Given, read_words
 from crnn_jax.lexicon import core
 from crnn_jax.reader import Reader, Reading
 
@@ -107,7 +107,7 @@ def test_compilation_counts_for_no_time():
             return [Reading("a", 1.0)] * len(images)
 
     reader, image = Slow(), np.zeros((32, 100), np.uint8)
-    chunks = [Chunk([[[image]]] * size, ["a"] * size, ["a.png"] * size, [32] * size, 0.0) for size in (8, 5, 33, 40)]
+    chunks = [Chunk([Given(i, [[image]], "a", "a.png", 32) for i in range(size)], 0.0) for size in (8, 5, 33, 40)]
     evaluation = read_words(reader, chunks)
     assert len(evaluation.words) == 86 and evaluation.seconds < 0.2
     assert reader.read == [8, 8, 5, 33, 33, 40]

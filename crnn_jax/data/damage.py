@@ -48,6 +48,14 @@ class Damage:
         self.counts: Counter[str] = Counter()
         self.places: list[tuple[str, str]] = []  # reason, and the message that names the place
 
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Damage":
+        """The account of what was lost when a dataset was opened."""
+        damage = cls()
+        for message in dataset.damage:
+            damage.add(message)
+        return damage
+
     def add(self, message: str) -> None:
         """Counts one damaged place; its reason follows from the reader's message."""
         reason = next((name for pattern, name in REASONS if re.search(pattern, message)), "cannot be read")

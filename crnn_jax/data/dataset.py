@@ -22,6 +22,7 @@ class Part(Dataset):
 
     def __init__(self, dataset: Dataset, start: int, stop: int):
         self.dataset, self.start, self.stop = dataset, start, stop
+        self.damage = dataset.damage  # in which part it was nobody knows
 
     def __len__(self) -> int:
         return self.stop - self.start

@@ -28,7 +28,7 @@ from crnn_jax.images import ImageError, image_size
 CHUNK = 10_000  # records that are looked at together
 IN_PARALLEL = 100_000  # records from which on other processes are worth their start
 PLACES = 20  # of damage, that are told
-VERSION = 2  # of what is kept in a cache
+VERSION = 3  # of what is kept in a cache
 
 
 class Selection(NamedTuple):
@@ -76,10 +76,7 @@ def select(path: str, config: Config, *, cache: Path | None = None, processes: i
             damage += places
             checksum = zlib.crc32(of_chunk.to_bytes(4), checksum)
             bar.update(len(kept) + others.total())
-    lost = Damage()
-    for message in dataset.damage:
-        lost.add(message)
-    left_out.update(lost.counts)
+    left_out.update(Damage.of(dataset).counts)
     selection = Selection(np.concatenate(indices), dict(left_out), tuple(damage[:PLACES]), checksum)
     if not len(selection.indices):
         first = f" ({selection.damage[0]})" if selection.damage else ""

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import UInt8
 
-from crnn_jax.charset import Charset, is_spelled
+from crnn_jax.charset import Charset, is_spelled, respell
 from crnn_jax.config import Config
 from crnn_jax.images import fit_image, is_tall
 from crnn_jax.model import num_frames
@@ -17,7 +17,7 @@ def class_ids(label: str, charset: Charset) -> list[int] | None:
 
     It loses its spaces and the punctuation marks that the charset lacks, as the protocol of evaluation has it.
     """
-    label = "".join(charset.fold(label).split())
+    label = "".join(charset.fold(respell(label, charset.characters)).split())
     known = "".join(c for c in label if c in charset.characters)
     dropped = "".join(c for c in label if c not in charset.characters)
     return None if any(map(is_spelled, dropped)) else charset.encode(known)

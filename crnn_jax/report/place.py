@@ -20,8 +20,4 @@ class Place(NamedTuple):
 
 def places(evaluations: dict[str, Evaluation]) -> list[Place]:
     """All words of evaluations by the names of their datasets."""
-    return [
-        Place(name, index, word)
-        for name, evaluation in evaluations.items()
-        for index, word in enumerate(evaluation.words)
-    ]
+    return [Place(name, word.index, word) for name, evaluation in evaluations.items() for word in evaluation.words]
