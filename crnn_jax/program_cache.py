@@ -47,17 +47,19 @@ class ProgramCache:
 
         `variables` are of the same shapes whenever the function is the same.
         """
-        key = function, *((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in jax.tree.leaves(args))
+        key = _key(function, args)
         if key not in self._programs:
             with self._locks[key]:  # two threads that need the same; others go on
-                if key not in self._programs:
-                    path = self._path(function, variables, args)
-                    self._programs[key] = _load(path) or self._make(path, function, variables, args)
+                if not self.has(function, variables, *args):
+                    self._programs[key] = self._make(function, variables, args)
         return self._programs[key](variables, *args)
 
     def has(self, function: Callable, variables: dict, *args) -> bool:
         """Whether there is a program for variables and arguments of these shapes, so that it was made of such once."""
-        return self._path(function, variables, args).is_file()
+        key = _key(function, args)
+        if key not in self._programs and (program := _load(self._path(function, variables, args))):
+            self._programs[key] = program
+        return key in self._programs
 
     def _path(self, function, variables, args) -> Path:
         leaves, structure = jax.tree.flatten((variables, args))
@@ -65,18 +67,23 @@ class ProgramCache:
         digest = hashlib.sha256("\n".join(map(str, made_of)).encode()).hexdigest()
         return self.folder / f"{function.__name__.strip('_')}-{digest[:32]}{SUFFIX}"
 
-    def _make(self, path, function, variables, args) -> Callable:
+    def _make(self, function, variables, args) -> Callable:
         program = function.lower(variables, *args, model=self.model).compile()
         try:
             content = pickle.dumps(serialize_executable.serialize(program))
             # A program that JAX's own cache had is not whole when it is written again, and says so when it is run.
             jax.block_until_ready(_program_of(content)(variables, *args))
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content)
+            write_whole(self._path(function, variables, args), content)
             _make_room(self.folder)
         except (OSError, JaxRuntimeError, NotImplementedError, ValueError):  # the last two where JAX cannot write it
             pass
         return program
+
+
+def _key(function: Callable, args: tuple) -> tuple:
+    """What tells the programs of one model apart, sooner than their paths do."""
+    return function, *((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in jax.tree.leaves(args))
 
 
 def _load(path: Path) -> Callable | None:

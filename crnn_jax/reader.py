@@ -283,8 +283,7 @@ def load(model: str | Path = DEFAULT_MODEL, *, cache: str | os.PathLike | None =
         config = replace(config, model=replace(config.model, dtype="float32"))
     temperatures = {name: calibration[name] for name in TEMPERATURES if name in calibration}
     try:
-        folder = None if cache is None else Path(cache).expanduser()
-        reader = Reader(config, variables, **temperatures, cache=folder)
+        reader = Reader(config, variables, **temperatures, cache=cache and Path(cache).expanduser())
     except ConfigError as error:  # sizes and layers that do not go together
         raise CheckpointError(f"{folder}: {error}") from None
     try:

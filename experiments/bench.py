@@ -8,6 +8,7 @@
     python experiments/bench.py render [--styles mjsynth photo ...]      (on one core: taskset -c 0 python ...)
     python experiments/bench.py step [--config NAME] [--set a.b=VALUE ...]
     python experiments/bench.py data --data PATH [--words N]                (the peer: pip install tensorflow-cpu)
+    python experiments/bench.py start [--model NAME|DIR] [--rounds N]
     python experiments/bench.py memory --data PATH [--words N] [--set run.read_processes=2]     (needs psutil)
         any of all: [--json FILE]
 
@@ -25,7 +26,8 @@ render: words a second of rendering alone, a row a style. step: images a second 
 words, and of the same steps on words that are there already, which shows what rendering costs. data: words a second
 that training reads from disk, shuffled, decoded, at the model's size and in batches, from N words of PATH in every kind
 of dataset, with a thread a core and with a process a core; and by a tf.data pipeline that does the same work from the
-same TFRecords. memory: that of this process and of those that read for it, at the start and after each tenth of N words
+same TFRecords. start: seconds that read.py takes to read a single word, from its start to its end, the first time and
+then. memory: that of this process and of those that read for it, at the start and after each tenth of N words
 of PATH, which is gone through as often as that takes.
 """
 
@@ -44,6 +46,7 @@ import contest
 import jax
 import lineup
 import scoreboard
+from startup import start_seconds
 from supply import data_rates, memory
 from train import load_config
 
@@ -54,6 +57,7 @@ from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.whole import check_writable
 from crnn_jax.images import ImageError
 from crnn_jax.model import build
+from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.synth.batch import load_source, synth_batch
 from crnn_jax.synth.style import STYLES
 from crnn_jax.training.checkpoint import CheckpointError
@@ -78,7 +82,7 @@ CONTESTS = {
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=(*CONTESTS, "render", "step", "data", "memory"))
+    parser.add_argument("what", choices=(*CONTESTS, "render", "step", "data", "start", "memory"))
     parser.add_argument("--data", metavar="PATH", help="a dataset to take the words from")
     parser.add_argument("--words", type=int, metavar="N", help=f"data, memory: as many of it; {WORDS:,} unless given")
     parser.add_argument("--styles", nargs="+", metavar="NAME", help=f"render: {', '.join(STYLES)} unless given")
@@ -86,29 +90,32 @@ def main(argv: list[str] | None = None) -> int:
         "--config", metavar="NAME|PATH", help="of experiments/configs/, or a path; default: crnn, or tiny"
     )
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
-    parser.add_argument("--model", metavar="NAME|DIR", help="read: with a bundled model, a folder, a workdir")
+    parser.add_argument("--model", metavar="NAME|DIR", help="read, start: with a bundled model, a folder, a workdir")
     parser.add_argument("--batch", type=int, metavar="N", help=f"contests: words at a time; {BATCH} unless given")
     parser.add_argument(
         "--threads", type=int, metavar="N", help="contests: CPUs of each; default: all, or 1 for --model"
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"contests: turns of each; {ROUNDS} unless given")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help=f"contests, start: turns of each; {ROUNDS} unless given"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there too")
     args = parser.parse_args(argv)
-    if args.model and args.what != "read":
-        parser.error("--model goes with `read`")
+    if args.model and args.what not in ("read", "start"):
+        parser.error("--model goes with `read` and `start`")
     if args.words is not None and args.words < 1:
         parser.error("--words is at least 1")
     if args.words is not None and args.what not in ("data", "memory"):
         parser.error("--words goes with data and memory")
     if args.styles and args.what != "render":
         parser.error("--styles goes with render")
-    if args.model and (args.config or args.set):
-        parser.error("--model has its own config")
+    if (args.model or args.what == "start") and (args.config or args.set):
+        parser.error("--config and --set are those of no model that is there already")
     takes_data = args.what in ("data", "memory")
-    if bool(args.data) != takes_data and not (args.data and args.model):
+    if bool(args.data) != takes_data and not (args.data and args.model and args.what == "read"):
         parser.error("--data is what `data` and `memory` need, and `read --model` may have: no other takes it")
     for name in ("batch", "threads", "rounds"):
-        if getattr(args, name) is not None and args.what not in CONTESTS:
+        with_start = ("start",) if name == "rounds" else ()
+        if getattr(args, name) is not None and args.what not in (*CONTESTS, *with_start):
             parser.error(f"--{name} goes with {', '.join(CONTESTS)}; others take --set run.batch_size=N")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
@@ -152,6 +159,15 @@ def measure(args: argparse.Namespace) -> dict:
         "load": os.getloadavg()[0],
         "batch": config.run.batch_size,
     }
+    if args.what == "start":
+        report = {name: report[name] for name in ("what", "device", "machine", "load")}
+        report |= {"model": args.model or DEFAULT_MODEL}
+        if (rounds := ROUNDS if args.rounds is None else args.rounds) < 1:
+            raise contest.ContestError("--rounds is at least 1")
+        report["seconds"] = start_seconds(report["model"], rounds=rounds)
+        for name, times in report["seconds"].items():
+            print(f"{name:<24} {statistics.median(times):.2f} s ({min(times):.2f} to {max(times):.2f})")
+        return report
     if args.what == "memory":
         report["bytes_after_words"] = {}
         for read, sizes in memory(config, args.data, words=args.words or WORDS):

@@ -1,16 +1,22 @@
-"""How the tests run: eight CPU devices, warnings are errors, and a rank that is promoted silently is one too."""
+"""How the tests run: eight CPU devices, warnings are errors, and a rank that is promoted silently is one too.
+
+Most of their time is XLA's, which compiles with few optimisations: `XLA_FLAGS= python -m pytest` tests what a user
+compiles.
+"""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")  # of `optimised` tests, and in processes
 
 import jax
 import pytest
 
 LONG = "stn_study synth readme loop model step pretrained bench population notebooks data_stream ancestor experiments"
 
+IS_QUICK = bool(os.environ["XLA_FLAGS"])
 jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_disable_most_optimizations", IS_QUICK)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -26,10 +32,7 @@ def pytest_configure(config):
 
 
 def pytest_sessionstart():
-    """Most of the time of these tests is XLA's: so, and with few optimisations, it compiles in half of it or less.
-
-    `XLA_FLAGS= python -m pytest` tests what training compiles.
-    """
+    """Programs are compiled by what is the sooner done with it."""
     from crnn_jax.training.parallel import leave_out_fusion_emitters  # not before its types are checked
 
     leave_out_fusion_emitters()
@@ -49,11 +52,11 @@ def forget_compilations():
 
 
 @pytest.fixture
-def quick_compilation():
-    """Compiles in half the time, for tests of what a program does rather than of what it computes."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def optimised():
+    """For tests that compute for longer than it takes to compile them better."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", IS_QUICK)
 
 
 @pytest.fixture(scope="session")

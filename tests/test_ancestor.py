@@ -33,7 +33,7 @@ IDENTITY = jnp.eye(2, 3)
 
 
 @pytest.fixture(autouse=True)
-def toy_stack(monkeypatch, quick_compilation):
+def toy_stack(monkeypatch):
     monkeypatch.setitem(
         STACKS, "keras_narrow", tuple((block[0]._replace(features=4), *block[1:]) for block in KERAS_NARROW)
     )

@@ -59,7 +59,7 @@ def test_what_cannot_be_studied_is_said_in_one_line(study, change, message):
         study.variant_config(override(TOY, [change]), study.Variant(()), steps=4, batch=8, seed=0)
 
 
-def test_a_faulty_network_trains_and_reads(study, monkeypatch, quick_compilation, capsys):
+def test_a_faulty_network_trains_and_reads(study, monkeypatch, capsys):
     monkeypatch.setattr(words, "load_source", toy_source)
     monkeypatch.setattr(words, "synth_batch", toy_words)
     monkeypatch.setitem(STACKS, "keras_narrow", tuple((b[0]._replace(features=2), *b[1:]) for b in KERAS_NARROW))

@@ -33,7 +33,7 @@ def words(tmp_path):
         (["step"], ["step with rendering", "step on ready words", "rendering alone"]),
     ],
 )
-def test_a_rate_for_every_row(bench, arguments, names, monkeypatch, tmp_path, capsys, quick_compilation):
+def test_a_rate_for_every_row(bench, arguments, names, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "ROUNDS", 1)
     monkeypatch.setattr(bench, "SECONDS", 0.0)
     small = ["run.batch_size=8", "data.fonts=2", "data.style=plain"]
@@ -98,6 +98,19 @@ def test_memory_of_every_process_that_reads(bench, processes, words, monkeypatch
     capsys.readouterr()
     assert bench.main(["memory", "--data", str(words)]) == 1
     assert re.fullmatch(r"bench.py: [^\n]*psutil[^\n]*\n", capsys.readouterr().err)
+
+
+def test_later_starts_are_told_beside_the_first(bench, tmp_path, capsys):
+    model, told = save_small(tmp_path / "model"), tmp_path / "told.json"
+    assert bench.main(["start", "--model", str(model), "--rounds", "1", "--json", str(told)]) == 0
+    rows = [re.fullmatch(r"(.{24}) ([0-9.]+) s \(.*\)", line) for line in capsys.readouterr().out.splitlines()]
+    seconds = {row[1].strip(): float(row[2]) for row in rows}
+    assert list(seconds) == ["first start", "later starts", "imports alone"]
+    assert seconds["first start"] > seconds["later starts"] > seconds["imports alone"] > 0
+    report = json.loads(told.read_text())
+    assert report["model"] == str(model) and {n: round(s, 2) for n, [s] in report["seconds"].items()} == seconds
+    assert bench.main(["start", "--model", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err.startswith(f"bench.py: {tmp_path}/none is neither a folder nor a bundled model")
 
 
 @pytest.fixture
@@ -175,6 +188,8 @@ def test_what_a_contest_cannot_do_is_told_in_one_line(bench, arguments, message,
         ["read", "--data", "words"],
         ["step", "--styles", "photo"],
         ["render", "--words", "9"],
+        ["start", "--set", "run.seed=1"],
+        ["start", "--batch", "9"],
     ],
 )
 def test_options_of_other_commands_are_refused(bench, arguments, capsys):

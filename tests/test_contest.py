@@ -126,7 +126,7 @@ def test_operations_of_the_whole_network():
 
 
 @pytest.mark.parametrize("what", ["train", "read", "ctc", "lstm", "sampler"])
-def test_this_package_does_its_task(what, tmp_path, quick_compilation, monkeypatch):
+def test_this_package_does_its_task(what, tmp_path, monkeypatch):
     monkeypatch.setattr(lineup, "STEPS", 2)
     batch = 32 if what == "train" else 2  # four words for each of the eight devices
     contestants = getattr(lineup, what)(TINY, batch=batch, folder=tmp_path)

@@ -195,7 +195,7 @@ def test_a_device_takes_both_kinds_in_fours():
 
 
 @pytest.fixture
-def toy(monkeypatch, quick_compilation):
+def toy(monkeypatch):
     """The toy's network and rendered words; this process has eight devices."""
     monkeypatch.setattr(loop, "build", toy_model)
     monkeypatch.setattr(words, "load_source", toy_source)

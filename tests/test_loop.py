@@ -33,7 +33,7 @@ ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TOY.parent
 
 
 @pytest.fixture(autouse=True)
-def toy_words_and_network(monkeypatch, caplog, quick_compilation):
+def toy_words_and_network(monkeypatch, caplog):
     monkeypatch.setattr(loop, "build", toy_model)
     monkeypatch.setattr(words, "load_source", toy_source)
     monkeypatch.setattr(words, "synth_batch", toy_words)

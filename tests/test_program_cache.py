@@ -19,15 +19,17 @@ from crnn_jax.training.checkpoint import CheckpointError
 @pytest.fixture
 def folder(tmp_path):
     """A folder for programs. JAX's own cache is not asked meanwhile, which would keep some from being written."""
-    before = jax.config.jax_compilation_cache_dir
-    use_jax_cache(None)
+    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    use_jax_cache(None, 0)
     yield tmp_path / "programs"
-    use_jax_cache(before)
+    use_jax_cache(*before)
 
 
-def use_jax_cache(folder):
+def use_jax_cache(folder, at_least):
+    """From now on; what takes `at_least` seconds to compile is kept in it."""
     compilation_cache.reset_cache()
     jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", at_least)
 
 
 class Doubled:
@@ -92,7 +94,7 @@ def test_what_was_not_used_for_longest_makes_room(folder, monkeypatch):
 
 def test_what_jax_had_in_its_own_cache_works(folder, model, tmp_path):
     """It is kept only where it runs once it is written and read again."""
-    use_jax_cache(str(tmp_path / "jax"))
+    use_jax_cache(str(tmp_path / "jax"), 0)
     [image], expected = noise_images(1), None
     for attempt in range(3):
         readings = crnn_jax.load(model, cache=folder / str(attempt > 0)).read([image])

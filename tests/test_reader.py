@@ -239,6 +239,16 @@ def test_a_model_whose_charset_is_another_is_named(model, tmp_path):
     assert one_line(folder).startswith(f"{folder} was trained on the charset 'abc', but its config says '0123")
 
 
+def test_a_config_of_a_newer_version_is_told(tmp_path):
+    config = save_small(tmp_path / "model") / "config.json"
+    config.write_text(config.read_text().replace('"lstm_features"', '"attention_heads": 4, "lstm_features"'))
+    told = one_line(tmp_path / "model")
+    assert told.startswith(
+        f"{tmp_path}/model: its configuration is none that this version knows: unknown configuration"
+    )
+    assert "field model.attention_heads" in told
+
+
 def test_weights_of_another_network_are_told(tmp_path):
     save_small(tmp_path / "model")
     config = tmp_path / "model" / "config.json"
@@ -251,7 +261,7 @@ def test_weights_of_another_network_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("normalise", ["range", "contrast"])
-def test_what_the_transformer_does_with_each_image(tmp_path, quick_compilation, normalise):
+def test_what_the_transformer_does_with_each_image(tmp_path, normalise):
     """Of images of two widths, in the grey levels of the images however the network scales them."""
     stn = StnConfig(kind="tps", fiducials=6, features=(4, 4), bound=0.3)
     reader = crnn_jax.load(save_small(tmp_path / "stn", dataclasses.replace(PAD, stn=stn, normalise=normalise)))
@@ -271,7 +281,7 @@ def test_what_the_transformer_does_with_each_image(tmp_path, quick_compilation, 
     assert np.all(transforms[-1].image == 77)
 
 
-def test_a_transformer_on_features_has_no_image(reader, tmp_path, quick_compilation):
+def test_a_transformer_on_features_has_no_image(reader, tmp_path):
     stn = StnConfig(kind="affine", features=(4, 4), placement="block1")
     on_features = crnn_jax.load(save_small(tmp_path / "stn", dataclasses.replace(SMALL, stn=stn)))
     [transform] = on_features.transform([reader.fit(noise_images(1)[0])])

@@ -105,7 +105,7 @@ def test_a_share_goes_with_real_words_and_comes_in_quarters():
         words.load_words(override(toy_config(), ["data.share_real=0.5"]))
 
 
-def test_a_batch_is_the_same_on_one_device_and_on_four(config, quick_compilation):
+def test_a_batch_is_the_same_on_one_device_and_on_four(config):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(words, "load_source", toy_source)
         patch.setattr(words, "synth_batch", toy_words)
@@ -145,9 +145,7 @@ def test_augmentation_moves_an_image_a_little(config):
     assert 0.5 < np.median(likeness) < 0.999 and len({w.tobytes() for w in np.asarray(warped)}) == 64
 
 
-def test_a_run_fine_tunes_on_them_and_its_best_checkpoint_is_by_them(
-    config, tmp_path, monkeypatch, capsys, quick_compilation
-):
+def test_a_run_fine_tunes_on_them_and_its_best_checkpoint_is_by_them(config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loop, "build", toy_model)
     monkeypatch.setattr(words, "load_source", toy_source)
     monkeypatch.setattr(words, "synth_batch", toy_words)
@@ -179,9 +177,7 @@ def test_a_run_fine_tunes_on_them_and_its_best_checkpoint_is_by_them(
         loop.train(elsewhere, tmp_path / "run")
 
 
-def test_no_rendered_words_are_held_out_of_a_charset_that_cannot_spell_them(
-    config, tmp_path, monkeypatch, quick_compilation
-):
+def test_no_rendered_words_are_held_out_of_a_charset_that_cannot_spell_them(config, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "build", toy_model)
     monkeypatch.setattr(words, "load_source", toy_source)
     digits = override(config, ["data.share_real=1", "data.share_digits=0", "data.share_random=0", "run.batch_size=128"])

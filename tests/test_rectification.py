@@ -115,7 +115,7 @@ def test_a_sheet_has_rows_of_examples_of_one_size():
     Image.fromarray(sheet)
 
 
-def test_read_draws_what_the_transformer_does(tmp_path, capsys, quick_compilation):
+def test_read_draws_what_the_transformer_does(tmp_path, capsys):
     stn = StnConfig(kind="affine", features=(4, 4))
     models = [save_small(tmp_path / name, replace(SMALL, stn=s)) for name, s in (("stn", stn), ("none", StnConfig()))]
     folder, target = tmp_path / "words", tmp_path / "sheet.png"

@@ -85,7 +85,7 @@ def test_the_page_shows_what_is_wrong_and_needs_no_other(tmp_path):
 
 
 @pytest.mark.parametrize("placement", ["image", "block1"])
-def test_the_page_shows_what_an_stn_does(tmp_path, capsys, quick_compilation, placement):
+def test_the_page_shows_what_an_stn_does(tmp_path, capsys, placement):
     stn = StnConfig(kind="affine", features=(4, 4), bound=0.3, placement=placement)
     model = save_small(tmp_path / "stn", dataclasses.replace(SMALL, stn=stn))
     labelled_noise(tmp_path / "data", model, 12, wrong=4)

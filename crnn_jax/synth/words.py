@@ -67,6 +67,15 @@ def english_words() -> tuple[str, ...]:
     return tuple(lzma.decompress(packed).decode().split())
 
 
+@cache
+def _split_words() -> tuple[list[str], list[str]]:
+    """The words of training and the held-out ones, from the shortest to the longest."""
+    split = [], []
+    for word in sorted(english_words(), key=len):
+        split[is_held_out(word)].append(word)
+    return split
+
+
 class Strings(NamedTuple):
     """What a table is made of; words from the shortest to the longest."""
 
@@ -78,13 +87,16 @@ class Strings(NamedTuple):
 
 def spellable(max_length: int, *, lacking: str = "") -> Strings:
     """The words and forms of at most `max_length` characters without those in `lacking`, letters and digits."""
+    missing = frozenset(lacking)
 
-    def fits(text: str, drawn: dict[str, str]) -> bool:
-        return len(text) <= max_length and not set(lacking) & set("".join(drawn.get(c, c) for c in text))
+    def fits(text: str) -> bool:
+        return len(text) <= max_length and missing.isdisjoint(text)
 
-    words = sorted((w for w in english_words() if fits(w, {})), key=len)
-    train, held_out = ([w for w in words if is_held_out(w) == held] for held in (False, True))
-    return Strings(train, held_out, *([f for f in form if fits(f, DRAWN)] for form in (NUMBER_FORMS, CODE_FORMS)))
+    def can_be_filled(form: str) -> bool:
+        return len(form) <= max_length and all(missing.isdisjoint(DRAWN.get(c, c)) for c in form)
+
+    words = (list(filter(fits, group)) for group in _split_words())
+    return Strings(*words, *(list(filter(can_be_filled, forms)) for forms in (NUMBER_FORMS, CODE_FORMS)))
 
 
 def load_words(max_length: int = 24, *, lacking: str = "") -> WordTable:
@@ -93,7 +105,7 @@ def load_words(max_length: int = 24, *, lacking: str = "") -> WordTable:
     if lacking:
         strings = [few or every for few, every in zip(spellable(max_length, lacking=lacking), strings, strict=True)]
     train, held_out, numbers, codes = (jnp.asarray(_rows(rows, max_length)) for rows in strings)
-    return WordTable(train, held_out, jnp.sort(jax.vmap(spelling_hash)(held_out)), numbers, codes)
+    return WordTable(train, held_out, jnp.sort(jax.jit(jax.vmap(spelling_hash))(held_out)), numbers, codes)
 
 
 def _is_lower(glyphs):

@@ -249,8 +249,10 @@ def config_of(path: Path, meta: dict) -> Config:
     """The config of a checkpoint, after a check that its charset still means the same characters."""
     try:
         config = from_json(json.dumps(meta["config"]))
-    except (KeyError, ConfigError) as error:
+    except KeyError as error:
         raise unreadable(path, error) from error
+    except ConfigError as error:  # such as that of a newer version
+        raise CheckpointError(f"{path}: its configuration is none that this version knows: {error}") from error
     characters = Charset.of(config.model.charset).characters
     if characters != meta.get("charset"):
         raise CheckpointError(
