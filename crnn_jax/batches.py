@@ -31,7 +31,7 @@ def of_each(function: Callable, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> l
         made = _fetched(map(start, parts))
     else:
         with ThreadPoolExecutor(cores()) as pool:
-            made = list(pool.map(lambda rows: jax.device_get(start(rows)), parts))
+            made = list(pool.map(lambda rows: _on_host(start(rows)), parts))
     results = [None] * len(images)
     for rows, tree in zip(parts, made, strict=True):
         leaves, structure = jax.tree.flatten(tree)
@@ -46,8 +46,13 @@ def _fetched(started: Iterable) -> Iterator:
     for one in started:
         pending.append(one)
         if len(pending) > AHEAD:
-            yield jax.device_get(pending.popleft())
-    yield from map(jax.device_get, pending)
+            yield _on_host(pending.popleft())
+    yield from map(_on_host, pending)
+
+
+def _on_host(tree):
+    """Its arrays as NumPy's. On a CPU `device_get`, which sets out to copy them first, takes a tenth of a ms longer."""
+    return jax.tree.map(np.asarray, tree) if jax.default_backend() == "cpu" else jax.device_get(tree)
 
 
 def batch_shapes(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> set[tuple[int, int]]:

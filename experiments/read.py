@@ -13,8 +13,13 @@ the first 48 are drawn on a page: where the model's spatial transformer looks in
 other margins, what it makes of that, and what is read.
 """
 
-import argparse
+# ruff: noqa: E402
 import gc
+
+if __name__ == "__main__":
+    gc.set_threshold(100_000)  # of objects: every 700, as it is, all that is imported, and traced, is gone through
+
+import argparse
 import logging
 import os
 import sys
@@ -147,7 +152,6 @@ def keep_compiled() -> Path | None:
 if __name__ == "__main__":
     from command import run
 
-    gc.set_threshold(100_000)  # of objects: every 700, as it is, what a large network is traced into is gone through
     cache = keep_compiled()
     # A file's name may be bytes that are no text: as they are. What is read may be more than a terminal's ASCII.
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
