@@ -78,12 +78,35 @@ class Charset:
 def respell(text: str, characters: str) -> str:
     """`text`, a label that somebody typed, as `characters` spell it where no more than Unicode's ways of it differ.
 
-    A letter and the accent behind it become one character (NFC), typographic quotation marks and dashes those of ASCII
-    where `characters` lacks them. A text that `characters` spells already stays as it is.
+    A letter and the accents behind it become one character (NFC), typographic quotation marks and dashes ASCII's.
+    What `characters` has as it is, in either case, stays as it is.
     """
-    if text.isascii() or set(text) <= set(characters):
+    if text.isascii():
         return text
-    return "".join(c if c in characters else PLAIN.get(c, c) for c in unicodedata.normalize("NFC", text))
+    known = _in_both_cases(characters)
+    return "".join(_respelled(cluster, known) for cluster in _clusters(text))
+
+
+def _clusters(text: str) -> list[str]:
+    """Each character with the combining marks behind it."""
+    clusters = []
+    for c in text:
+        if clusters and unicodedata.category(c)[0] == "M":
+            clusters[-1] += c
+        else:
+            clusters.append(c)
+    return clusters
+
+
+def _respelled(cluster: str, known: frozenset[str]) -> str:
+    if known.issuperset(cluster):
+        return cluster
+    return "".join(c if c in known else PLAIN.get(c, c) for c in unicodedata.normalize("NFC", cluster))
+
+
+@functools.cache
+def _in_both_cases(characters: str) -> frozenset[str]:
+    return frozenset(characters + characters.lower() + characters.upper())
 
 
 def is_spelled(character: str) -> bool:

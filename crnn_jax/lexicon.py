@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from crnn_jax.charset import is_spelled
+from crnn_jax.charset import is_spelled, respell
 from crnn_jax.synth.words import english_words
 
 ENGLISH = "english"  # the name of the bundled list, the one that words are rendered from
@@ -64,7 +64,7 @@ class Lexicon:
 
 def core(text: str) -> str:
     """What of a text is looked up: lower case, without punctuation around it and without "'s"."""
-    return text.lower().replace("’", "'").strip(string.punctuation).removesuffix("'s")
+    return respell(text, "").lower().strip(string.punctuation).removesuffix("'s")
 
 
 def load_lexicon(name: str | PathLike, *, bonus: float = BONUS) -> Lexicon:

@@ -171,7 +171,7 @@ def prepare(model: nn.Module, variables: dict) -> dict:
 
 @partial(jax.jit, static_argnames="model")
 def made_of(variables, *, model):
-    """The collection alone."""
+    """The collection `prepared` that `prepare` adds to the variables."""
     image = jnp.zeros((1, model.config.height, model.config.width), jnp.uint8)
     return model.apply(variables, image, mutable=[PREPARED])[1]
 

@@ -6,6 +6,7 @@ import pickle
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -14,7 +15,6 @@ import flax
 import jax
 import jaxlib
 import numpy as np
-from jax.errors import JaxRuntimeError
 from jax.experimental import serialize_executable
 
 from crnn_jax.cores import cores
@@ -25,15 +25,17 @@ FULL = 256 * 2**20  # bytes of programs in a folder, above which those that were
 
 
 class ProgramCache:
-    """The programs of one model on a CPU, for every shape that it is given.
+    """The programs of one model on the first device of a CPU, for every shape that it is given.
 
     JAX's own compilation cache spares compilation alone, and more than half of what is left of a start is tracing and
     lowering, which are spared here too. A program belongs to all that it was made of: the sources of this package, the
-    model, the shapes, JAX and its settings, the processor. With anything else it is made anew, and so is one whose file
-    is damaged. Like those of JAX's cache the files are run as they are: the folder is for its owner alone to write in.
+    model, the shapes, JAX and its settings (but for those of a `with`), the processor. With anything else it is made
+    anew, and so is one whose file is damaged. Like those of JAX's cache the files are run as they are: the folder is
+    for its owner alone to write in.
 
     Args:
-        folder: made where it is not there; where it cannot be written, programs are kept in memory.
+        folder: made where it is not there; where it cannot be written, what is there is used all the same, and what is
+            made is kept in memory.
         model: the `model=` of the functions, which its text tells all of.
     """
 
@@ -63,8 +65,10 @@ class ProgramCache:
 
     def _path(self, function, variables, args) -> Path:
         leaves, structure = jax.tree.flatten((variables, args))
-        made_of = [structure, *map(_typed, leaves), type(self.model).__qualname__, self.model, _surroundings()]
-        digest = hashlib.sha256("\n".join(map(str, made_of)).encode()).hexdigest()
+        shapes = [structure, *map(_typed, leaves)]
+        names = [function.__module__, function.__qualname__, type(self.model).__qualname__]
+        ingredients = [*names, self.model, *shapes, _surroundings(), _settings()]
+        digest = hashlib.sha256("\n".join(map(str, ingredients)).encode()).hexdigest()
         return self.folder / f"{function.__name__.strip('_')}-{digest[:32]}{SUFFIX}"
 
     def _make(self, function, variables, args) -> Callable:
@@ -73,10 +77,10 @@ class ProgramCache:
             content = pickle.dumps(serialize_executable.serialize(program))
             # A program that JAX's own cache had is not whole when it is written again, and says so when it is run.
             jax.block_until_ready(_program_of(content)(variables, *args))
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_whole(self._path(function, variables, args), content)
             _make_room(self.folder)
-        except (OSError, JaxRuntimeError, NotImplementedError, ValueError):  # the last two where JAX cannot write it
+        except Exception:  # whatever keeps it from being kept: it is there to be run
             pass
         return program
 
@@ -89,11 +93,12 @@ def _key(function: Callable, args: tuple) -> tuple:
 def _load(path: Path) -> Callable | None:
     """The program in a file; None where there is none that can be read."""
     try:
-        content = path.read_bytes()
-        os.utime(path)
-        return _program_of(content)
+        program = _program_of(path.read_bytes())
     except Exception:  # whatever is wrong with a file, its program is made anew
         return None
+    with suppress(OSError):  # of a folder that is only read
+        os.utime(path)
+    return program
 
 
 def _program_of(content: bytes) -> Callable:
@@ -101,7 +106,10 @@ def _program_of(content: bytes) -> Callable:
 
 
 def _make_room(folder: Path) -> None:
-    found = sorted(((path.stat(), path) for path in folder.glob(f"*{SUFFIX}")), key=lambda pair: -pair[0].st_mtime)
+    files = (
+        path for pattern in (f"*{SUFFIX}", "*.partial") for path in folder.glob(pattern)
+    )  # and of killed processes
+    found = sorted(((path.stat(), path) for path in files), key=lambda pair: -pair[0].st_mtime)
     size = 0
     for stat, path in found:
         size += stat.st_size
@@ -116,14 +124,19 @@ def _typed(leaf) -> str:
 
 @cache
 def _surroundings() -> str:
-    """What else a program depends on, as text."""
+    """What else a program depends on and a process cannot change, as text."""
     sources = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         sources.update(path.read_bytes())
-    settings = {name: value for name, value in jax.config.values.items() if isinstance(value, str | int | float)}
     versions = [module.__version__ for module in (jax, jaxlib, flax)]
     flags = os.environ.get("XLA_FLAGS", "")
-    return str([sources.hexdigest(), sorted(settings.items()), versions, flags, cores(), platform.machine(), *_cpu()])
+    return str([sources.hexdigest(), versions, flags, cores(), platform.machine(), *_cpu()])
+
+
+def _settings() -> str:
+    """JAX's, as text, without those of its own cache."""
+    settings = {name: value for name, value in jax.config.values.items() if isinstance(value, str | int | float)}
+    return str(sorted((name, value) for name, value in settings.items() if "cache" not in name))
 
 
 def _cpu() -> list[str]:

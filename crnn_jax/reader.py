@@ -57,7 +57,7 @@ class Reader:
         temperature: divides the logits before the softmax that confidences come from; fitted by calibrate.py, else 1.
         lexicon_temperature: the same of the texts' scores, where a lexicon chooses.
 
-    Where a folder is given as `cache`, on a CPU, what is compiled is kept there (`ProgramCache`).
+    Where a folder is given as `cache`, what is compiled on the first device of a CPU is kept there (`ProgramCache`).
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class Reader:
         *,
         temperature: float = 1.0,
         lexicon_temperature: float = 1.0,
-        cache: Path | None = None,
+        cache: str | os.PathLike | None = None,
     ):
         self.config: Config = config
         self.model: CRNN = build(config.model)
-        self._folder = cache if jax.default_backend() == "cpu" else None
+        self._folder = None if cache is None else Path(cache).expanduser()
         self.variables = variables
         self.charset = Charset.of(config.model.charset)
         self.temperature = temperature
@@ -86,18 +86,22 @@ class Reader:
     def variables(self, variables: dict) -> None:
         """From now on it reads with others."""
         self._variables = jax.device_put(variables)
-        self._cache = self._folder and ProgramCache(self._folder, self.model)
+        devices = {device for leaf in jax.tree.leaves(self._variables) for device in leaf.devices()}
+        is_kept = jax.default_backend() == "cpu" and devices == {jax.local_devices()[0]}
+        self._cache = ProgramCache(self._folder, self.model) if self._folder and is_kept else None
         self.__dict__.pop("_prepared", None)
 
     def check(self) -> None:
         """Raises ValueError where the variables are not the network's (`check_variables`)."""
-        # A program for variables of these shapes is only made of those that were checked.
+        # Such a program is only made of variables that were checked (`_prepared`).
         if not (self._cache and self._cache.has(made_of, self.variables)):
             check_variables(self.model, self.variables)
 
     @cached_property
     def _prepared(self) -> dict:
         """What reading goes by. Not made before it is needed: of a model's STN alone there is nothing to read with."""
+        if self._cache:
+            self.check()
         return self.variables | self._run(made_of, self.variables)
 
     def _run(self, function: Callable, variables: dict, *args):
@@ -271,8 +275,8 @@ def load(model: str | Path = DEFAULT_MODEL, *, cache: str | os.PathLike | None =
     """The reader of a bundled model (by its name), of a model folder, or of a run's workdir (its best checkpoint).
 
     On a CPU it computes in float32, and its config says so, whatever the model was trained in: bfloat16 takes three
-    times as long there. With a folder as `cache` what is compiled there is kept in it, and the next process that loads
-    the model with it reads two seconds sooner; the folder is for its owner alone to write in.
+    times as long there. With a folder as `cache` what is compiled on a CPU is kept in it, and the next process that
+    loads the model with it neither traces nor compiles (`ProgramCache`); the folder is for its owner alone to write in.
 
     Raises CheckpointError, one line, where there is no such model or its files are not whole.
     """
@@ -283,7 +287,7 @@ def load(model: str | Path = DEFAULT_MODEL, *, cache: str | os.PathLike | None =
         config = replace(config, model=replace(config.model, dtype="float32"))
     temperatures = {name: calibration[name] for name in TEMPERATURES if name in calibration}
     try:
-        reader = Reader(config, variables, **temperatures, cache=cache and Path(cache).expanduser())
+        reader = Reader(config, variables, **temperatures, cache=cache)
     except ConfigError as error:  # sizes and layers that do not go together
         raise CheckpointError(f"{folder}: {error}") from None
     try:

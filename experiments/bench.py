@@ -114,9 +114,9 @@ def main(argv: list[str] | None = None) -> int:
     if bool(args.data) != takes_data and not (args.data and args.model and args.what == "read"):
         parser.error("--data is what `data` and `memory` need, and `read --model` may have: no other takes it")
     for name in ("batch", "threads", "rounds"):
-        with_start = ("start",) if name == "rounds" else ()
-        if getattr(args, name) is not None and args.what not in (*CONTESTS, *with_start):
-            parser.error(f"--{name} goes with {', '.join(CONTESTS)}; others take --set run.batch_size=N")
+        takers = (*CONTESTS, "start") if name == "rounds" else (*CONTESTS,)
+        if getattr(args, name) is not None and args.what not in takers:
+            parser.error(f"--{name} goes with {', '.join(takers)}; render and step take --set run.batch_size=N")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
         if args.json:
@@ -145,7 +145,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(args: argparse.Namespace) -> dict:
-    """Prints what is no contest, and returns it as JSON has it. Raises ConfigError, DatasetError, ImportError."""
+    """Prints what is no contest, and returns it as JSON has it. Raises what `main` tells in a line."""
+    if args.what == "start":
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for what is started
     if args.what == "step":
         leave_out_fusion_emitters()  # as train.py does; before anything else touches JAX
     base = load_config(args.config or "tiny")

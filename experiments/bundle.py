@@ -109,7 +109,7 @@ def read_table(path: Path, measured: list[Path], step: int) -> tuple[dict, dict[
     """What evaluate.py --json wrote: how words were compared, and the rows of the datasets.
 
     Without the speed, which is the machine's, not the model's. Raises ValueError, where the table is that of a model
-    that is none of `measured`, or of another step of its training, too.
+    that is none of `measured`, or of another step of its training, too, and where damaged words were left out of it.
     """
     try:
         told = json.loads(path.read_text())
@@ -123,6 +123,10 @@ def read_table(path: Path, measured: list[Path], step: int) -> tuple[dict, dict[
         raise ValueError(f"{path}: is of {model}, another model: evaluate.py --model {measured[0]}")
     if told.get("step", step) != step:
         raise ValueError(f"{path}: is of step {told['step']}, not {step}: evaluate.py --model {measured[0]}")
+    if told.get("left_out"):
+        raise ValueError(
+            f"{path}: {', '.join(told['left_out'])}: damaged words were left out, so that it is not measured"
+        )
     rows = {name: {k: v for k, v in row.items() if k != "images_per_second"} for name, row in table.items()}
     return told.get("compared", {}), rows
 

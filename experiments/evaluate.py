@@ -15,9 +15,10 @@ and what the spatial transformer does, where the model has one. One that shows i
 --words writes every word as it was read, a row each behind a head, tab-separated and quoted as Python's csv does it:
 dataset, number of the word in it or in its --part, from 0, the image's name, label, text, confidence, and 1 where it is
 read right.
---json writes the rows, those of all words and of the lexicon apart, and what was compared, for bundle.py.
+--json writes the rows, those of all words and of the lexicon apart, what was compared and how many were left out, for
+bundle.py.
 What of a dataset cannot be read is left out, with a line on stderr (prepare.py inspect tells all that is damaged), and
-is in no row; the exit code is then 1.
+is in no row; the exit code is then 1. A --part is taken of datasets whose lists or shards are whole.
 """
 
 import argparse
@@ -91,7 +92,8 @@ def main(argv: list[str] | None = None) -> int:
         among = reader.word_list(args.among) if args.among is not None else None
         for warning in among.warnings() if among else ():
             print(f"evaluate.py: {args.among}: {warning}", file=sys.stderr)
-        datasets = open_datasets(args.data, reader.config, part=args.part, strict=False)  # all, before the hours
+        # All, before the hours. Where records are lost nobody knows where the tenth begins: a part is of a whole one.
+        datasets = open_datasets(args.data, reader.config, part=args.part, strict=args.part != "all")
         targets = [target for target in (args.json, args.html, args.words) if target]
         if len({target.resolve() for target in targets}) < len(targets):
             raise OSError("two of --json, --html and --words are to be written to one file: name another")
@@ -157,6 +159,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.html:
             protocol = ("letters, " if args.cased else "lower-case letters, ") + "digits"
             protocol += ", punctuation" if args.punctuation else ""
+            protocol += f"; left out, since damaged: {sum(left_out.values())} words" if left_out else ""
             protocol += f"; nothing is read but the {len(among.words):,} words of {args.among}" if among else ""
             page = report(reader, datasets, evaluations, table | total, model=args.model, protocol=protocol)
             args.html.write_text(page, encoding="utf-8", errors="replace")

@@ -17,7 +17,8 @@ other margins, what it makes of that, and what is read.
 import gc
 
 if __name__ == "__main__":
-    gc.set_threshold(100_000)  # of objects: every 700, as it is, all that is imported, and traced, is gone through
+    # Imports and tracing make many objects that stay: every 700, as it is, the collector would look at some again.
+    gc.set_threshold(100_000)
 
 import argparse
 import logging
@@ -44,8 +45,8 @@ CHUNK = 64  # images between two lines of output, and in memory
 SHOWN = 48  # images on the page of --rectified
 
 
-def main(argv: list[str] | None = None, *, cache: Path | None = None) -> int:
-    """The command; returns its exit code. What it compiles on a CPU is kept in `cache`."""
+def main(argv: list[str] | None = None, *, keep: bool = False) -> int:
+    """The command; returns its exit code. With `keep` what it compiles is kept for the next start (`keep_compiled`)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="IMAGE|DIR")
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None, *, cache: Path | None = None) -> int:
         images = list_images(args.paths)
         bonus = BONUS if args.bonus is None else args.bonus
         lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
-        reader = crnn_jax.load(args.model, cache=cache)
+        reader = crnn_jax.load(args.model, cache=keep_compiled() if keep else None)
         among = reader.word_list(args.among) if args.among is not None else None
         for warning in among.warnings() if among else ():
             print(f"read.py: {args.among}: {warning}", file=sys.stderr)
@@ -129,30 +130,29 @@ def sheet(reader: Reader, images: Sequence[np.ndarray], texts: Sequence[str]) ->
 
 
 def keep_compiled() -> Path | None:
-    """The folder in which what is compiled is kept for the next start, on a CPU by the Reader, elsewhere by JAX.
+    """The folder in which the Reader keeps its programs on a CPU, in the user's cache ($XDG_CACHE_HOME, else ~/.cache).
 
-    It is the user's cache folder ($XDG_CACHE_HOME, else ~/.cache), or the one that JAX_COMPILATION_CACHE_DIR names.
-    None, and nothing is kept, where it cannot be written.
+    Elsewhere None: there JAX keeps what it compiles, in that folder or where JAX_COMPILATION_CACHE_DIR says. Nothing is
+    kept where it cannot be written.
     """
-    if jax.config.jax_compilation_cache_dir:
-        return Path(jax.config.jax_compilation_cache_dir)
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "crnn_jax"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    if not os.access(folder, os.W_OK):
-        return None
-    if jax.default_backend() != "cpu":
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # by default nothing of small models is kept
-    return folder
+    if jax.default_backend() == "cpu":
+        jax.config.update("jax_enable_compilation_cache", False)  # what comes from there cannot be kept once more
+        return folder
+    if not jax.config.jax_compilation_cache_dir:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            return None
+        if os.access(folder, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # else nothing of small models is kept
+    return None
 
 
 if __name__ == "__main__":
     from command import run
 
-    cache = keep_compiled()
     # A file's name may be bytes that are no text: as they are. What is read may be more than a terminal's ASCII.
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
-    run(partial(main, cache=cache))
+    run(partial(main, keep=True))

@@ -20,7 +20,8 @@ def start_seconds(model: str, *, rounds: int) -> dict[str, list[float]]:
     """Seconds that read.py took to read one rendered word, each a process of its own.
 
     Returns those of the `first start`, for which nothing is kept yet, of `later starts`, as many as there are rounds,
-    and of Python and the `imports alone`, in turn with these. Raises CheckpointError, and OSError where one fails.
+    and of Python and the `imports alone`, in turn with these. Raises CheckpointError, DatasetError, and OSError
+    where one fails.
     """
     config, _ = load_variables(model)
     image = RenderedWords(config, count=1)[0].image

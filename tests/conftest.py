@@ -14,7 +14,7 @@ import pytest
 
 LONG = "stn_study synth readme loop model step pretrained bench population notebooks data_stream ancestor experiments"
 
-IS_QUICK = bool(os.environ["XLA_FLAGS"])
+IS_QUICK = os.environ["XLA_FLAGS"] == "--xla_backend_optimization_level=1"
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", IS_QUICK)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -29,6 +29,7 @@ def pytest_configure(config):
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+    os.environ["XDG_CACHE_HOME"] = str(config.cache.mkdir("xdg"))  # what read.py keeps
 
 
 def pytest_sessionstart():

@@ -59,6 +59,9 @@ def test_a_run_becomes_a_model(workdir, tmp_path, capsys):
     table.write_text(json.dumps(told | {"model": "tiny"}))
     assert bundle.main([str(workdir), "--out", str(out), "--table", str(table)]) == 1
     assert "is of tiny, another model" in capsys.readouterr().err
+    table.write_text(json.dumps(told | {"left_out": {"photographs": 2}}))
+    assert bundle.main([str(workdir), "--out", str(out), "--table", str(table)]) == 1
+    assert "photographs: damaged words were left out, so that it is not measured" in capsys.readouterr().err
 
 
 def test_images_seen_count_those_of_the_model_it_started_from(workdir, tmp_path):

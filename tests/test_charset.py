@@ -61,7 +61,10 @@ def test_fold_takes_the_case_of_a_charset_that_has_but_one():
     ("text", "characters", "expected"),
     [
         ("cafe\u0301", "abcdeé", "café"),
-        ("cafe\u0301", "abcde\u0301f", "cafe\u0301"),  # which has the accent as a character of its own
+        *((label, "acfe\u0301", label) for label in ("cafe\u0301", "Cafe\u0301", "cafe\u0301 .")),  # it has the accent
+        ("CAFE\u0301", "acfé", "CAFÉ"),
+        ("\u0958 \u0915", "\u0915\u0958", "\u0958 \u0915"),
+        ("\u0958 \u0915", "\u0915\u093c", "\u0915\u093c \u0915"),
         ("e\u0301a\u0300", "é", "éà"),
         ("\u0e01\u0e33", "\u0e01\u0e33", "\u0e01\u0e33"),
         ("“It’s”–‚so‘", "its'", "\"It's\"-'so'"),

@@ -11,6 +11,8 @@ from flax import linen as nn
 from crnn_jax.cnn import CnnBlock, ConvLayer, PoolLayer
 from crnn_jax.conv import PREPARED, Conv, convolve, library_conv, matmul_conv, max_pool, out_length, shallow_conv
 
+pytestmark = pytest.mark.usefixtures("optimised")  # programs as users have them, or nearly
+
 CASES = [
     ((3, 3), (1, 1), (1, 1)),
     ((2, 2), (1, 1), (0, 0)),

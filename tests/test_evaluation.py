@@ -82,6 +82,9 @@ def test_what_is_damaged_costs_no_other_word_its_place(tmp_path, capsys):
     assert [(row["number"], row["image"], row["label"]) for row in rows] == [
         (str(i), f"{i}.png", f"word{i}") for i in (0, 2, 4, 5)
     ]
+    # Of what is damaged no part is taken: where would it begin?
+    assert load_script("evaluate").main([*arguments[:3], arguments[3], "--part", "rest"]) == 1
+    assert capsys.readouterr().err.endswith(f"no such image: {damaged}/3.png\n")
     # The page has of every mistake the image that belongs to it.
     read = {row["text"]: row["image"] for row in rows}
     assert len(read) == 4 and all(f"<br>{row['image']}<br>{row['label']}" in page.read_text() for row in rows)

@@ -20,6 +20,10 @@ def test_an_apostrophe_is_one_however_it_is_set():
     assert all(text in lexicon for text in ("don't", "DON’T", "dont", "boss", "boss's")) and "bosss" not in lexicon
 
 
+def test_an_accent_is_one_however_it_is_typed():
+    assert all(text in Lexicon.of([word]) for text in ("café", "Cafe\u0301") for word in ("CAFÉ", "cafe\u0301"))
+
+
 def test_a_word_with_marks_is_known_without_them_too():
     lexicon = Lexicon.of(["O'Neill", "AB-1234", "New York"])
     assert all(text in lexicon for text in ("o'neill", "ONEILL", "ab-1234", "ab1234", "newyork"))

@@ -13,6 +13,8 @@ import pytest
 from crnn_jax.conv import PREPARED
 from crnn_jax.lstm import BiLSTM
 
+pytestmark = pytest.mark.usefixtures("optimised")  # programs as users have them, or nearly
+
 B, T, D, H = 3, 7, 5, 4
 
 

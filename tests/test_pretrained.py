@@ -16,6 +16,8 @@ from crnn_jax.model import count_parameters
 from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.training.checkpoint import bundled_models, load_variables
 
+pytestmark = pytest.mark.usefixtures("optimised")  # programs as users have them, or nearly
+
 REAL_WORDS = EXPERIMENTS.parents[1] / "shared" / "data" / "real_words"
 MODELS = bundled_models()
 

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from small import SMALL, noise_images, save_small
 import crnn_jax
 from crnn_jax import program_cache
 from crnn_jax.program_cache import ProgramCache
+from crnn_jax.reader import Reader
 from crnn_jax.training.checkpoint import CheckpointError
 
 
@@ -68,6 +70,32 @@ def test_with_other_surroundings_it_is_made_anew(folder, monkeypatch):
     assert ProgramCache(folder, "").has(made.function, variables, 1.0) and len(list(folder.iterdir())) == 2
 
 
+def test_a_program_belongs_to_all_that_it_is_made_of(folder, monkeypatch):
+    variables = {"params": np.ones(3, np.float32)}
+
+    def path():
+        program_cache._surroundings.cache_clear()
+        return ProgramCache(folder, "model")._path(Doubled().function, variables, (1.0,))
+
+    before = path()
+    assert path() == before
+    others = set()
+    for change in (
+        lambda patch: patch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true"),
+        lambda patch: patch.setattr(program_cache, "cores", lambda: 96),
+        lambda patch: patch.setattr(program_cache, "_cpu", lambda: ["model name : another"]),
+        lambda patch: patch.setattr(jax, "__version__", "0.0.1"),
+        lambda patch: patch.setattr(Path, "read_bytes", lambda path: b"another source"),
+    ):
+        with monkeypatch.context() as patch:
+            change(patch)
+            others.add(path())
+    jax.config.update("jax_default_matmul_precision", "highest")
+    others.add(path())
+    jax.config.update("jax_default_matmul_precision", None)
+    assert len(others | {before}) == 7 and path() == before
+
+
 @pytest.mark.parametrize("content", [b"", b"something else", None])
 def test_a_damaged_file_is_made_anew(folder, content):
     made, variables = Doubled(), {"params": np.ones(3, np.float32)}
@@ -104,6 +132,18 @@ def test_what_jax_had_in_its_own_cache_works(folder, model, tmp_path):
     assert any((tmp_path / "jax").iterdir())
 
 
+def test_a_folder_that_is_only_read_is_of_use(folder, monkeypatch):
+    made, variables = Doubled(), {"params": np.ones(3, np.float32)}
+    ProgramCache(folder, "")(made.function, variables, 1.0)
+
+    def refuse(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", refuse)
+    ProgramCache(folder, "")(made.function, variables, 1.0)
+    assert made.traced == 1
+
+
 def test_where_nothing_can_be_written_it_is_kept_in_memory(tmp_path):
     (tmp_path / "file").touch()
     made, programs = Doubled(), ProgramCache(tmp_path / "file" / "below", "")
@@ -131,6 +171,25 @@ def test_a_reader_reads_the_same_by_what_another_has_kept(model, reader, folder)
     before = {path: path.stat().st_ino for path in folder.iterdir()}
     assert read(crnn_jax.load(model, cache=str(folder))) == expected
     assert before == {path: path.stat().st_ino for path in folder.iterdir()}
+
+
+def test_other_variables_are_read_with_and_on_another_device_nothing_is_kept(model, folder):
+    images, cached, plain = noise_images(2), crnn_jax.load(model, cache=folder), crnn_jax.load(model)
+    cached.read(images)
+    other = jax.tree.map(lambda leaf: leaf[..., ::-1], plain.variables)
+    cached.variables = plain.variables = other
+    assert cached.read(images) == plain.read(images)
+    before = sorted(folder.iterdir())
+    with jax.default_device(jax.devices()[1]):
+        elsewhere = Reader(plain.config, jax.device_get(other), cache=folder)
+        assert elsewhere.read(images) == plain.read(images)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_weights_that_nobody_checked_are_checked_before_a_program_is_kept(model, folder, reader):
+    variables = reader.variables | {"params": reader.variables["params"] | {"more": jax.numpy.ones(3)}}
+    with pytest.raises(ValueError, match="nothing in the network uses params/more"):
+        Reader(reader.config, variables, cache=folder).read(noise_images(1))
 
 
 def test_weights_that_are_not_the_networks_are_told_with_a_cache_too(folder, tmp_path):

@@ -28,6 +28,8 @@ from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_vari
 from crnn_jax.training.optimizer import make_optimizer
 from crnn_jax.training.state import create_state
 
+pytestmark = pytest.mark.usefixtures("optimised")  # programs as users have them, or nearly
+
 PAD = dataclasses.replace(SMALL, fit="pad", max_width=300)
 
 

@@ -10,6 +10,8 @@ from crnn_jax.conv import FEW as FEW_IMAGES
 from crnn_jax.conv import convolve, library_conv
 from crnn_jax.winograd import F2, F4, FEW, FEW_OF_LARGE, chunks, convolve_prepared, prepare_kernel, winograd_conv
 
+pytestmark = pytest.mark.usefixtures("optimised")  # programs as users have them, or nearly
+
 ONE_PIXEL = {"strides": (1, 1), "padding": (1, 1)}
 
 

@@ -6,11 +6,12 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
 
-from crnn_jax.charset import PRESETS, Charset
+from crnn_jax.charset import PRESETS, Charset, respell
 from crnn_jax.data.damage import Damage, whole_records
 from crnn_jax.data.sample import Dataset, Sample
 from crnn_jax.data.writers import image_format
@@ -133,8 +134,8 @@ def _tally(pairs) -> Counter:
 
 
 def _covered(labels: Counter, charset: Charset) -> int:
-    known = set(charset.characters)
-    return sum(count for label, count in labels.items() if known.issuperset(charset.fold(label)))
+    known, spelled = set(charset.characters), partial(respell, characters=charset.characters)
+    return sum(count for label, count in labels.items() if known.issuperset(charset.fold(spelled(label))))
 
 
 def _quantiles(counts: Counter) -> Quantiles:

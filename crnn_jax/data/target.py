@@ -15,7 +15,8 @@ from crnn_jax.model import num_frames
 def class_ids(label: str, charset: Charset) -> list[int] | None:
     """The class ids of a label, None where it has a letter or digit that the charset lacks.
 
-    It loses its spaces and the punctuation marks that the charset lacks, as the protocol of evaluation has it.
+    It is spelled as the charset spells it (`respell`), and loses its spaces and the punctuation marks that the charset
+    lacks, as the protocol of evaluation has it.
     """
     label = "".join(charset.fold(respell(label, charset.characters)).split())
     known = "".join(c for c in label if c in charset.characters)
