@@ -153,6 +153,7 @@ def serve(*tasks: Callable, device_memory: Callable[[], int | None] = lambda: No
     # Libraries print, some of them from C: their lines go to the log, lest they get between the replies.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    sys.stdout.reconfigure(line_buffering=True)  # the last line there is the last that was said
 
     def reply(**values):
         print(json.dumps(values), file=replies, flush=True)
