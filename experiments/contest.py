@@ -132,6 +132,8 @@ class _Player:
     def _reply(self) -> dict:
         line = self._process.stdout.readline()
         if not line:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)  # its pipe is closed before it says why
             self._log.seek(0)
             last = [line.strip() for line in self._log if line.strip()][-1:]
             raise ContestError(": ".join([self.contestant.name, "its process ended", *last]))
@@ -153,7 +155,6 @@ def serve(*tasks: Callable, device_memory: Callable[[], int | None] = lambda: No
     # Libraries print, some of them from C: their lines go to the log, lest they get between the replies.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    sys.stdout.reconfigure(line_buffering=True)  # the last line there is the last that was said
 
     def reply(**values):
         print(json.dumps(values), file=replies, flush=True)
