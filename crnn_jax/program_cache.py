@@ -106,9 +106,7 @@ def _program_of(content: bytes) -> Callable:
 
 
 def _make_room(folder: Path) -> None:
-    files = (
-        path for pattern in (f"*{SUFFIX}", "*.partial") for path in folder.glob(pattern)
-    )  # and of killed processes
+    files = [*folder.glob(f"*{SUFFIX}"), *folder.glob("*.partial")]  # the latter of processes that were killed
     found = sorted(((path.stat(), path) for path in files), key=lambda pair: -pair[0].st_mtime)
     size = 0
     for stat, path in found:

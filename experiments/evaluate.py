@@ -159,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.html:
             protocol = ("letters, " if args.cased else "lower-case letters, ") + "digits"
             protocol += ", punctuation" if args.punctuation else ""
-            protocol += f"; left out, since damaged: {sum(left_out.values())} words" if left_out else ""
+            protocol += f"; {sum(left_out.values())} left out, since damaged" if left_out else ""
             protocol += f"; nothing is read but the {len(among.words):,} words of {args.among}" if among else ""
             page = report(reader, datasets, evaluations, table | total, model=args.model, protocol=protocol)
             args.html.write_text(page, encoding="utf-8", errors="replace")
