@@ -14,7 +14,8 @@ import pytest
 
 LONG = "stn_study synth readme loop model step pretrained bench population notebooks data_stream ancestor experiments"
 
-IS_QUICK = os.environ["XLA_FLAGS"] == "--xla_backend_optimization_level=1"
+# Of processes that share the tests as well, which inherit what `pytest_sessionstart` adds.
+IS_QUICK = "--xla_backend_optimization_level=1" in os.environ["XLA_FLAGS"].split()
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", IS_QUICK)
 jax.config.update("jax_numpy_rank_promotion", "raise")
