@@ -83,7 +83,7 @@ def respell(text: str, characters: str) -> str:
     """
     if text.isascii():
         return text
-    known = _in_both_cases(characters)
+    known = in_both_cases(characters)
     return "".join(_respelled(cluster, known) for cluster in _clusters(text))
 
 
@@ -105,7 +105,8 @@ def _respelled(cluster: str, known: frozenset[str]) -> str:
 
 
 @functools.cache
-def _in_both_cases(characters: str) -> frozenset[str]:
+def in_both_cases(characters: str) -> frozenset[str]:
+    """The characters, and what they are in the other case."""
     return frozenset(characters + characters.lower() + characters.upper())
 
 

@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from crnn_jax.batches import batch_shapes
 from crnn_jax.calibration import expected_calibration_error
 from crnn_jax.config import Config
-from crnn_jax.data.damage import Damage
+from crnn_jax.data.damage import Damage, whole_records
 from crnn_jax.data.dataset import open_dataset, take_part
 from crnn_jax.data.rendered import RenderedWords
 from crnn_jax.data.sample import Dataset, DatasetError
-from crnn_jax.images import ImageError
 from crnn_jax.lexicon import Lexicon
 from crnn_jax.metrics import normalise, score_compared
 from crnn_jax.reader import Reader, Views
@@ -147,18 +145,11 @@ def dataset_words(
 ) -> Iterator[Chunk]:
     """Chunks of a dataset, with a bar of progress that bears its name; `thorough` as in `Reader.views`.
 
-    What cannot be read goes into the account of `damage`; where there is none it is an error, DatasetError or
-    ImageError.
+    What cannot be read goes into the account of `damage`, or is an error (see `whole_records`).
     """
     words, begin = [], time.perf_counter()
-    for index in tqdm(range(len(dataset)), desc=name, disable=None, leave=False):
-        try:
-            image, label, of_image = next(dataset.samples(index))
-            words.append(Given(index, reader.views(image, thorough=thorough), label, of_image, len(image)))
-        except (DatasetError, ImageError) as error:
-            if damage is None:
-                raise
-            damage.add(str(error))
+    for index, (_, label, of_image), grey in whole_records(dataset, damage, name=name):
+        words.append(Given(index, reader.views(grey, thorough=thorough), label, of_image, len(grey)))
         if len(words) == CHUNK:
             yield Chunk(words, time.perf_counter() - begin)
             words, begin = [], time.perf_counter()

@@ -163,15 +163,10 @@ def build(config: ModelConfig, *, axis_name: str | None = None) -> CRNN:
     return CRNN(config, axis_name)
 
 
-def prepare(model: nn.Module, variables: dict) -> dict:
-    """The variables and what can be made of them beforehand, for many a `model.apply` without `train`: a collection
-    `prepared`, on a CPU the transformed kernels (`crnn_jax.winograd`), elsewhere none."""
-    return variables | made_of(variables, model=model)
-
-
 @partial(jax.jit, static_argnames="model")
-def made_of(variables, *, model):
-    """The collection `prepared` that `prepare` adds to the variables."""
+def prepare(variables: dict, *, model: nn.Module) -> dict:
+    """What can be made of the variables beforehand, to be added to them, for many a `model.apply` without `train`: a
+    collection `prepared`, on a CPU the transformed kernels (`crnn_jax.winograd`), elsewhere none."""
     image = jnp.zeros((1, model.config.height, model.config.width), jnp.uint8)
     return model.apply(variables, image, mutable=[PREPARED])[1]
 
@@ -182,7 +177,7 @@ def check_variables(model: nn.Module, variables: dict) -> None:
     It traces what `prepare` traces, which then finds that done: half a second less until a large model reads.
     """
     try:
-        traced = made_of.trace(variables, model=model).jaxpr.jaxpr
+        traced = prepare.trace(variables, model=model).jaxpr.jaxpr
     except (FlaxError, TypeError, ValueError) as error:
         raise ValueError(" ".join(str(error).split(" (https://")[0].split())) from error
     used = {id(variable) for equation in traced.eqns for variable in equation.invars}

@@ -66,8 +66,7 @@ class ProgramCache:
     def _path(self, function, variables, args) -> Path:
         leaves, structure = jax.tree.flatten((variables, args))
         shapes = [structure, *map(_typed, leaves)]
-        names = [function.__module__, function.__qualname__, type(self.model).__qualname__]
-        ingredients = [*names, self.model, *shapes, _surroundings(), _settings()]
+        ingredients = [function.__module__, function.__qualname__, self.model, *shapes, _surroundings(), _settings()]
         digest = hashlib.sha256("\n".join(map(str, ingredients)).encode()).hexdigest()
         return self.folder / f"{function.__name__.strip('_')}-{digest[:32]}{SUFFIX}"
 

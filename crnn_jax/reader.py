@@ -23,7 +23,7 @@ from crnn_jax.config import Config, ConfigError
 from crnn_jax.ctc import greedy_decode, text_log_probs
 from crnn_jax.images import ImageSource, add_margin, fit_image, is_tall, load_image
 from crnn_jax.lexicon import Lexicon, load_lexicon
-from crnn_jax.model import CRNN, build, check_variables, made_of, num_frames
+from crnn_jax.model import CRNN, build, check_variables, num_frames, prepare
 from crnn_jax.program_cache import ProgramCache
 from crnn_jax.reading import Reading, agreed, best_turn
 from crnn_jax.stn import Diagnosis
@@ -94,7 +94,7 @@ class Reader:
     def check(self) -> None:
         """Raises ValueError where the variables are not the network's (`check_variables`)."""
         # Such a program is only made of variables that were checked (`_prepared`).
-        if not (self._cache and self._cache.has(made_of, self.variables)):
+        if not (self._cache and self._cache.has(prepare, self.variables)):
             check_variables(self.model, self.variables)
 
     @cached_property
@@ -102,7 +102,7 @@ class Reader:
         """What reading goes by. Not made before it is needed: of a model's STN alone there is nothing to read with."""
         if self._cache:
             self.check()
-        return self.variables | self._run(made_of, self.variables)
+        return self.variables | self._run(prepare, self.variables)
 
     def _run(self, function: Callable, variables: dict, *args):
         """`function(variables, *args, model=model)`, of one that is compiled."""

@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
             report = hold_contest(args)
             print(scoreboard.format_report(report))
         else:
-            report = measure(args)
+            report = time_starts(args) if args.what == "start" else measure(args)
         if args.json:
             args.json.write_text(json.dumps(report, indent=2) + "\n")
     except BrokenPipeError:  # an OSError, but not one to tell: see command.py
@@ -146,8 +146,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(args: argparse.Namespace) -> dict:
     """Prints what is no contest, and returns it as JSON has it. Raises what `main` tells in a line."""
-    if args.what == "start":
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for what is started
     if args.what == "step":
         leave_out_fusion_emitters()  # as train.py does; before anything else touches JAX
     base = load_config(args.config or "tiny")
@@ -161,15 +159,6 @@ def measure(args: argparse.Namespace) -> dict:
         "load": os.getloadavg()[0],
         "batch": config.run.batch_size,
     }
-    if args.what == "start":
-        report = {name: report[name] for name in ("what", "device", "machine", "load")}
-        report |= {"model": args.model or DEFAULT_MODEL}
-        if (rounds := ROUNDS if args.rounds is None else args.rounds) < 1:
-            raise contest.ContestError("--rounds is at least 1")
-        report["seconds"] = start_seconds(report["model"], rounds=rounds)
-        for name, times in report["seconds"].items():
-            print(f"{name:<24} {statistics.median(times):.2f} s ({min(times):.2f} to {max(times):.2f})")
-        return report
     if args.what == "memory":
         report["bytes_after_words"] = {}
         for read, sizes in memory(config, args.data, words=args.words or WORDS):
@@ -187,6 +176,19 @@ def measure(args: argparse.Namespace) -> dict:
     for name, rate in rates.items():
         print(f"{name:<24} {rate:>9,.0f} images/s")
     return report | {"images_per_second": rates}
+
+
+def time_starts(args: argparse.Namespace) -> dict:
+    """Prints how long read.py takes, and returns it as JSON has it. Raises what `main` tells in a line."""
+    rounds, model = ROUNDS if args.rounds is None else args.rounds, args.model or DEFAULT_MODEL
+    if rounds < 1:
+        raise contest.ContestError("--rounds is at least 1")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for what is started
+    load, seconds = os.getloadavg()[0], start_seconds(model, rounds=rounds)
+    for name, times in seconds.items():
+        print(f"{name:<24} {statistics.median(times):.2f} s ({min(times):.2f} to {max(times):.2f})")
+    told = {"what": args.what, "device": jax.devices()[0].device_kind, "machine": scoreboard.machine(), "load": load}
+    return told | {"model": model, "seconds": seconds}
 
 
 def hold_contest(args: argparse.Namespace) -> dict:

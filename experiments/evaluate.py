@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 
 import crnn_jax
-from crnn_jax.charset import respell
+from crnn_jax.charset import in_both_cases, respell
 from crnn_jax.data.damage import Damage
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
         width = max(map(len, [*datasets, *TOTALS]))
         evaluations, left_out, compiled = {}, {}, set()
         for name, dataset in datasets.items():  # a row each as soon as it is there
-            damage = Damage.of(dataset)
+            damage = Damage()
             evaluation = read_words(
                 reader,
                 dataset_words(reader, dataset, name, thorough=args.thorough, damage=damage),
@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def letters_not_compared(evaluation: Evaluation, charset: str) -> tuple[int, str] | None:
     """How many labels have letters or digits beyond ASCII that a charset lacks, and which; None of none."""
-    known = set(charset + charset.lower() + charset.upper())
+    known = in_both_cases(charset)
     labels = (respell(word.label, charset) for word in evaluation.words)
     lost = [{c for c in label if c.isalnum() and not c.isascii()} - known for label in labels]
     return (sum(map(bool, lost)), "".join(sorted(set().union(*lost)))) if any(lost) else None

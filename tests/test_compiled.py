@@ -27,6 +27,6 @@ def test_what_the_first_start_compiled_is_there_for_the_second(tmp_path):
         kept.append({path.name: path.stat().st_ino for path in (tmp_path / "crnn_jax").iterdir()})
     assert outputs[0] == outputs[1] and outputs[0].startswith(f"{image}\t")
     assert kept[0] == kept[1]
-    assert [sum(name.startswith(of) for name in kept[0]) for of in ("made_of-", "read_batch-")] == [1, 1]
+    assert [sum(name.startswith(of) for name in kept[0]) for of in ("prepare-", "read_batch-")] == [1, 1]
     # Where there can be no such folder, words are read all the same.
     assert read(image, image) == outputs[0]

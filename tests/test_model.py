@@ -82,7 +82,7 @@ def test_training_updates_statistics_and_reading_does_not():
 def test_no_image_is_read_as_none():
     model = build(SMALL)
     variables = init(model, images())
-    for given in (variables, prepare(model, variables)):
+    for given in (variables, variables | prepare(variables, model=model)):
         assert read(model, given, images(0)).shape == (0, 25, 37)
 
 
@@ -102,7 +102,7 @@ def test_what_is_prepared_for_reading_reads_the_same(stn):
     # Any weights will do, and drawing these compiles nothing.
     variables = jax.tree.map(lambda leaf: rng.uniform(-0.1, 0.1, leaf.shape).astype(np.float32), shapes(config))
     variables["batch_stats"] = jax.tree.map(np.ones_like, variables["batch_stats"])
-    prepared = prepare(model, variables)
+    prepared = variables | prepare(variables, model=model)
     assert set(prepared) == {"params", "batch_stats", "prepared"}
     assert {"block1", "block2", "block3", "block4", "lstm1"} <= set(prepared["prepared"])
     apply = jax.jit(model.apply)

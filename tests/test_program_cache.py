@@ -167,7 +167,7 @@ def test_a_reader_reads_the_same_by_what_another_has_kept(model, reader, folder)
     expected = read(reader)
     assert read(crnn_jax.load(model, cache=folder)) == expected
     names = sorted(path.name.partition("-")[0] for path in folder.iterdir())
-    assert names == ["apply", "made_of", "read_batch", "read_batch", "score_batch", "search_batch"]
+    assert names == ["apply", "prepare", "read_batch", "read_batch", "score_batch", "search_batch"]
     before = {path: path.stat().st_ino for path in folder.iterdir()}
     assert read(crnn_jax.load(model, cache=str(folder))) == expected
     assert before == {path: path.stat().st_ino for path in folder.iterdir()}

@@ -128,14 +128,14 @@ def test_a_collapsed_stn_is_said_in_the_page_and_on_stderr(tmp_path, capsys):
 
 def test_words_that_show_the_range_are_chosen():
     def place(i, correct):
-        word = Word("a", "a", "a", "a" if correct else "b", 0.5, 32, "a.png", Diagnosis(i / 20, 0.0, 1.0))
-        return Place("data", i, word)
+        word = Word("a", "a", "a", "a" if correct else "b", 0.5, 32, "a.png", Diagnosis(i / 20, 0.0, 1.0), i)
+        return Place("data", word)
 
     places = [place(i, i % 2 == 0) for i in range(19)]
-    chosen = {kind: [p.index for p in found] for kind, found in choose(places).items()}
+    chosen = {kind: [p.word.index for p in found] for kind, found in choose(places).items()}
     assert list(chosen.values()) == [[18, 16, 14, 17, 15, 13], [12, 10, 8, 11, 9, 7], [4, 2, 0, 5, 3, 1]]
     assert [len(found) for found in choose(places[:5]).values()] == [5]
-    assert choose([]) == {} and [p.index for p in choose(places[:1])["farthest from the identity"]] == [0]
+    assert choose([]) == {} and [p.word.index for p in choose(places[:1])["farthest from the identity"]] == [0]
 
 
 def test_groups_by_what_the_transformer_does():

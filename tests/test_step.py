@@ -192,9 +192,7 @@ def test_same_text_wants_every_character():
     assert same_text(ids, lengths, labels, label_lengths).tolist() == [True, False, False, True]
 
 
-def test_eight_words_are_learnt_by_heart(
-    optimised,
-):
+def test_eight_words_are_learnt_by_heart(optimised):
     model = build(CRNN_CONFIG)
     # At a rate that falls: behind weights that still move, the running statistics lag, and read a word less or two.
     optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=10, final_factor=1e-4)

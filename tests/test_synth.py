@@ -264,10 +264,9 @@ def test_width_and_height_are_free(source):
 
 
 def test_words_of_any_length_can_be_rendered(source):
-    """Of more letters than there are random bits for without more of them tracing would be an IndexError."""
-    glyphs = jnp.full((4, 130), GLYPHS.index("o"))
-    render_wide = partial(rendering.render, style=PHOTO, width=560)
-    images = jax.eval_shape(render_wide, KEY, source.bank, glyphs, jnp.full(4, 130))
+    """Without more random bits for more letters tracing is an IndexError."""
+    trace = partial(jax.eval_shape, partial(rendering.render, style=PHOTO, width=560))
+    images = trace(KEY, source.bank, jnp.full((4, 130), GLYPHS.index("o")), jnp.full(4, 130))
     assert (images.shape, images.dtype) == ((4, 32, 560), jnp.uint8)
 
 

@@ -48,14 +48,6 @@ class Damage:
         self.counts: Counter[str] = Counter()
         self.places: list[tuple[str, str]] = []  # reason, and the message that names the place
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> "Damage":
-        """The account of what was lost when a dataset was opened."""
-        damage = cls()
-        for message in dataset.damage:
-            damage.add(message)
-        return damage
-
     def add(self, message: str) -> None:
         """Counts one damaged place; its reason follows from the reader's message."""
         reason = next((name for pattern, name in REASONS if re.search(pattern, message)), "cannot be read")
@@ -76,19 +68,23 @@ class Damage:
         return {"counts": dict(self.counts.most_common()), "places": places}
 
 
-def whole_records(dataset: Dataset, damage: Damage) -> Iterator[Whole]:
+def whole_records(dataset: Dataset, damage: Damage | None, *, name: str | None = None) -> Iterator[Whole]:
     """The records that can be read and decoded, in their order; the others go into `damage`.
 
-    Open the dataset with strict=False, else one damaged shard is the end of it. One record is in memory at a time, and
-    on a terminal a bar tells how far it is.
+    Open the dataset with strict=False, else one damaged shard is the end of it. Without an account of the damage the
+    first that cannot be read is an error, DatasetError or ImageError. One record is in memory at a time, and on a
+    terminal a bar tells how far it is: one with a `name` goes when it is done.
     """
-    for message in dataset.damage:
+    for message in dataset.damage if damage is not None else ():
         damage.add(message)
-    for index in tqdm(range(len(dataset)), unit=" words", disable=None, dynamic_ncols=True):
+    bar = {"desc": name, "leave": name is None, "unit": " words", "disable": None, "dynamic_ncols": True}
+    for index in tqdm(range(len(dataset)), **bar):
         try:
             record = dataset[index]
             grey = load_image(record.image, name=dataset.place(record.name))
         except (DatasetError, ImageError) as error:
+            if damage is None:
+                raise
             damage.add(str(error))
             continue
         yield Whole(index, record, grey)

@@ -76,7 +76,10 @@ def select(path: str, config: Config, *, cache: Path | None = None, processes: i
             damage += places
             checksum = zlib.crc32(of_chunk.to_bytes(4), checksum)
             bar.update(len(kept) + others.total())
-    left_out.update(Damage.of(dataset).counts)
+    lost = Damage()
+    for message in dataset.damage:
+        lost.add(message)
+    left_out.update(lost.counts)
     selection = Selection(np.concatenate(indices), dict(left_out), tuple(damage[:PLACES]), checksum)
     if not len(selection.indices):
         first = f" ({selection.damage[0]})" if selection.damage else ""

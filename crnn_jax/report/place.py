@@ -7,17 +7,16 @@ from crnn_jax.evaluation import Evaluation, Word
 
 
 class Place(NamedTuple):
-    """A word, and where it is: `index` is that of its image in the dataset of that name."""
+    """A word, and the name of the dataset that it is in."""
 
     dataset: str
-    index: int
     word: Word
 
     def sample(self, datasets: dict[str, Dataset]) -> Sample:
         """Its image and label, read once more."""
-        return next(datasets[self.dataset].samples(self.index, stop=self.index + 1))
+        return next(datasets[self.dataset].samples(self.word.index))
 
 
 def places(evaluations: dict[str, Evaluation]) -> list[Place]:
     """All words of evaluations by the names of their datasets."""
-    return [Place(name, word.index, word) for name, evaluation in evaluations.items() for word in evaluation.words]
+    return [Place(name, word) for name, evaluation in evaluations.items() for word in evaluation.words]
