@@ -1,5 +1,6 @@
 """Read words: `crnn_jax.load(NAME or DIR) -> Reader`, `Reader.read(images) -> list[Reading]`."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -9,22 +10,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Float, UInt8
 from PIL import Image
 
 from crnn_jax.batches import of_each
-from crnn_jax.beam import beam_search
 from crnn_jax.calibration import TEMPERATURES, load_calibration
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError
-from crnn_jax.ctc import greedy_decode, text_log_probs
-from crnn_jax.images import ImageSource, add_margin, fit_image, is_tall, load_image
+from crnn_jax.images import ImageError, ImageSource, add_margin, fit_image, is_tall, load_image
 from crnn_jax.lexicon import Lexicon, load_lexicon
 from crnn_jax.model import CRNN, build, check_variables, num_frames, prepare
 from crnn_jax.program_cache import ProgramCache
+from crnn_jax.programs import apply, read_batch, score_batch, search_batch, transform_batch
 from crnn_jax.reading import Reading, agreed, best_turn
 from crnn_jax.stn import Diagnosis
 from crnn_jax.training.checkpoint import CheckpointError, load_variables, weights_folder
@@ -32,8 +30,9 @@ from crnn_jax.wordlist import WordList, load_words
 
 DEFAULT_MODEL = "stn_crnn"  # the best of the bundled ones that has seen rendered words alone
 TURNS = (0, 1, -1)  # quarters to the left, in which a tall image is looked at
-SCORED = 16  # images at a time whose words are compared, off the CPU
 MARGINS = (0.0, -0.06, 0.08)  # of the shorter side, added around the image in a thorough reading
+
+log = logging.getLogger("crnn_jax.reader")
 
 Views = Sequence[Sequence[UInt8[np.ndarray, "_ _"]]]  # of one word: by turns, by margins
 
@@ -132,7 +131,8 @@ class Reader:
         *,
         lexicon: Lexicon | str | os.PathLike | None = None,
         thorough: bool = False,
-    ) -> list[Reading]:
+        damaged_ok: bool = False,
+    ) -> list[Reading | None]:
         """Reads words: paths, Pillow images or uint8 arrays, one word each, any number of them, any sizes.
 
         An image that is much taller than wide is read as it is and turned to both sides, and the reading of most
@@ -143,8 +143,9 @@ class Reader:
         likeliest (`beam_search`). A `thorough` reading takes three times as long: as the image is, and with margins
         that are narrower and wider; what it reads is the text with the most confidence in all.
 
-        Raises ImageError, one line that names the image, at the first that cannot be decoded; LexiconError, before
-        anything is read; TypeError for a single image that is in no list.
+        Raises ImageError, one line that names the image, at the first that cannot be decoded, or with `damaged_ok` logs
+        that line and has None in its place; LexiconError, before anything is read; TypeError for a single image that is
+        in no list.
         """
         _check_list(images)
         if isinstance(lexicon, str | os.PathLike):
@@ -152,7 +153,29 @@ class Reader:
         elif not isinstance(lexicon, Lexicon | None):
             kind = type(lexicon).__name__
             raise TypeError(f"lexicon is the name of one, or made of words: Lexicon.of(words), not {kind}")
-        return self.read_views([self.views(image, thorough=thorough) for image in images], lexicon=lexicon)
+        read = partial(self.read_views, lexicon=lexicon)
+        return self._read_each(images, read, thorough=thorough, damaged_ok=damaged_ok)
+
+    def _read_each(
+        self,
+        images: Iterable[ImageSource],
+        read: Callable[[Sequence[Views]], list[Reading]],
+        *,
+        thorough: bool,
+        damaged_ok: bool,
+    ) -> list[Reading | None]:
+        """What `read` makes of the views of every image; None of one that cannot be decoded, or ImageError."""
+        words = []
+        for index, image in enumerate(images):
+            try:
+                words.append(self.views(image, thorough=thorough))
+            except ImageError as error:
+                if not damaged_ok:
+                    raise
+                log.warning("image %d: %s", index, error)
+                words.append(None)
+        readings = iter(read([views for views in words if views]))
+        return [next(readings) if views else None for views in words]
 
     def read_views(self, words: Sequence[Views], *, lexicon: Lexicon | None = None) -> list[Reading]:
         """Reads words from their `views`: what the margins agree on, in the turn of most confidence a character."""
@@ -166,7 +189,8 @@ class Reader:
         words: Iterable[str] | str | os.PathLike | WordList,
         *,
         thorough: bool = False,
-    ) -> list[Reading]:
+        damaged_ok: bool = False,
+    ) -> list[Reading | None]:
         """Reads words of a closed list, or of a file of one a line: which of them each image shows.
 
         It compares the probabilities of all words, each over all paths that spell it, in all views of the image: the
@@ -175,11 +199,12 @@ class Reader:
         the word among those of the list, which is high, too, where the image shows none of them. It takes about 5 ms
         an image for 1,000 words in one case on a CPU core, where batches are full.
 
-        Raises ImageError and TypeError as `read`, and LexiconError where no word can be read.
+        Raises ImageError and TypeError as `read`, with its `damaged_ok`, and LexiconError where no word can be read.
         """
         _check_list(images)
         among = words if isinstance(words, WordList) else self.word_list(words)
-        return self.choose_views([self.views(image, thorough=thorough) for image in images], among)
+        choose = partial(self.choose_views, among=among)
+        return self._read_each(images, choose, thorough=thorough, damaged_ok=damaged_ok)
 
     def word_list(self, words: Iterable[str] | str | os.PathLike) -> WordList:
         """A closed list, of words or of a file of one a line, for `choose`. Raises LexiconError and TypeError."""
@@ -192,7 +217,7 @@ class Reader:
         if among.charset != self.charset:
             raise ValueError("the list of words was made for a model of another charset")
         images = [image for turns in words for margins in turns for image in margins]
-        scores = iter(of_each(partial(self._run, _score_batch, self._prepared, among.groups), images))
+        scores = iter(of_each(partial(self._run, score_batch, self._prepared, among.groups), images))
         looks = ([np.stack(list(islice(scores, len(margins)))) for margins in turns] for turns in words)
         return [among.choose([of_turn[:, among.places] for of_turn in of_turns]) for of_turns in looks]
 
@@ -212,16 +237,16 @@ class Reader:
 
         The best first, as `beam_search` finds them, with the network's own probabilities: at temperature 1.
         """
-        found = of_each(partial(self._run, _search_batch, self._prepared), images)
+        found = of_each(partial(self._run, search_batch, self._prepared), images)
         return [([self.charset.decode(ids) for ids in beams], log_probs.tolist()) for beams, log_probs in found]
 
     def logits(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Float[np.ndarray, "_ K"]]:
         """What the network makes of images that `fit` has brought to a size of the model, [T, K] each, undivided."""
-        return of_each(partial(self._run, _apply, self._prepared), images)
+        return of_each(partial(self._run, apply, self._prepared), images)
 
     def transform(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Transform]:
         """What the STN does with images that `fit` has brought to a size of the model. ValueError where it has none."""
-        made = of_each(partial(self._run, _transform_batch, self.variables), images)
+        made = of_each(partial(self._run, transform_batch, self.variables), images)
         return [Transform(*fixed, Diagnosis(*map(float, numbers))) for fixed, numbers in made]
 
 
@@ -233,42 +258,6 @@ def _check_list(images) -> None:
         is_one = images.ndim < 3 or images.ndim == 3 and images.shape[-1] in (1, 3, 4)
     if is_one:
         raise TypeError("expected a list of images, also of one: [image]")
-
-
-@partial(jax.jit, static_argnames="model")
-def _apply(variables, images, *, model: CRNN):
-    return model.apply(variables, images)
-
-
-@partial(jax.jit, static_argnames="model")
-def _transform_batch(variables, images, *, model: CRNN):
-    made, updated = model.apply(variables, images, method="transform", mutable=["diagnostics"])
-    return made, Diagnosis(*(updated["diagnostics"]["stn"][f"stn_{name}"] for name in Diagnosis._fields))
-
-
-@partial(jax.jit, static_argnames="model")
-def read_batch(variables, temperature, images, *, model: CRNN):
-    """Class ids of the texts, int32[B, T] with zeros behind, and confidences, float32[B], of images uint8[B, H, W]."""
-    # Dividing by a positive number moves no maximum, so the text is the same at every temperature.
-    ids, _, confidence = jax.vmap(greedy_decode)(model.apply(variables, images) / temperature)
-    return ids, confidence
-
-
-@partial(jax.jit, static_argnames="model")
-def _score_batch(variables, groups, images, *, model: CRNN):
-    # On a CPU one image after the other: all words of all of them would leave the cache.
-    batch_size = None if jax.default_backend() == "cpu" else SCORED
-
-    def score(logits):
-        return jnp.concatenate([text_log_probs(logits, *group) for group in groups])
-
-    return lax.map(score, model.apply(variables, images), batch_size=batch_size)
-
-
-@partial(jax.jit, static_argnames="model")
-def _search_batch(variables, images, *, model: CRNN):
-    beams = jax.vmap(beam_search)(model.apply(variables, images))
-    return beams.ids, beams.log_probs
 
 
 def load(model: str | Path = DEFAULT_MODEL, *, cache: str | os.PathLike | None = None) -> Reader:

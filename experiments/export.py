@@ -23,7 +23,7 @@ from pathlib import Path
 
 import crnn_jax
 from crnn_jax.data.whole import check_writable, write_whole
-from crnn_jax.program import PLATFORMS, export_program
+from crnn_jax.export import PLATFORMS, export_program
 from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.training.checkpoint import CheckpointError
 

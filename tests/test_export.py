@@ -10,7 +10,7 @@ from small import SMALL, load_script, noise_images, save_small
 
 import crnn_jax
 from crnn_jax.config import StnConfig
-from crnn_jax.program import export_program
+from crnn_jax.export import export_program
 
 export = load_script("export")
 # What somebody does who has the file and no crnn_jax.

@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,13 +16,12 @@ from toy import toy_config
 
 import crnn_jax
 from crnn_jax.beam import beam_search
-from crnn_jax.config import Config, ModelConfig, StnConfig
+from crnn_jax.config import Config, ModelConfig
 from crnn_jax.ctc import greedy_decode
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import Lexicon, LexiconError, core
 from crnn_jax.model import CRNN, build
 from crnn_jax.reader import Reader, Reading
-from crnn_jax.stn import deviation
 from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables
 from crnn_jax.training.optimizer import make_optimizer
 from crnn_jax.training.state import create_state
@@ -187,6 +185,21 @@ def test_the_first_bad_image_is_named(reader, tmp_path):
         reader.read([str(tmp_path / "missing.png")])
 
 
+def test_damaged_images_are_told_and_the_others_read_in_their_places(reader, tmp_path, caplog):
+    (tmp_path / "notes.png").write_text("no image")
+    first, last = noise_images(2)
+    images = [tmp_path / "notes.png", first, tmp_path / "missing.png", last]
+    whole = reader.read([first, last])
+    assert reader.read(images, damaged_ok=True) == [None, whole[0], None, whole[1]]
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == f"image 0: {tmp_path}/notes.png: not an image of a known format"
+    assert len(told) == 2 and told[1].startswith(f"image 2: {tmp_path}/missing.png: No such file")
+    among = ["one", "two"]
+    [chosen] = reader.choose([first], among)
+    assert reader.choose(images[:3], among, damaged_ok=True) == [None, chosen, None]
+    assert reader.read([images[0]], damaged_ok=True) == [None]
+
+
 def test_a_workdir_gives_its_best_checkpoint(tmp_path, caplog):
     caplog.set_level("ERROR", logger="absl")
     config = toy_config()
@@ -260,34 +273,3 @@ def test_weights_of_another_network_are_told(tmp_path):
     assert "/lstm1" in told and told.endswith(" but the existing parameter it received has shape (192, 64).")
     config.write_text(config.read_text().replace('"height": 32', '"height": 4'))
     assert one_line(tmp_path / "model").startswith(f"{tmp_path}/model: model.height = 4 and model.width")
-
-
-@pytest.mark.parametrize("normalise", ["range", "contrast"])
-def test_what_the_transformer_does_with_each_image(tmp_path, normalise):
-    """Of images of two widths, in the grey levels of the images however the network scales them."""
-    stn = StnConfig(kind="tps", fiducials=6, features=(4, 4), bound=0.3)
-    reader = crnn_jax.load(save_small(tmp_path / "stn", dataclasses.replace(PAD, stn=stn, normalise=normalise)))
-    images = [reader.fit(image) for image in noise_images(3)] + [np.full((32, 100), 77, np.uint8)]
-    transforms, rectify = reader.transform(images), jax.jit(partial(reader.model.apply, method="rectify"))
-    assert len({image.shape for image in images}) == 2 and reader.has_stn
-    for image, transform in zip(images, transforms, strict=True):
-        [rectified], [parameters] = rectify(reader.variables, image[None])
-        np.testing.assert_allclose(transform.parameters, parameters, atol=1e-4)
-        assert transform.image.shape == image.shape and transform.image.dtype == np.uint8
-        if normalise == "range":
-            np.testing.assert_allclose(transform.image, 127.5 * (rectified[..., 0] + 1), atol=1)
-        np.testing.assert_allclose(transform.diagnosis.deviation, deviation(parameters, kind="tps"), rtol=1e-3)
-        spread = (transform.image.std() + 0.1) / (image.std() + 0.1)
-        assert transform.diagnosis.contrast == pytest.approx(spread, abs=0.15)
-        assert image.min() <= transform.image.min() and transform.image.max() <= image.max()
-    assert np.all(transforms[-1].image == 77)
-
-
-def test_a_transformer_on_features_has_no_image(reader, tmp_path):
-    stn = StnConfig(kind="affine", features=(4, 4), placement="block1")
-    on_features = crnn_jax.load(save_small(tmp_path / "stn", dataclasses.replace(SMALL, stn=stn)))
-    [transform] = on_features.transform([reader.fit(noise_images(1)[0])])
-    assert transform.image is None and transform.parameters.shape == (6,)
-    assert not reader.has_stn
-    with pytest.raises(ValueError, match="this model has no spatial transformer"):
-        reader.transform([reader.fit(noise_images(1)[0])])

@@ -9,7 +9,8 @@ import numpy as np
 from jax import export
 
 from crnn_jax.images import bucket_width
-from crnn_jax.reader import Reader, read_batch
+from crnn_jax.programs import read_batch
+from crnn_jax.reader import Reader
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 

@@ -1,0 +1,54 @@
+"""What a Reader runs, compiled: functions of variables and of a batch of images, uint8[B, H, W]."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from crnn_jax.beam import beam_search
+from crnn_jax.ctc import greedy_decode, text_log_probs
+from crnn_jax.model import CRNN
+from crnn_jax.stn import Diagnosis
+
+SCORED = 16  # images at a time whose words are compared, off the CPU
+
+
+@partial(jax.jit, static_argnames="model")
+def apply(variables, images, *, model: CRNN):
+    """The logits, float32[B, T, K]."""
+    return model.apply(variables, images)
+
+
+@partial(jax.jit, static_argnames="model")
+def read_batch(variables, temperature, images, *, model: CRNN):
+    """Class ids of the texts, int32[B, T] with zeros behind, and confidences, float32[B]."""
+    # Dividing by a positive number moves no maximum, so the text is the same at every temperature.
+    ids, _, confidence = jax.vmap(greedy_decode)(model.apply(variables, images) / temperature)
+    return ids, confidence
+
+
+@partial(jax.jit, static_argnames="model")
+def search_batch(variables, images, *, model: CRNN):
+    """Class ids of the likeliest texts, int32[B, beams, T], and their log-probabilities, float32[B, beams]."""
+    beams = jax.vmap(beam_search)(model.apply(variables, images))
+    return beams.ids, beams.log_probs
+
+
+@partial(jax.jit, static_argnames="model")
+def score_batch(variables, groups, images, *, model: CRNN):
+    """Log-probabilities of the spellings of a word list (`WordList.groups`), float32[B, S]."""
+    # On a CPU one image after the other: all words of all of them would leave the cache.
+    batch_size = None if jax.default_backend() == "cpu" else SCORED
+
+    def score(logits):
+        return jnp.concatenate([text_log_probs(logits, *group) for group in groups])
+
+    return lax.map(score, model.apply(variables, images), batch_size=batch_size)
+
+
+@partial(jax.jit, static_argnames="model")
+def transform_batch(variables, images, *, model: CRNN):
+    """What the STN makes of the images, its parameters, and the numbers of its Diagnosis, [B] each."""
+    made, updated = model.apply(variables, images, method="transform", mutable=["diagnostics"])
+    return made, Diagnosis(*(updated["diagnostics"]["stn"][f"stn_{name}"] for name in Diagnosis._fields))
