@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crnn_jax.direction import reorder, split_clusters
+
 BLANK = 0
 
 PRESETS = {
@@ -51,21 +53,26 @@ class Charset:
         return {character: i for i, character in enumerate(self.characters, start=1)}
 
     def encode(self, text: str) -> list[int]:
-        """Class ids of `text`, 1 .. num_classes - 1; ValueError names the characters outside the charset."""
-        unknown = sorted(set(text) - self._class_of.keys())
+        """Class ids of `text`, 1 .. num_classes - 1, in the order in which an image has them, from left to right.
+
+        ValueError names the characters outside the charset.
+        """
+        visual = reorder(text)
+        unknown = sorted(set(visual) - self._class_of.keys())
         if unknown:
             raise ValueError(f"label {text!r} has characters outside the charset: {_quoted(unknown)}")
-        return [self._class_of[character] for character in text]
+        return [self._class_of[character] for character in visual]
 
     def decode(self, ids: Iterable) -> str:
-        """The text of class ids (a list or a 1-D array); blanks, which also fill up label arrays, are left out.
+        """The text of class ids (a list or a 1-D array), as it is typed: of Hebrew or Arabic the rightmost comes first.
 
+        Blanks, which also fill up label arrays, are left out.
         Repeats are kept: merging the repeats of a CTC path is the decoder's work. ValueError for an id without a class.
         """
         ids = np.asarray(ids, dtype=np.int64).tolist()
         if any(not 0 <= i < self.num_classes for i in ids):
             raise ValueError(f"class ids run from 0 to {self.num_classes - 1}, but these are {min(ids)} .. {max(ids)}")
-        return "".join(self.characters[i - 1] for i in ids if i != BLANK)
+        return reorder("".join(self.characters[i - 1] for i in ids if i != BLANK))
 
     def fold(self, text: str) -> str:
         """`text` in the case that the charset can express: that of its letters where all are of one, else unchanged."""
@@ -84,18 +91,7 @@ def respell(text: str, characters: str) -> str:
     if text.isascii():
         return text
     known = in_both_cases(characters)
-    return "".join(_respelled(cluster, known) for cluster in _clusters(text))
-
-
-def _clusters(text: str) -> list[str]:
-    """Each character with the combining marks behind it."""
-    clusters = []
-    for c in text:
-        if clusters and unicodedata.category(c)[0] == "M":
-            clusters[-1] += c
-        else:
-            clusters.append(c)
-    return clusters
+    return "".join(_respelled(cluster, known) for cluster in split_clusters(text))
 
 
 def _respelled(cluster: str, known: frozenset[str]) -> str:
