@@ -19,9 +19,9 @@ def export_program(reader: Reader, *, batch: int = 1, width: int | None = None, 
     """What `jax.export.deserialize` takes: a program from images to texts, the weights inside.
 
     Its `call` takes `batch` images, uint8[B, H, W], grey, as `Reader.fit` makes them, and gives the characters that are
-    read, int32[B, T] Unicode code points from left to right with zeros behind, and the confidences, float32[B], as `Reader.read_fitted`
-    does. It computes as this machine would, whatever the machine that it is run on; JAX keeps to what it has exported
-    for half a year of its versions at least.
+    read, int32[B, T] Unicode code points from left to right with zeros behind, and the confidences, float32[B], as
+    `Reader.read_fitted` does. It computes as this machine would, whatever the machine that it is run on; JAX keeps to
+    what it has exported for half a year of its versions at least.
 
     Args:
         reader: the model, with its temperature.

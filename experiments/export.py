@@ -12,7 +12,7 @@ Needs `pip install -e '.[export]'`. Where it is used, `jax`, `flatbuffers` and w
     characters, confidences = read(np.asarray(image)[None])
     text = "".join(map(chr, characters[0])).rstrip("\\0")
 
-A word of Hebrew or Arabic comes as it stands in the image, from left to right: `crnn_jax.direction.reorder` undoes that.
+A word of Hebrew or Arabic comes as it stands in the image: `crnn_jax.direction.reorder` makes it what is typed.
 N images go in at a time. It computes as this machine would: write it on a GPU for a GPU. What a Reader does before that
 is left to you: to turn a photograph as its EXIF says, lay what is transparent on white, read a tall image turned, too.
 """
