@@ -20,7 +20,7 @@ from crnn_jax.data.damage import Damage, whole_records
 from crnn_jax.data.dataset import open_dataset, take_part
 from crnn_jax.data.rendered import RenderedWords
 from crnn_jax.data.sample import Dataset, DatasetError
-from crnn_jax.lexicon import Lexicon
+from crnn_jax.lexicon import Lexicon, LexiconError
 from crnn_jax.metrics import normalise, score_compared
 from crnn_jax.reader import Reader, Views
 from crnn_jax.stn import Diagnosis
@@ -164,31 +164,36 @@ def read_words(
     cased: bool = False,
     punctuation: bool = False,
     lexicon: Lexicon | None = None,
-    among: WordList | None = None,
+    among: WordList | dict[str, list[str]] | None = None,
     diagnose: bool = False,
     compiled: set[tuple[int, int]] | None = None,
 ) -> Evaluation:
     """Reads chunks, and compares as `metrics.normalise` has it for the model's charset.
 
-    With a list `among`, which takes the place of a lexicon, nothing but its words is read. With `diagnose` an STN is
-    looked at as well.
+    With a list `among`, which takes the place of a lexicon, nothing but its words is read; or there is a list for each
+    image, by its name. With `diagnose` an STN is looked at as well.
 
     A chunk whose batches are the first of their shape is read twice: of its first reading most is compilation. Who
     reads several datasets in the same way hands the set of `compiled` shapes, at first empty, from one to the next.
-    The diagnosis costs no measured time.
+    The diagnosis costs no measured time. Raises LexiconError for an image without a list, or with one of which nothing
+    can be read.
     """
-    read = partial(reader.read_views, lexicon=lexicon) if among is None else partial(reader.choose_views, among=among)
     compiled = set() if compiled is None else compiled
     words, seconds = [], 0.0
     compared = partial(normalise, cased=cased, punctuation=punctuation, charset=reader.charset.characters)
     for chunk in chunks:
         views = [given.views for given in chunk.words]
         shapes = batch_shapes([image for turns in views for margins in turns for image in margins])
+        lists = [own_list(reader, among, given.name) for given in chunk.words] if isinstance(among, dict) else among
+
+        def read(views=views, lists=lists):
+            return reader.read_views(views, lexicon=lexicon) if lists is None else reader.choose_views(views, lists)
+
         if shapes - compiled:
             compiled |= shapes
-            read(views)
+            read()
         begin = time.perf_counter()
-        readings = read(views)
+        readings = read()
         seconds += chunk.seconds + time.perf_counter() - begin
         diagnoses = [None] * len(readings)
         if diagnose and reader.has_stn:
@@ -198,6 +203,16 @@ def read_words(
             compare = compared(label), compared(text)
             words.append(Word(label, text, *compare, confidence, height, name, diagnosis, index))
     return Evaluation(words, seconds)
+
+
+def own_list(reader: Reader, lists: dict[str, list[str]], name: str) -> WordList:
+    """The list of one image. Raises LexiconError where there is none, or none of its words can be read."""
+    if name not in lists:
+        raise LexiconError(f"{name}: there are no words for this image")
+    try:
+        return reader.word_list(lists[name])
+    except LexiconError as error:
+        raise LexiconError(f"{name}: {error}") from None
 
 
 def not_expressed(reader: Reader, *, cased: bool, punctuation: bool) -> list[str]:

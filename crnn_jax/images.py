@@ -49,6 +49,16 @@ def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndar
     return _decode(io.BytesIO(source), name or "image")
 
 
+def check_list(images) -> None:
+    """TypeError where one image stands in place of a list."""
+    is_one = isinstance(images, str | bytes | os.PathLike | Image.Image)
+    if isinstance(images, np.ndarray | jax.Array) and images.dtype == np.uint8:
+        # An array [B,H,W] is a list; [H,W] and [H,W,1|3|4] are not.
+        is_one = images.ndim < 3 or images.ndim == 3 and images.shape[-1] in (1, 3, 4)
+    if is_one:
+        raise TypeError("expected a list of images, also of one: [image]")
+
+
 def image_size(encoded: bytes, *, name: str) -> tuple[int, int]:
     """The height and width in pixels that `load_image` gives an encoded image, by its header. Raises ImageError."""
     with _opened(io.BytesIO(encoded), name) as image:

@@ -4,7 +4,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jaxtyping import Float
 
 from crnn_jax.beam import beam_search
 from crnn_jax.ctc import greedy_decode, text_log_probs
@@ -45,6 +47,14 @@ def score_batch(variables, groups, images, *, model: CRNN):
         return jnp.concatenate([text_log_probs(logits, *group) for group in groups])
 
     return lax.map(score, model.apply(variables, images), batch_size=batch_size)
+
+
+def score_texts(logits, groups) -> Float[np.ndarray, " S"]:
+    """The same of one image, by its logits. A program for each size of a group: lists of some words each share them."""
+    return np.concatenate([_score_group(logits, *group) for group in groups])
+
+
+_score_group = jax.jit(text_log_probs)
 
 
 @partial(jax.jit, static_argnames="model")

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
@@ -12,17 +12,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from crnn_jax.batches import of_each
 from crnn_jax.calibration import TEMPERATURES, load_calibration
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, ConfigError
-from crnn_jax.images import ImageError, ImageSource, add_margin, fit_image, is_tall, load_image
+from crnn_jax.images import ImageError, ImageSource, add_margin, check_list, fit_image, is_tall, load_image
 from crnn_jax.lexicon import Lexicon, load_lexicon
 from crnn_jax.model import CRNN, build, check_variables, num_frames, prepare
 from crnn_jax.program_cache import ProgramCache
-from crnn_jax.programs import apply, read_batch, score_batch, search_batch, transform_batch
+from crnn_jax.programs import apply, read_batch, score_batch, score_texts, search_batch, transform_batch
 from crnn_jax.reading import Reading, agreed, best_turn
 from crnn_jax.stn import Diagnosis
 from crnn_jax.training.checkpoint import CheckpointError, load_variables, weights_folder
@@ -147,41 +146,34 @@ class Reader:
         that line and has None in its place; LexiconError, before anything is read; TypeError for a single image that is
         in no list.
         """
-        _check_list(images)
+        check_list(images)
         if isinstance(lexicon, str | os.PathLike):
             lexicon = load_lexicon(lexicon)
         elif not isinstance(lexicon, Lexicon | None):
             kind = type(lexicon).__name__
             raise TypeError(f"lexicon is the name of one, or made of words: Lexicon.of(words), not {kind}")
-        read = partial(self.read_views, lexicon=lexicon)
-        return self._read_each(images, read, thorough=thorough, damaged_ok=damaged_ok)
+        return self.read_views(list(self._views_of(images, thorough, damaged_ok)), lexicon=lexicon)
 
-    def _read_each(
-        self,
-        images: Iterable[ImageSource],
-        read: Callable[[Sequence[Views]], list[Reading]],
-        *,
-        thorough: bool,
-        damaged_ok: bool,
-    ) -> list[Reading | None]:
-        """What `read` makes of the views of every image; None of one that cannot be decoded, or ImageError."""
-        words = []
+    def _views_of(self, images: Iterable[ImageSource], thorough: bool, damaged_ok: bool) -> Iterator[Views]:
+        """The views of every image; none of one that cannot be decoded, or ImageError."""
         for index, image in enumerate(images):
             try:
-                words.append(self.views(image, thorough=thorough))
+                yield self.views(image, thorough=thorough)
             except ImageError as error:
                 if not damaged_ok:
                     raise
                 log.warning("image %d: %s", index, error)
-                words.append(None)
-        readings = iter(read([views for views in words if views]))
-        return [next(readings) if views else None for views in words]
+                yield []
 
-    def read_views(self, words: Sequence[Views], *, lexicon: Lexicon | None = None) -> list[Reading]:
-        """Reads words from their `views`: what the margins agree on, in the turn of most confidence a character."""
+    def read_views(self, words: Sequence[Views], *, lexicon: Lexicon | None = None) -> list[Reading | None]:
+        """Reads words from their `views`: what the margins agree on, in the turn of most confidence a character.
+
+        A word without views is None.
+        """
         images = [image for turns in words for margins in turns for image in margins]
         readings = iter(self.read_fitted(images, lexicon=lexicon))
-        return [best_turn([agreed(list(islice(readings, len(margins)))) for margins in turns]) for turns in words]
+        looks = [[agreed(list(islice(readings, len(margins)))) for margins in turns] for turns in words]
+        return [best_turn(turns) if turns else None for turns in looks]
 
     def choose(
         self,
@@ -201,10 +193,28 @@ class Reader:
 
         Raises ImageError and TypeError as `read`, with its `damaged_ok`, and LexiconError where no word can be read.
         """
-        _check_list(images)
+        check_list(images)
         among = words if isinstance(words, WordList) else self.word_list(words)
-        choose = partial(self.choose_views, among=among)
-        return self._read_each(images, choose, thorough=thorough, damaged_ok=damaged_ok)
+        return self.choose_views(list(self._views_of(images, thorough, damaged_ok)), among)
+
+    def choose_each(
+        self,
+        images: Iterable[ImageSource],
+        words: Iterable[Iterable[str]],
+        *,
+        thorough: bool = False,
+        damaged_ok: bool = False,
+    ) -> list[Reading | None]:
+        """Reads as `choose`, every image among words of its own: a list for each, as those of 50 or of 1,000 words that
+        IIIT5K-Words and Street View Text come with.
+
+        Raises as `choose`, and ValueError where there are not as many lists as images.
+        """
+        check_list(images)
+        lists, all_views = [self.word_list(own) for own in words], list(self._views_of(images, thorough, damaged_ok))
+        if len(lists) != len(all_views):
+            raise ValueError(f"{len(lists)} lists of words for {len(all_views)} images")
+        return self.choose_views(all_views, lists)
 
     def word_list(self, words: Iterable[str] | str | os.PathLike) -> WordList:
         """A closed list, of words or of a file of one a line, for `choose`. Raises LexiconError and TypeError."""
@@ -212,14 +222,23 @@ class Reader:
             words = load_words(words)
         return WordList.of(words, self.charset, frames=num_frames(self.config.model, self.config.model.widest))
 
-    def choose_views(self, words: Sequence[Views], among: WordList) -> list[Reading]:
-        """Reads words of a closed list from their `views`. ValueError for a list of a model of another charset."""
-        if among.charset != self.charset:
+    def choose_views(self, words: Sequence[Views], among: WordList | Sequence[WordList]) -> list[Reading | None]:
+        """Reads words of a closed list, or each of a list of its own, from their `views`. One without views is None.
+
+        ValueError for a list that was made for a model of another charset.
+        """
+        lists = [among] * len(words) if isinstance(among, WordList) else among
+        if any(own.charset != self.charset for own in lists):
             raise ValueError("the list of words was made for a model of another charset")
         images = [image for turns in words for margins in turns for image in margins]
-        scores = iter(of_each(partial(self._run, score_batch, self._prepared, among.groups), images))
-        looks = ([np.stack(list(islice(scores, len(margins)))) for margins in turns] for turns in words)
-        return [among.choose([of_turn[:, among.places] for of_turn in of_turns]) for of_turns in looks]
+        if isinstance(among, WordList):
+            scores = iter(of_each(partial(self._run, score_batch, self._prepared, among.groups), images))
+        else:
+            owners = [own.groups for turns, own in zip(words, lists, strict=True) for margins in turns for _ in margins]
+            scores = map(score_texts, self.logits(images), owners)
+        looks = [[np.stack(list(islice(scores, len(margins)))) for margins in turns] for turns in words]
+        chosen = zip(looks, lists, strict=True)
+        return [own.choose([look[:, own.places] for look in turns]) if turns else None for turns, own in chosen]
 
     def read_fitted(
         self, images: Sequence[UInt8[np.ndarray, "_ _"]], *, lexicon: Lexicon | None = None
@@ -248,16 +267,6 @@ class Reader:
         """What the STN does with images that `fit` has brought to a size of the model. ValueError where it has none."""
         made = of_each(partial(self._run, transform_batch, self.variables), images)
         return [Transform(*fixed, Diagnosis(*map(float, numbers))) for fixed, numbers in made]
-
-
-def _check_list(images) -> None:
-    """TypeError where there is one image in place of a list."""
-    is_one = isinstance(images, str | bytes | os.PathLike | Image.Image)
-    if isinstance(images, np.ndarray | jax.Array) and images.dtype == np.uint8:
-        # An array [B,H,W] is a list; [H,W] and [H,W,1|3|4] are not.
-        is_one = images.ndim < 3 or images.ndim == 3 and images.shape[-1] in (1, 3, 4)
-    if is_one:
-        raise TypeError("expected a list of images, also of one: [image]")
 
 
 def load(model: str | Path = DEFAULT_MODEL, *, cache: str | os.PathLike | None = None) -> Reader:

@@ -127,15 +127,40 @@ class WordList:
 
 def load_words(path: str | PathLike) -> list[str]:
     """The words of a file, one a line, in UTF-8; a word may have blanks inside. Raises LexiconError, one line."""
+    lines = _lines(path)
+    with_tab = next((line for line in lines if "\t" in line), None)
+    if with_tab:
+        raise LexiconError(f"{path}: expected a word a line and nothing else: {with_tab[:80]!r}")
+    return lines
+
+
+def load_words_by_image(path: str | PathLike) -> dict[str, list[str]] | None:
+    """The words of every image, by its name, of a file with lines `image<TAB>word<TAB>word ...`.
+
+    None where no line has a tab: a list for all images (`load_words`). Raises LexiconError, one line.
+    """
+    lines = _lines(path)
+    if not any("\t" in line for line in lines):
+        return None
+    lists = {}
+    for line in lines:
+        name, *words = (cell.strip() for cell in line.split("\t"))
+        if not any(words):
+            raise LexiconError(f"{path}: an image without words: {line[:80]!r}")
+        if name in lists:
+            raise LexiconError(f"{path}: {name} is there twice")
+        lists[name] = list(filter(None, words))
+    return lists
+
+
+def _lines(path: str | PathLike) -> list[str]:
+    """Those of a file that are not empty."""
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").split("\n")]
     except UnicodeDecodeError:
         raise LexiconError(f"{path}: not a text in UTF-8") from None
     except OSError as error:
         raise LexiconError(f"{path}: {error.strerror}; expected a file with a word a line") from None
-    with_tab = next((line for line in lines if "\t" in line), None)
-    if with_tab:
-        raise LexiconError(f"{path}: expected a word a line and nothing else: {with_tab[:80]!r}")
     return list(filter(None, lines))
 
 

@@ -9,7 +9,8 @@ rendered in the style that the model was trained on. Compared are lower-case let
 --punctuation widen that.
 With --lexicon its words (of a file, or English ones) count as likelier than others, by --bonus; two more rows part what
 is in it from what is not. With --among nothing is read but the words of a file, one a line; a label that is none of
-them is read wrong. With --thorough each word is looked at with three margins.
+them is read wrong. Or each image among words of its own, a line IMAGE<TAB>WORD<TAB>WORD ... for each, IMAGE as --words
+writes it: its path in a folder, image-000000001 of an LMDB. With --thorough each word is looked at with three margins.
 --html writes one page that shows what is wrong: by length and height, by character, by confidence, and the worst words,
 and what the spatial transformer does, where the model has one. One that shows it next to nothing is said on stderr.
 --words writes every word as it was read, a row each behind a head, tab-separated and quoted as Python's csv does it:
@@ -25,7 +26,6 @@ import argparse
 import csv
 import logging
 import sys
-from functools import partial
 from pathlib import Path
 
 import crnn_jax
@@ -54,7 +54,7 @@ from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.report.page import report
 from crnn_jax.stn import collapse
 from crnn_jax.training.checkpoint import CheckpointError, step_of, weights_folder
-from crnn_jax.wordlist import WordList
+from crnn_jax.wordlist import WordList, load_words_by_image
 
 TOTALS = ALL, INSIDE, OUTSIDE = "all words", "in the lexicon", "not in it"  # rows beneath those of the datasets
 
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--bonus", type=float, metavar="NATS", help=f"how much likelier, a character; {BONUS} unless given"
     )
-    parser.add_argument("--among", metavar="FILE", help="words, one a line: nothing else is read")
+    parser.add_argument("--among", metavar="FILE", help="words, one a line, or those of an image: nothing else is read")
     parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, and what was compared")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of what is wrong there")
@@ -89,9 +89,10 @@ def main(argv: list[str] | None = None) -> int:
         lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
         folder = weights_folder(args.model)
         reader = crnn_jax.load(folder)
-        among = reader.word_list(args.among) if args.among is not None else None
-        for warning in among.warnings() if among else ():
+        among = load_words_by_image(args.among) or reader.word_list(args.among) if args.among is not None else None
+        for warning in among.warnings() if isinstance(among, WordList) else ():
             print(f"evaluate.py: {args.among}: {warning}", file=sys.stderr)
+        characters = reader.charset.characters
         # All, before the hours. Where records are lost nobody knows where the tenth begins: a part is of a whole one.
         datasets = open_datasets(args.data, reader.config, part=args.part, strict=args.part != "all")
         targets = [target for target in (args.json, args.html, args.words) if target]
@@ -126,11 +127,11 @@ def main(argv: list[str] | None = None) -> int:
             if not evaluation.words:
                 continue
             evaluations[name] = evaluation
-            lost = letters_not_compared(evaluations[name], reader.charset.characters)
+            lost = letters_not_compared(evaluation, characters)
             if lost:
                 message = f"{lost[0]} labels have letters that {args.model} lacks, which are not compared: {lost[1]}"
                 print(f"evaluate.py: {name}: {message}", file=sys.stderr)
-            if among and (count := labels_outside(evaluations[name], among, punctuation=args.punctuation)):
+            if among and (count := labels_outside(evaluation, among, punctuation=args.punctuation, charset=characters)):
                 print(f"evaluate.py: {name}: {count} labels are none of the words of {args.among}", file=sys.stderr)
             head = [] if len(evaluations) > 1 else [format_head(width)]
             print(*head, format_row(name, evaluations[name].row(), width), sep="\n", flush=True)
@@ -160,7 +161,9 @@ def main(argv: list[str] | None = None) -> int:
             protocol = ("letters, " if args.cased else "lower-case letters, ") + "digits"
             protocol += ", punctuation" if args.punctuation else ""
             protocol += f"; {sum(left_out.values())} left out, since damaged" if left_out else ""
-            protocol += f"; nothing is read but the {len(among.words):,} words of {args.among}" if among else ""
+            if among:
+                which = f"the {len(among.words):,} words" if isinstance(among, WordList) else "each image's own words"
+                protocol += f"; nothing is read but {which} of {args.among}"
             page = report(reader, datasets, evaluations, table | total, model=args.model, protocol=protocol)
             args.html.write_text(page, encoding="utf-8", errors="replace")
     except BrokenPipeError:  # an OSError, but not one to tell: see command.py
@@ -179,9 +182,17 @@ def letters_not_compared(evaluation: Evaluation, charset: str) -> tuple[int, str
     return (sum(map(bool, lost)), "".join(sorted(set().union(*lost)))) if any(lost) else None
 
 
-def labels_outside(evaluation: Evaluation, among: WordList, *, punctuation: bool) -> int:
-    """How many labels are no word of the list, as they are compared."""
-    known = set(map(partial(normalise, punctuation=punctuation, charset=among.charset.characters), among.words))
+def labels_outside(
+    evaluation: Evaluation, among: WordList | dict[str, list[str]], *, punctuation: bool, charset: str
+) -> int:
+    """How many labels are no word of the list, or of the image's own, as they are compared."""
+
+    def compared(words):
+        return {normalise(word, punctuation=punctuation, charset=charset) for word in words}
+
+    if isinstance(among, dict):
+        return sum(word.truth not in compared(among[word.name]) for word in evaluation.words)
+    known = compared(among.words)
     return sum(word.truth not in known for word in evaluation.words)
 
 

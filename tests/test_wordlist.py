@@ -12,7 +12,7 @@ from small import assert_same, load_script, noise_images
 from crnn_jax.charset import Charset
 from crnn_jax.ctc import ctc_loss, text_log_probs
 from crnn_jax.lexicon import LexiconError
-from crnn_jax.wordlist import WordList, load_words
+from crnn_jax.wordlist import WordList, load_words, load_words_by_image
 
 evaluate, read = load_script("evaluate"), load_script("read")
 LOWER, BOTH = Charset.of("36"), Charset.of("94")
@@ -143,6 +143,60 @@ def test_every_look_at_an_image_counts(reader):
                 total = np.logaddexp(total, np.where((words.lengths > 1) | (turn == 0), found, -np.inf))
         assert reading.text == given[total.argmax()]
         assert reading.confidence == pytest.approx(float(jax.nn.softmax(total).max()), rel=1e-3)
+
+
+def test_each_image_is_read_among_words_of_its_own(reader, tmp_path):
+    """What `choose` reads of it alone; tall ones and all of their looks, too."""
+    images = [np.rot90(image) if i == 1 else image for i, image in enumerate(noise_images(3))]
+    own = [["39", "zebra", "on"], ["a", "1", "0 1"], ["C", "C++"]]
+    alone = [reader.choose([image], words, thorough=True)[0] for image, words in zip(images, own, strict=True)]
+    assert_same(reader.choose_each(iter(images), iter(own), thorough=True), alone)
+    damaged = [images[0], tmp_path / "none.png", images[2]]
+    assert reader.choose_each(damaged, own, damaged_ok=True)[1] is None
+    with pytest.raises(ValueError, match="2 lists of words for 3 images"):
+        reader.choose_each(images, own[:2])
+    with pytest.raises(LexiconError, match="there is no word that the model can spell, as 'Ö'"):
+        reader.choose_each(images, [*own[:2], ["Ö"]])
+
+
+def test_a_file_of_words_by_image(tmp_path):
+    file = tmp_path / "words.tsv"
+    file.write_text("\ufeffa.png\tParis\tNew York\r\n\nb/c.png\tRome\t\n", encoding="utf-8")
+    assert load_words_by_image(file) == {"a.png": ["Paris", "New York"], "b/c.png": ["Rome"]}
+    file.write_text("Paris\nRome")
+    assert load_words_by_image(file) is None
+    for content, message in (
+        ("a\tb\nParis\n", "an image without words: 'Paris'"),
+        ("a\tb\na\tc", "a is there twice"),
+    ):
+        file.write_text(content)
+        with pytest.raises(LexiconError, match=f"{file}: {message}"):
+            load_words_by_image(file)
+
+
+def test_evaluate_reads_each_image_among_its_own_words(model, reader, tmp_path, capsys):
+    folder, file, table = tmp_path / "data", tmp_path / "words.tsv", tmp_path / "table.json"
+    folder.mkdir()
+    images, own = noise_images(3), [["39", "zebra"], ["on", "Off"], ["a", "b", "c"]]
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    texts = [reading.text for reading in reader.choose_each(images, own)]
+    labels = [texts[0].upper(), "neither", texts[2]]
+    (folder / "labels.tsv").write_text("".join(f"{i}.png\t{label}\n" for i, label in enumerate(labels)))
+    lines = [f"{i}.png\t" + "\t".join(words) for i, words in enumerate(own)]
+    file.write_text("\n".join(lines))
+    arguments = ["--model", str(model), "--data", str(folder), "--among", str(file)]
+    assert evaluate.main([*arguments, "--json", str(table), "--html", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().err == f"evaluate.py: data: 1 labels are none of the words of {file}\n"
+    row = json.loads(table.read_text())["datasets"]["data"]
+    assert row["count"] == 3 and row["word_accuracy"] == pytest.approx(100 * 2 / 3)
+    assert f"nothing is read but each image&#x27;s own words of {file}" in (tmp_path / "page.html").read_text()
+    file.write_text("\n".join(lines[:2]))
+    assert evaluate.main(arguments) == 1
+    assert capsys.readouterr().err == "evaluate.py: 2.png: there are no words for this image\n"
+    file.write_text("\n".join([*lines[:2], "2.png\tÖ"]))
+    assert evaluate.main(arguments) == 1
+    assert capsys.readouterr().err.startswith("evaluate.py: 2.png: there is no word that the model can spell, as 'Ö'")
 
 
 def test_scripts_read_among_the_words_of_a_file(model, reader, tmp_path, capsys):
