@@ -17,7 +17,7 @@ from pathlib import Path
 import crnn_jax
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.data.whole import check_writable
+from crnn_jax.data.whole import check_outputs
 from crnn_jax.evaluation import dataset_words, open_datasets, read_words
 from crnn_jax.images import ImageError
 from crnn_jax.training.checkpoint import CheckpointError
@@ -36,8 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a checkpoint
     rows, datasets = [], None
     try:
-        if args.json:
-            check_writable(args.json)
+        check_outputs(args.json, inputs=args.data)
         for step in kept_steps(args.workdir):
             reader = crnn_jax.load(args.workdir / "checkpoints" / str(step))
             datasets = datasets or open_datasets(args.data, reader.config, part=args.part)

@@ -33,7 +33,7 @@ from crnn_jax.charset import in_both_cases, respell
 from crnn_jax.data.damage import Damage
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.data.whole import check_writable
+from crnn_jax.data.whole import check_outputs
 from crnn_jax.evaluation import (
     Evaluation,
     Row,
@@ -95,14 +95,8 @@ def main(argv: list[str] | None = None) -> int:
         characters = reader.charset.characters
         # All, before the hours. Where records are lost nobody knows where the tenth begins: a part is of a whole one.
         datasets = open_datasets(args.data, reader.config, part=args.part, strict=args.part != "all")
-        targets = [target for target in (args.json, args.html, args.words) if target]
-        if len({target.resolve() for target in targets}) < len(targets):
-            raise OSError("two of --json, --html and --words are to be written to one file: name another")
-        for target in targets:
-            for path in args.data:
-                if Path(path).resolve() in (target.resolve(), *target.resolve().parents):
-                    raise OSError(f"{target} would be written into {path}, which is to be read: name another place")
-            check_writable(target)
+        inputs = [*args.data, *filter(None, (args.among, args.lexicon))]
+        check_outputs(args.json, args.html, args.words, inputs=inputs)
         # Words of a list come with their own marks, whatever the model reads of them.
         for clause in () if among else not_expressed(reader, cased=args.cased, punctuation=args.punctuation):
             print(f"evaluate.py: {args.model} {clause}", file=sys.stderr)

@@ -36,7 +36,7 @@ from crnn_jax.data.sample import DatasetError, Sample
 from crnn_jax.data.standin import write_stand_in
 from crnn_jax.data.survey import survey
 from crnn_jax.data.synth90k import prepare
-from crnn_jax.data.whole import check_writable, write_whole
+from crnn_jax.data.whole import check_outputs, write_whole
 from crnn_jax.data.writers import WRITERS
 from crnn_jax.images import fit_image
 from crnn_jax.training.logs import sheet
@@ -130,8 +130,7 @@ def run_stand_in(args: argparse.Namespace) -> int:
 
 def run_inspect(args: argparse.Namespace) -> int:
     """prepare.py inspect."""
-    for path in filter(None, (args.json, args.sheet)):
-        check_writable(path)
+    check_outputs(args.json, args.sheet, inputs=[args.data])
     found = survey(open_dataset(args.data, strict=False))
     if found.words:
         print(f"data        {args.data}\n{found}")

@@ -22,7 +22,7 @@ import crnn_jax
 from crnn_jax.cores import cores
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import Dataset, DatasetError
-from crnn_jax.data.whole import check_writable
+from crnn_jax.data.whole import check_outputs
 from crnn_jax.evaluation import all_words, dataset_words, not_expressed, open_datasets, read_words, to_json
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import LexiconError, load_lexicon
@@ -76,8 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     try:
-        if args.json:
-            check_writable(args.json)
+        check_outputs(args.json, inputs=args.data)
         lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
         options = {"cased": args.cased, "punctuation": args.punctuation}
         readers = {name: crnn_jax.load(name) for name in args.model or bundled_models()}  # all, before the minutes

@@ -115,17 +115,6 @@ def test_letters_that_the_model_lacks_are_told_and_a_ratio_of_nothing_is_null(tm
     assert json.loads((tmp_path / "table.json").read_text())["datasets"]["words"]["character_error_rate"] is None
 
 
-def test_nothing_is_written_into_what_is_read(tmp_path, capsys):
-    model, words = save_small(tmp_path / "model"), write_folder(tmp_path / "words", ["1", "2"])
-    before = (tmp_path / "words" / "labels.tsv").read_bytes()
-    for option in ("--words", "--json", "--html"):
-        assert (
-            load_script("evaluate").main(["--model", str(model), "--data", words, option, f"{words}/labels.tsv"]) == 1
-        )
-        assert "labels.tsv would be written into" in capsys.readouterr().err
-    assert (tmp_path / "words" / "labels.tsv").read_bytes() == before
-
-
 def test_every_word_is_written_as_it_was_read(tmp_path, capsys):
     model = save_small(tmp_path / "m")
     read = [reading.text for reading in crnn_jax.load(model).read(noise_images(3))]

@@ -3,7 +3,7 @@
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,6 +69,19 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path]) -> None:
+    """Raises OSError, before the hours, where a file cannot be written or two of them are one, or where it would be
+    written into what is to be read; those that are None are none."""
+    paths = [path for path in outputs if path]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise OSError("two outputs are to be written to one file: name another")
+    for path in paths:
+        for read in inputs:
+            if Path(read).resolve() in (path.resolve(), *path.resolve().parents):
+                raise OSError(f"{path} would be written into {read}, which is to be read: name another place")
+        check_writable(path)
 
 
 def check_writable(path: Path) -> None:
