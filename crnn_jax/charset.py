@@ -74,6 +74,10 @@ class Charset:
             raise ValueError(f"class ids run from 0 to {self.num_classes - 1}, but these are {min(ids)} .. {max(ids)}")
         return reorder("".join(self.characters[i - 1] for i in ids if i != BLANK))
 
+    def keep(self, text: str) -> str:
+        """`text` without the characters that the charset lacks, as the image has them: a bracket may be the other."""
+        return reorder("".join(c for c in reorder(text) if c in self._class_of))
+
     def fold(self, text: str) -> str:
         """`text` in the case that the charset can express: that of its letters where all are of one, else unchanged."""
         has_upper, has_lower = (any(map(is_case, self.characters)) for is_case in (str.isupper, str.islower))

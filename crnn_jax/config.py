@@ -14,6 +14,7 @@ from crnn_jax.section import ConfigError, Section, override, to_json
 from crnn_jax.synth.style import MJSYNTH, Style
 
 __all__ = [
+    "RENDERED",
     "Config",
     "ConfigError",
     "DataConfig",
@@ -25,6 +26,9 @@ __all__ = [
     "override",
     "to_json",
 ]
+
+
+RENDERED = "rendered"  # among data.sources: words that are rendered on the device
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class DataConfig(Section):
     held_out_words: int = 1024  # held-out samples in an evaluation
     real: tuple[str, ...] = ()  # datasets of real words; the last tenth of each is never trained on
     share_real: float = 0.0  # of every batch, in quarters: real words, augmented
-    sources: tuple[str, ...] = ()  # datasets of any size that are read from disk; `rendered` stands for rendered words
+    sources: tuple[str, ...] = ()  # datasets of any size that are read from disk; RENDERED stands for rendered words
     weights: tuple[float, ...] = ()  # how much of a batch each source is, in any unit; empty: all as much
     augment: bool = False  # warp the words of the sources as those of `real`
     validation: tuple[str, ...] = ()  # datasets whose words decide which checkpoint is the best

@@ -1,5 +1,8 @@
 """Connectionist temporal classification (Graves et al. 2006): loss, frame posteriors, greedy decoding. Blank is 0."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -29,8 +32,13 @@ def ctc_loss(
     return jnp.where(fits, loss, 0.0), fits
 
 
+def needed_frames(label: Sequence) -> int:
+    """How many frames it takes to spell one label: one for each character, a blank between equal neighbours."""
+    return len(label) + sum(a == b for a, b in pairwise(label))
+
+
 def feasible(labels: Int[Array, "B N"], label_lengths: Int[Array, " B"], *, frames: int) -> Bool[Array, " B"]:
-    """Whether `frames` frames can spell the label: one for each character, a blank between equal neighbours."""
+    """Whether `frames` frames can spell each label (`needed_frames`)."""
     inside = jnp.arange(1, labels.shape[1])[None] < label_lengths[:, None]
     repeats = jnp.sum((labels[:, 1:] == labels[:, :-1]) & inside, axis=1)
     return label_lengths + repeats <= frames

@@ -15,9 +15,9 @@ import numpy as np
 
 from crnn_jax.batches import batch_shapes
 from crnn_jax.calibration import expected_calibration_error
-from crnn_jax.config import Config
+from crnn_jax.config import RENDERED, Config
 from crnn_jax.data.damage import Damage, whole_records
-from crnn_jax.data.dataset import open_dataset, take_part
+from crnn_jax.data.dataset import open_dataset, share_words, take_part
 from crnn_jax.data.rendered import RenderedWords
 from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.lexicon import Lexicon, LexiconError
@@ -26,7 +26,6 @@ from crnn_jax.reader import Reader, Views
 from crnn_jax.stn import Diagnosis
 from crnn_jax.wordlist import WordList
 
-RENDERED = "rendered"
 RESERVED = (RENDERED, "all", "all words")  # names of rows that are no dataset's
 CHUNK = 512  # images in memory
 
@@ -116,12 +115,11 @@ def open_datasets(
     `rendered` stands for held-out words in the style that the model of `config` was trained on; they are taken whole,
     since training sees none of them. Raises DatasetError, of a dataset that is given twice, too.
     """
-    paths, datasets, places, taken = list(map(str, paths)), {}, set(), set(taken)
-    for path in paths:
-        place = path if path == RENDERED else os.path.realpath(path)
-        if place in places:
+    paths, datasets, taken = list(map(str, paths)), {}, set(taken)
+    for i, path in enumerate(paths):
+        before = paths[:i]
+        if path in before or path != RENDERED and share_words(path, (other for other in before if other != RENDERED)):
             raise DatasetError(f"{path}: given twice")
-        places.add(place)
     for path in paths:
         if path == RENDERED:
             datasets[path] = RenderedWords(config)

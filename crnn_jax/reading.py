@@ -9,8 +9,9 @@ class Reading(NamedTuple):
     """One word as it was read."""
 
     text: str
-    # 0..1, at the Reader's temperatures: the product over frames of the likeliest class's probability; with a lexicon
-    # the text's share of the probability of the texts that were looked at, of a closed list the word's of all of them.
+    # 0..1: the product over frames of the likeliest class's probability, or with a lexicon the text's share of the
+    # probability of the texts that were looked at, at the Reader's temperatures; of a closed list the word's share of
+    # all of them, at temperature 1.
     confidence: float
 
 

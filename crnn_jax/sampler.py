@@ -68,7 +68,8 @@ def bilinear_sample(
 
     `outside` is what lies beyond the image: "border", the nearest pixel of its edge, or "zeros". The result has the
     dtype of the image. The gradient with respect to `xy` at integer coordinates, where the interpolant has a kink, is
-    the derivative to the right and downwards; beyond a border it is zero. The coordinates should be float32.
+    the derivative to the right and downwards; beyond a border it is zero, with "zeros" from one pixel beyond on. The
+    coordinates should be float32.
 
     Raises ValueError for another `outside`.
     """

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from string import capwords
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from crnn_jax.charset import Charset, is_spelled, respell
+from crnn_jax.ctc import needed_frames
 from crnn_jax.lexicon import LexiconError
 from crnn_jax.reading import Reading
 
@@ -48,7 +48,7 @@ class WordList:
         alike, unread = {}, []
         for word in words:
             ways = _spellings(word, charset)
-            if ways and (frames is None or _frames_of(ways[0]) <= frames):
+            if ways and (frames is None or needed_frames(ways[0]) <= frames):
                 alike.setdefault(ways[0].lower(), []).append((word, ways))
             else:
                 unread.append(word)
@@ -168,14 +168,11 @@ def _spellings(word: str, charset: Charset) -> tuple[str, ...]:
     """The ways in which the charset spells a word, all of them different; none where it lacks one of its letters."""
     known = set(charset.characters)
     word = respell(word, charset.characters)
-    ways = {charset.fold(way): None for way in (word, word.lower(), word.upper(), capwords(word, " "))}
-    kept = {"".join(c for c in way if c in known or is_spelled(c)): None for way in ways}
-    return tuple(way for way in kept if way and known.issuperset(way))
-
-
-def _frames_of(text: str) -> int:
-    """How many frames can spell a text: see `ctc.feasible`."""
-    return len(text) + sum(a == b for a, b in pairwise(text))
+    cases = word, word.lower(), word.upper(), capwords(word, " ")
+    # Where a case has more letters (STRASSE of straße) another word would be spelled as well.
+    ways = (charset.fold(way) for way in cases if len(way) == len(word))
+    spelled = (way for way in ways if known.issuperset(filter(is_spelled, way)))
+    return tuple(filter(None, dict.fromkeys(map(charset.keep, spelled))))
 
 
 def _shown(told: Iterable[str]) -> str:

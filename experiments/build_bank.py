@@ -31,7 +31,7 @@ from tqdm import tqdm
 from crnn_jax.synth import bank
 
 ASSETS = Path(bank.__file__).parent / "assets"
-CHARACTERS = [chr(bank.FIRST_GLYPH + glyph) for glyph in range(bank.GLYPHS)]
+CHARACTERS = [chr(bank.FIRST_GLYPH + glyph) for glyph in range(bank.NUM_GLYPHS)]
 ALPHANUMERIC = [glyph for glyph, character in enumerate(CHARACTERS) if character.isalnum()]
 LOWER = [glyph for glyph, character in enumerate(CHARACTERS) if character.islower()]
 INK = bank.CELL - 2 * bank.SPREAD  # texels that the ink of a glyph may fill
@@ -127,16 +127,16 @@ def draw_font(path: Path) -> Glyphs:
     """
     font = load_font(path, EM)
     missing, _ = draw_ink(font, "\uffff")
-    present = np.zeros(bank.GLYPHS, bool)
-    boxes = np.zeros((bank.GLYPHS, 4))
+    present = np.zeros(bank.NUM_GLYPHS, bool)
+    boxes = np.zeros((bank.NUM_GLYPHS, 4))
     for glyph, character in enumerate(CHARACTERS):
         mask, box = draw_ink(font, character)
         boxes[glyph] = box / EM
         present[glyph] = mask.size and not np.array_equal(mask, missing)
     left, top, right, bottom = boxes[ALPHANUMERIC].T
     line = max(bottom.max() - top.min(), np.percentile(right - left, 97))
-    fields = np.zeros((bank.GLYPHS, bank.CELL, bank.CELL), np.uint8)
-    metrics = np.zeros((bank.GLYPHS, 6), np.float32)
+    fields = np.zeros((bank.NUM_GLYPHS, bank.CELL, bank.CELL), np.uint8)
+    metrics = np.zeros((bank.NUM_GLYPHS, 6), np.float32)
     for glyph in np.flatnonzero(present):
         left, top, right, bottom = boxes[glyph]
         scale = (INK - 1) / max(line, right - left, bottom - top)  # 1: the ink is rounded outwards to whole mask pixels

@@ -14,10 +14,11 @@ import logging
 import sys
 from pathlib import Path
 
+from outputs import check_outputs
+
 import crnn_jax
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.data.whole import check_outputs
 from crnn_jax.evaluation import dataset_words, open_datasets, read_words
 from crnn_jax.images import ImageError
 from crnn_jax.training.checkpoint import CheckpointError

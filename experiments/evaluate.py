@@ -10,7 +10,8 @@ rendered in the style that the model was trained on. Compared are lower-case let
 With --lexicon its words (of a file, or English ones) count as likelier than others, by --bonus; two more rows part what
 is in it from what is not. With --among nothing is read but the words of a file, one a line; a label that is none of
 them is read wrong. Or each image among words of its own, a line IMAGE<TAB>WORD<TAB>WORD ... for each, IMAGE as --words
-writes it: its path in a folder, image-000000001 of an LMDB. With --thorough each word is looked at with three margins.
+writes it, its path in a folder or image-000000001 of an LMDB; this is for one dataset. With --thorough each word is
+looked at with three margins.
 --html writes one page that shows what is wrong: by length and height, by character, by confidence, and the worst words,
 and what the spatial transformer does, where the model has one. One that shows it next to nothing is said on stderr.
 --words writes every word as it was read, a row each behind a head, tab-separated and quoted as Python's csv does it:
@@ -28,12 +29,13 @@ import logging
 import sys
 from pathlib import Path
 
+from outputs import check_outputs
+
 import crnn_jax
 from crnn_jax.charset import in_both_cases, respell
 from crnn_jax.data.damage import Damage
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.data.whole import check_outputs
 from crnn_jax.evaluation import (
     Evaluation,
     Row,
@@ -90,6 +92,8 @@ def main(argv: list[str] | None = None) -> int:
         folder = weights_folder(args.model)
         reader = crnn_jax.load(folder)
         among = load_words_by_image(args.among) or reader.word_list(args.among) if args.among is not None else None
+        if isinstance(among, dict) and len(args.data) > 1:
+            raise LexiconError(f"{args.among} has words for each image of one dataset: name one --data")
         for warning in among.warnings() if isinstance(among, WordList) else ():
             print(f"evaluate.py: {args.among}: {warning}", file=sys.stderr)
         characters = reader.charset.characters

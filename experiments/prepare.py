@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from outputs import check_outputs
 from PIL import Image
 
 from crnn_jax.data.conversion import convert
@@ -36,7 +37,7 @@ from crnn_jax.data.sample import DatasetError, Sample
 from crnn_jax.data.standin import write_stand_in
 from crnn_jax.data.survey import survey
 from crnn_jax.data.synth90k import prepare
-from crnn_jax.data.whole import check_outputs, write_whole
+from crnn_jax.data.whole import write_whole
 from crnn_jax.data.writers import WRITERS
 from crnn_jax.images import fit_image
 from crnn_jax.training.logs import sheet

@@ -33,7 +33,6 @@ import numpy as np
 from PIL import Image
 
 import crnn_jax
-from crnn_jax.data.whole import check_writable
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import BONUS, LexiconError, load_lexicon
 from crnn_jax.reader import DEFAULT_MODEL, Reader
@@ -76,9 +75,11 @@ def main(argv: list[str] | None = None, *, keep: bool = False) -> int:
         if args.rectified:
             if not reader.has_stn:
                 raise CheckpointError(f"--rectified: {args.model} has no spatial transformer")
-            if args.rectified.exists() and any(args.rectified.samefile(path) for path in images if path.exists()):
-                raise ImageError(f"--rectified: {args.rectified} is to be read: name another file")
-            check_writable(args.rectified)
+            if args.rectified.suffix.lower() != ".png":
+                raise ImageError(f"--rectified: {args.rectified}: expected the name of a PNG, such as sheet.png")
+            from outputs import check_outputs  # not above: few starts need it
+
+            check_outputs(args.rectified, inputs=[*images, *filter(None, (args.lexicon, args.among))])
     except (ImageError, CheckpointError, LexiconError, OSError) as error:
         print(f"read.py: {error}", file=sys.stderr)
         return 1

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from outputs import check_outputs
 
 import crnn_jax
 from crnn_jax.cores import cores
 from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import Dataset, DatasetError
-from crnn_jax.data.whole import check_outputs
 from crnn_jax.evaluation import all_words, dataset_words, not_expressed, open_datasets, read_words, to_json
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import LexiconError, load_lexicon

@@ -1,6 +1,5 @@
 """The words of stn_study.py: what its networks are trained on, and what they read in the end."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,6 +10,7 @@ import numpy as np
 from configs.stn_study import CURVED, STRAIGHT
 
 from crnn_jax.config import Config, ConfigError
+from crnn_jax.data.dataset import share_words
 from crnn_jax.data.real import RealWords, load_validation
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.evaluation import name_of
@@ -71,10 +71,10 @@ def load_datasets(paths: Sequence[str], config: Config, *, taken: Sequence[str] 
 
     Raises DatasetError.
     """
-    datasets, places = {}, [os.path.realpath(path) for path in paths]
-    if len(set(places)) < len(places):
-        raise DatasetError(f"{' '.join(paths)}: one is given twice")
-    for path in paths:
+    datasets = {}
+    for i, path in enumerate(paths):
+        if share_words(path, paths[:i]):
+            raise DatasetError(f"{path}: given twice")
         whole = replace(config, data=replace(config.data, validation=(path,), held_out_words=10**9))
         name = name_of(path, {*datasets, *taken})
         datasets[name], report = load_validation(whole)

@@ -5,6 +5,7 @@ It sees every image differently and reads nonsense. Tests that share SMALL share
 
 import importlib.util
 import struct
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -70,6 +71,8 @@ def labelled_noise(folder: Path, model: Path, count: int, *, wrong: int) -> list
 
 def load_script(name: str) -> ModuleType:
     """experiments/NAME.py as a module, whose `main` takes the arguments of the command."""
+    if str(EXPERIMENTS) not in sys.path:
+        sys.path.insert(0, str(EXPERIMENTS))  # for good, as where it is run: some import others once they are called
     spec = importlib.util.spec_from_file_location(f"{name}_script", EXPERIMENTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -18,8 +18,8 @@ def glyphs():
 
 def test_load_bank():
     loaded = bank.load_bank(fonts=3)
-    assert loaded.texels.shape == (3, bank.GLYPHS, bank.CELL, bank.CELL) and loaded.texels.dtype == np.uint32
-    assert loaded.metrics.shape == (3, bank.GLYPHS, 6) and loaded.metrics.dtype == np.float32
+    assert loaded.texels.shape == (3, bank.NUM_GLYPHS, bank.CELL, bank.CELL) and loaded.texels.dtype == np.uint32
+    assert loaded.metrics.shape == (3, bank.NUM_GLYPHS, 6) and loaded.metrics.dtype == np.float32
     assert loaded.textures.shape[1:] == (40, 128) and loaded.textures.dtype == np.uint8
     assert all(isinstance(array, jax.Array) for array in loaded)
 

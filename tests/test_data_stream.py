@@ -252,10 +252,15 @@ def test_a_run_that_its_data_stops_is_saved_first(tmp_path, toy, monkeypatch):
     assert loop.train(override(config, ["data.max_damaged=0.1"]), tmp_path / "run")["step"] == 12
 
 
-def test_a_run_whose_files_are_others_now_is_refused(tmp_path, toy):
+def test_a_run_whose_files_are_others_now_is_refused_but_not_one_whose_files_have_moved(tmp_path, toy):
     config = run_config(tmp_path, "run.steps=2")
-    loop.train(config, tmp_path / "run")
-    shutil.rmtree(tmp_path / "a")
+    done = loop.train(config, tmp_path / "run")
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    a, rendered = config.data.sources
+    assert loop.train(override(config, [f"data.sources={tmp_path}/b,{rendered}"]), tmp_path / "run") == done
+    with pytest.raises(CheckpointError, match=r"data.sources is .*; take another --workdir, which may start from"):
+        loop.train(override(config, [f"data.sources={rendered},{tmp_path}/b"]), tmp_path / "run")
+    shutil.rmtree(tmp_path / "b")
     shards(tmp_path / "a", range(100, 159))
     with pytest.raises(CheckpointError, match=r"words of \S*a: 60 \(\w{8}\) there, 59 \(\w{8}\) here: "):
         loop.train(config, tmp_path / "run")

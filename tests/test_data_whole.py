@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from small import load_script, save_small
+from small import load_script
 
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.data.whole import check_outputs, check_writable, only_one, whole_folder, write_whole
+from crnn_jax.data.whole import check_writable, only_one, whole_folder, write_whole
 
 
 def write(path, content, **options):
@@ -84,31 +84,3 @@ def test_a_folder_is_held_by_one_process(tmp_path, capsys, monkeypatch):
         assert script.main(["--workdir", str(folder)]) == 1
         assert capsys.readouterr().err == f"train.py: {folder}: another process is writing in it\n"
     assert another().stdout == "held\n", "it is let go"
-
-
-def test_outputs_are_no_inputs_and_not_each_other(tmp_path):
-    data, lexicon = tmp_path / "data", tmp_path / "words.txt"
-    data.mkdir()
-    lexicon.write_text("word")
-    inputs = [str(data), "rendered", str(lexicon)]
-    check_outputs(None, tmp_path / "a", tmp_path / "b", inputs=inputs)
-    for path, within in ((data / "x" / "table.json", data), (lexicon, lexicon)):
-        with pytest.raises(OSError, match=f"^{path} would be written into {within}, which is to be read"):
-            check_outputs(tmp_path / "a", path, inputs=inputs)
-    with pytest.raises(OSError, match="two outputs are to be written to one file"):
-        check_outputs(tmp_path / "a", tmp_path / "x" / ".." / "a", inputs=inputs)
-    with pytest.raises(FileNotFoundError):
-        check_outputs(tmp_path / "none" / "a", inputs=inputs)
-    assert sorted(tmp_path.iterdir()) == [data, lexicon] and lexicon.read_text() == "word"
-
-
-@pytest.mark.parametrize("name", ["evaluate", "results", "curve", "prepare"])
-def test_scripts_write_nothing_into_what_they_read(tmp_path, capsys, name):
-    save_small(tmp_path / "model")
-    data, before = tmp_path / "words", b"0.png\t1\n"
-    data.mkdir()
-    (data / "labels.tsv").write_bytes(before)
-    first = {"prepare": ["inspect"], "curve": [str(tmp_path / "model")]}.get(name, ["--model", str(tmp_path / "model")])
-    assert load_script(name).main([*first, "--data", str(data), "--json", f"{data}/labels.tsv"]) == 1
-    assert capsys.readouterr().err.startswith(f"{name}.py: {data}/labels.tsv would be written into {data}")
-    assert (data / "labels.tsv").read_bytes() == before

@@ -32,6 +32,14 @@ def start(workdir, *arguments, devices: int) -> subprocess.Popen:
     )
 
 
+def start_two(workdirs, *arguments) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    hosts = ["--coordinator", f"localhost:{port}", "--num_processes", "2", "--process_id"]
+    return [start(workdir, *arguments, *hosts, str(i), devices=1) for i, workdir in enumerate(workdirs)]
+
+
 def png(number: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(number).integers(0, 256, (32, 40), dtype=np.uint8)).save(buffer, "PNG")
@@ -43,23 +51,7 @@ def test_two_processes_train_as_one(tmp_path):
     pytest.importorskip("grain")
     write_tfrecords(tmp_path / "words.tfrecord", [(png(i), str(i)) for i in range(WORDS)])
     sources = ["--set", f"data.sources={tmp_path}/words.tfrecord,rendered", "data.weights=1,3"]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    two = [
-        start(
-            tmp_path / "two",
-            *sources,
-            "--coordinator",
-            f"localhost:{port}",
-            "--num_processes",
-            "2",
-            "--process_id",
-            str(i),
-            devices=1,
-        )
-        for i in range(2)
-    ]
+    two = start_two([tmp_path / "two"] * 2, *sources)
     one = start(tmp_path / "one", *sources, devices=2)
     outputs = [process.communicate(timeout=180) for process in (*two, one)]
     assert [process.returncode for process in (*two, one)] == [0, 0, 0], outputs
@@ -70,3 +62,10 @@ def test_two_processes_train_as_one(tmp_path):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), together, alone)
     both = [(tmp_path / name / "metrics.jsonl").read_text().count("\n") for name in ("two", "one")]
     assert both[0] == both[1] == 6
+
+    # A disk of its own for each: one would go on, the other begin, and wait for each other for ever.
+    apart = start_two([tmp_path / "two", tmp_path / "other"], *sources)
+    outputs = [process.communicate(timeout=180) for process in apart]
+    assert [process.returncode for process in apart] == [1, 1], outputs
+    for name, (_, err) in zip(("two", "other"), outputs, strict=True):
+        assert f"{tmp_path}/{name}: the processes of this run find other checkpoints" in err

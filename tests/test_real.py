@@ -92,13 +92,20 @@ def test_damaged_words_are_left_out_up_to_a_limit(tmp_path):
     assert len(words.image) == 19 and report == "19 words to validate on; 1 left out: damaged"
 
 
-def test_a_share_goes_with_real_words_and_comes_in_quarters():
+def test_a_share_goes_with_real_words_and_comes_in_quarters(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "xy":
+        write_folder(tmp_path / name, ["1"])
     with pytest.raises(ConfigError, match="share_real = 0.3: expected 0, 0.25, 0.5, 0.75 or 1"):
         override(toy_config(), ["data.real=x", "data.share_real=0.3"])
     with pytest.raises(ConfigError, match="data.real names real words, but data.share_real = 0"):
         words.load_words(override(toy_config(), ["data.real=x"]))
-    with pytest.raises(ConfigError, match=r"data.validation has \./x, which is trained on: it would tell nothing"):
-        words.load_words(override(toy_config(), ["data.real=y, x", "data.share_real=0.5", "data.validation=./x"]))
+    for path in ("./x", f"{tmp_path}/x", "x/labels.tsv"):
+        options = ["data.real=y, x", "data.share_real=0.5", f"data.validation={path}"]
+        with pytest.raises(ConfigError, match=f"data.validation has {path}, which is trained on: it would tell noth"):
+            words.load_words(override(toy_config(), options))
+        with pytest.raises(ConfigError, match=f"data.real has {path} twice, or what another one has"):
+            words.load_words(override(toy_config(), [f"data.real=x,y,{path}", "data.share_real=0.5"]))
     with pytest.raises(ConfigError, match="data.real = .*: expected each once"):
         override(toy_config(), ["data.real=x,x"])
     with pytest.raises(ConfigError, match="data.share_real = 0.5, but there are no real words"):

@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from crnn_jax.data.folder import FolderDataset
@@ -43,30 +44,52 @@ def open_dataset(path: str | os.PathLike, *, strict: bool = True) -> Dataset:
     file, or a pattern such as `words-*.tfrecord`: shards. With `strict` what is damaged is an error where it is found
     on opening; without it what can be read is the dataset, and its `damage` tells of the rest. Raises DatasetError.
     """
-    path = Path(path).expanduser()  # of a list on the command line the shell expands no ~
+    path = _expanded(path)
+    files = files_of(path)
     if path.is_dir():
-        return _open_folder(path, strict)
+        if not files:
+            raise DatasetError(f"{path}: {_lacking(path)}")
+        if files[0].name == "data.mdb":
+            return LmdbDataset(path)
+        if files[0].name not in LISTS:
+            _refuse_splits(path, files)
+            return ShardDataset(files, strict=strict)
+        path = files[0]
     if path.name in LISTS or path.suffix in TEXTS:
         return FolderDataset(path, strict=strict)
-    files = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]
     if not files:
         raise DatasetError(f"{path}: no such file or folder")
     return ShardDataset(files, strict=strict)
 
 
-def _open_folder(folder: Path, strict: bool) -> Dataset:
-    for name in LISTS:
-        if (folder / name).is_file():
-            return FolderDataset(folder / name, strict=strict)
-    if (folder / "data.mdb").is_file():
-        return LmdbDataset(folder)
-    shards = sorted(path for pattern in SHARDS for path in folder.glob(pattern) if not path.name.startswith("."))
-    if shards:
-        _refuse_splits(folder, shards)
-        return ShardDataset(shards, strict=strict)
+def files_of(path: str | os.PathLike) -> list[Path]:
+    """The files that the dataset at `path` is: its list, its LMDB's, or its shards. None where there are none.
+
+    Two paths are of the same words where they have a file in common, links followed.
+    """
+    path = _expanded(path)
+    if not path.is_dir():
+        return [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]
+    for name in (*LISTS, "data.mdb"):
+        if (path / name).is_file():
+            return [path / name]
+    return sorted(shard for pattern in SHARDS for shard in path.glob(pattern) if not shard.name.startswith("."))
+
+
+def share_words(path: str | os.PathLike, others: Iterable[str | os.PathLike]) -> bool:
+    """Whether the dataset at `path` has a file in common with one of the others."""
+    mine, theirs = ({os.path.realpath(file) for one in paths for file in files_of(one)} for paths in ([path], others))
+    return not mine.isdisjoint(theirs)
+
+
+def _expanded(path: str | os.PathLike) -> Path:
+    return Path(path).expanduser()  # of a list on the command line the shell expands no ~
+
+
+def _lacking(folder: Path) -> str:
     if not any(folder.iterdir()):
-        raise DatasetError(f"{folder}: an empty folder")
-    raise DatasetError(f"{folder}: no dataset: it has none of {', '.join((*LISTS, 'data.mdb', *SHARDS))}")
+        return "an empty folder"
+    return f"no dataset: it has none of {', '.join((*LISTS, 'data.mdb', *SHARDS))}"
 
 
 def _refuse_splits(folder: Path, shards: list[Path]) -> None:

@@ -149,7 +149,7 @@ def _fingerprint(path: str, dataset: Dataset, config: Config) -> str:
 
     Of a folder those are its shards or its list, not the images in folders below it.
     """
-    place = Path(path)
+    place = Path(path).expanduser()
     files = place.iterdir() if place.is_dir() else [place] if place.exists() else map(Path, glob.glob(path))
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files)]
     data, model = config.data, config.model

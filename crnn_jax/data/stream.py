@@ -20,7 +20,7 @@ from crnn_jax.charset import Charset
 from crnn_jax.config import Config
 from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.data.selection import Selection
-from crnn_jax.data.target import class_ids, fit
+from crnn_jax.data.target import class_ids, fit, unfit
 from crnn_jax.images import ImageError, load_image
 from crnn_jax.synth.batch import Batch
 
@@ -59,14 +59,16 @@ class WordSource:
             index = int(self._indices[(position + step) % len(self)])
             try:
                 image, label, name = self._dataset[index]
-                pixels = fit(load_image(image, name=self._dataset.place(name)), self._config)
+                place = self._dataset.place(name)
+                pixels, ids = fit(load_image(image, name=place), self._config), class_ids(label, self._charset)
+                if reason := unfit(ids, self._config):
+                    raise DatasetError(f"{place}: {reason}, which it was not when the words were selected")
             except (DatasetError, ImageError) as error:
                 if step == 0:  # its neighbours, in its place, are counted in their own
                     self._count(error)
                 continue
             if step == 0:
                 self._count()
-            ids = class_ids(label, self._charset)
             slots = np.zeros(self._config.data.max_length, np.int32)
             slots[: len(ids)] = ids
             return {"image": pixels, "label": slots, "label_length": np.int32(len(ids))}

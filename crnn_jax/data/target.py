@@ -1,13 +1,13 @@
 """What training makes of a labelled image: class ids within its slots and frames, pixels at the size of the model."""
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 import numpy as np
 from jaxtyping import UInt8
 
 from crnn_jax.charset import Charset, is_spelled, respell
 from crnn_jax.config import Config
+from crnn_jax.ctc import needed_frames
 from crnn_jax.images import fit_image, is_tall
 from crnn_jax.model import num_frames
 
@@ -19,9 +19,9 @@ def class_ids(label: str, charset: Charset) -> list[int] | None:
     lacks, as the protocol of evaluation has it.
     """
     label = "".join(charset.fold(respell(label, charset.characters)).split())
-    known = "".join(c for c in label if c in charset.characters)
-    dropped = "".join(c for c in label if c not in charset.characters)
-    return None if any(map(is_spelled, dropped)) else charset.encode(known)
+    if any(is_spelled(c) and c not in charset.characters for c in label):
+        return None
+    return charset.encode(charset.keep(label))
 
 
 def unfit(ids: list[int] | None, config: Config) -> str:
@@ -33,7 +33,7 @@ def unfit(ids: list[int] | None, config: Config) -> str:
     if len(ids) > config.data.max_length:
         return f"longer than data.max_length = {config.data.max_length}"
     frames = num_frames(config.model, config.model.width)
-    if len(ids) + sum(a == b for a, b in pairwise(ids)) > frames:  # see `ctc.feasible`
+    if needed_frames(ids) > frames:
         return f"too long for {frames} frames"
     return ""
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,8 @@ def whole_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     """A new folder to write in that becomes `path` at the end; after an error nothing of it is left.
 
     Until then it is `.incomplete-NAME` beside it. With `replaces` the folder that is there already makes room then:
-    it is renamed to `.replaced-NAME`, and removed last. Raises DatasetError where one is that is not empty, without
+    it is renamed to `.replaced-NAME`, and removed last; of a process that was killed between two renamings it is there
+    still. Raises DatasetError where one is that is not empty, without
     it, and OSError where it cannot be written.
     """
     path = path.resolve()
@@ -26,10 +27,16 @@ def whole_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        if replaces and path.exists():
-            shutil.rmtree(before, ignore_errors=True)
-            path.replace(before)
-        partial.replace(path)
+        if not (replaces and path.exists()):
+            partial.replace(path)
+            return
+        shutil.rmtree(before, ignore_errors=True)
+        path.replace(before)
+        try:
+            partial.replace(path)
+        except BaseException:
+            before.replace(path)
+            raise
         shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -69,19 +76,6 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path]) -> None:
-    """Raises OSError, before the hours, where a file cannot be written or two of them are one, or where it would be
-    written into what is to be read; those that are None are none."""
-    paths = [path for path in outputs if path]
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise OSError("two outputs are to be written to one file: name another")
-    for path in paths:
-        for read in inputs:
-            if Path(read).resolve() in (path.resolve(), *path.resolve().parents):
-                raise OSError(f"{path} would be written into {read}, which is to be read: name another place")
-        check_writable(path)
 
 
 def check_writable(path: Path) -> None:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float32, UInt8, UInt32
 
-GLYPHS = 94  # the printable ASCII characters: glyph g is chr(FIRST_GLYPH + g)
+NUM_GLYPHS = 94  # the printable ASCII characters: glyph g is chr(FIRST_GLYPH + g)
 FIRST_GLYPH = 33
 CELL = 48  # texels along a side of a cell
 SPREAD = 6  # texels: distances saturate here; also the margin around the ink in its cell
@@ -47,17 +47,16 @@ class Font(NamedTuple):
     licence: str  # SPDX identifier; the text is assets/licenses/<licence>.txt
 
 
-def load_bank(fonts: int = 0, *, seed: int = 0) -> Bank:
+def load_bank(fonts: int = 0) -> Bank:
     """Loads the bank that ships with the package onto the default device (870 kB a font).
 
     Args:
         fonts: how many fonts; 0 means all. Fewer are chosen evenly over the categories (see choose_fonts).
-        seed: of that choice.
 
     Raises:
         ValueError: there are not so many fonts.
     """
-    chosen = choose_fonts([font.category for font in font_table()], fonts, seed=seed) if fonts else slice(None)
+    chosen = choose_fonts([font.category for font in font_table()], fonts, seed=0) if fonts else slice(None)
     fields, metrics = (array[chosen] for array in read_glyphs())
     textures = read_arrays("textures.npz.xz")["textures"]
     return Bank(*(jax.device_put(array) for array in (pack(fields), metrics, textures)))

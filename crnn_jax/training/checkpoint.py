@@ -22,7 +22,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from crnn_jax.charset import Charset
-from crnn_jax.config import Config, ConfigError, from_json, to_json
+from crnn_jax.config import RENDERED, Config, ConfigError, from_json, to_json
 from crnn_jax.data.whole import whole_folder
 from crnn_jax.section import differences
 from crnn_jax.training.stored import (
@@ -43,7 +43,7 @@ FREE_FIELDS = {
     *("run.read_threads", "run.read_processes"),
 }
 # Paths of words that may lie elsewhere in a resumed run, where a checkpoint tells by a checksum which words they are.
-MOVABLE = {"data.real": "real words", "data.validation": "words to validate on"}
+MOVABLE = {"data.real": "real words", "data.validation": "words to validate on", "data.sources": "words of {}"}
 
 
 class Checkpoints:
@@ -90,6 +90,11 @@ class Checkpoints:
         if self.latest % dispatch:  # an interrupted run stops behind any of its own dispatches
             raise CheckpointError(f"{folder} is of a step that is no multiple of run.steps_per_dispatch = {dispatch}")
         before = meta["position"].get("words", self.words)  # not told by runs of an earlier version
+        sources = [config.data.sources for config in (config_of(folder, meta), self.config)]
+        moved = {
+            MOVABLE["data.sources"].format(a): MOVABLE["data.sources"].format(b) for a, b in zip(*sources, strict=True)
+        }
+        before = {moved.get(name, name): value for name, value in before.items()}
         for name in sorted(before.keys() | self.words):
             there, here = before.get(name), self.words.get(name)
             # Runs of an earlier version told of some words how many they are, and of others nothing.
@@ -272,11 +277,17 @@ def refuse_other_run(workdir: Path, config: Config) -> None:
 def _refuse_other_run(folder: Path, meta: dict, config: Config) -> None:
     before, words = config_of(folder, meta), meta["position"].get("words", {})
     changed = {name: both for name, both in differences(before, config).items() if name not in FREE_FIELDS}
-    for name, kind in MOVABLE.items():
-        if all(changed.get(name, ())) and isinstance(words.get(kind), str):
-            changed.pop(name, None)
+    for name in MOVABLE.keys() & changed:
+        there, here = changed[name]
+        kinds = {MOVABLE[name].format(path) for path in there if path != RENDERED}
+        is_alike = name != "data.sources" or [p == RENDERED for p in there] == [p == RENDERED for p in here]
+        if there and here and is_alike and all(isinstance(words.get(kind), str) for kind in kinds):
+            del changed[name]
     if changed:
         told = [f"{name} is {there!r} there and {here!r} here" for name, (there, here) in changed.items()]
         shown = ", ".join(told[:4]) + (f", and {len(told) - 4} more" if len(told) > 4 else "")
         workdir = folder.parent.parent
-        raise CheckpointError(f"{workdir} holds a run of another configuration: {shown}; take another --workdir")
+        raise CheckpointError(
+            f"{workdir} holds a run of another configuration: {shown}; take another --workdir, "
+            f"which may start from this one's weights: --init {workdir}"
+        )

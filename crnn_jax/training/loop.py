@@ -88,10 +88,16 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     # 1. its own last checkpoint in the workdir, whose configuration decides: a different one is refused;
     # 2. the weights of `init`, with a fresh optimiser, at step 0;
     # 3. fresh weights, from the run's seed.
-    checkpoints = Checkpoints(workdir, config, words=told(words, sources, rows=rows * jax.device_count()))
+    its_words = told(words, sources, rows=rows * jax.device_count())
+    checkpoints = Checkpoints(workdir, config, words=its_words)
     fresh = checkpoints.latest is None
     note = ""
     try:
+        if not parallel.is_same_everywhere(checkpoints.latest, sorted(its_words.items()), to_json(config)):
+            raise CheckpointError(
+                f"{workdir}: the processes of this run find other checkpoints or words, or have other options: "
+                "all need the same, and a workdir on a disk that they share"
+            )
         if not fresh:
             state = checkpoints.restore(state)
             before = started_from(workdir)

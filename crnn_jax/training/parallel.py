@@ -5,6 +5,7 @@ State, source and key enter with `in_axes=None` and leave without a device axis.
 """
 
 import os
+import zlib
 from collections.abc import Callable
 from functools import partial
 
@@ -110,6 +111,14 @@ def any_process(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def is_same_everywhere(*facts) -> bool:
+    """Whether all processes call this with the same facts, as their text tells; all of them must."""
+    if jax.process_count() == 1:
+        return True
+    digest = np.uint32(zlib.crc32(repr(facts).encode()))
+    return len(set(multihost_utils.process_allgather(digest).tolist())) == 1
 
 
 def make_train(step: Callable, make_batch: MakeBatch, *, batch_size: int, length: int) -> Callable:

@@ -44,6 +44,6 @@ def create_state(key: Array, model: nn.Module, tx: optax.GradientTransformation,
     )
 
 
-def variables(state: TrainState, *, ema: bool = True) -> dict:
-    """What `model.apply` takes: the averaged parameters (or, with `ema=False`, the raw ones) and batch statistics."""
-    return {"params": state.ema_params if ema else state.params, "batch_stats": state.batch_stats}
+def variables(state: TrainState) -> dict:
+    """What `model.apply` takes: the averaged parameters, and batch statistics."""
+    return {"params": state.ema_params, "batch_stats": state.batch_stats}

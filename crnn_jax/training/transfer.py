@@ -39,10 +39,10 @@ def with_weights(
     notes += [f"new layers: {', '.join(new)}"] if new else []
     notes += [f"layers left out: {', '.join(lost)}"] if lost else []
     notes += [f"{len(added)} characters new to the head: {''.join(sorted(added))}"] if added else []
-    for name in ("normalise", "fit", "height", "width"):  # what it sees
-        here, there = getattr(config.model, name), getattr(loaded_config.model, name)
+    for field in ("normalise", "fit", "height", "width"):  # what it sees
+        here, there = getattr(config.model, field), getattr(loaded_config.model, field)
         if here != there:
-            notes.append(f"model.{name} is {here}, with which it has not learnt: there it was {there}")
+            notes.append(f"model.{field} is {here}, with which it has not learnt: there it was {there}")
     params, ema_params = taken["params"], jax.tree.map(np.copy, taken["params"])  # each buffer once: they are donated
     state = state.replace(params=params, ema_params=ema_params, batch_stats=taken["batch_stats"])
     return state, "; ".join(notes)

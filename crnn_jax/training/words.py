@@ -5,7 +5,6 @@ arrays, and the index of its first example: pass `Words` as an argument of jitte
 from disk, a batch at a time (`stream`).
 """
 
-import os
 import zlib
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,9 @@ import numpy as np
 from jaxtyping import Array
 
 from crnn_jax.charset import Charset
-from crnn_jax.config import Config, ConfigError
+from crnn_jax.config import RENDERED, Config, ConfigError
 from crnn_jax.data.augment import augment
+from crnn_jax.data.dataset import share_words
 from crnn_jax.data.real import RealWords, load_real, load_validation, real_batch
 from crnn_jax.data.selection import select
 from crnn_jax.data.stream import WordSource
@@ -26,7 +26,6 @@ from crnn_jax.synth.batch import Batch, Source, check_charset, load_source, synt
 from crnn_jax.synth.render import example_keys
 
 REAL = 2  # folded into a step's key for its words that are not rendered: 0 and 1 give the keys of `split`
-RENDERED = "rendered"  # among data.sources
 
 
 class Words(NamedTuple):
@@ -43,8 +42,11 @@ def check_words(config: Config) -> None:
     data = config.data
     if data.share_real and not data.real:
         raise ConfigError(f"data.share_real = {data.share_real:g}, but there are no real words: data.real names them")
-    learnt = {os.path.realpath(path) for path in (*data.real, *data.sources) if path != RENDERED}
-    both = [path for path in data.validation if os.path.realpath(path) in learnt]
+    learnt = [path for path in (*data.real, *data.sources) if path != RENDERED]
+    for i, path in enumerate(learnt):
+        if share_words(path, learnt[:i]):
+            raise ConfigError(f"data.{'real' if data.real else 'sources'} has {path} twice, or what another one has")
+    both = [path for path in data.validation if share_words(path, learnt)]
     if both:
         raise ConfigError(f"data.validation has {both[0]}, which is trained on: it would tell nothing")
     if data.real and not data.share_real:
