@@ -79,11 +79,12 @@ class Charset:
         return reorder("".join(c for c in reorder(text) if c in self._class_of))
 
     def fold(self, text: str) -> str:
-        """`text` in the case that the charset can express: that of its letters where all are of one, else unchanged."""
-        has_upper, has_lower = (any(map(is_case, self.characters)) for is_case in (str.isupper, str.islower))
-        if has_upper and not has_lower:
-            return text.upper()
-        return text if has_upper else text.lower()
+        """`text`, but each letter that the charset has in its other case alone, in that one."""
+        return text if self._class_of.keys() >= set(text) else "".join(map(self._folded, text))
+
+    def _folded(self, c: str) -> str:
+        cases = c, c.lower()[0], c.upper()  # İ is an i with a dot behind it, which it has anyhow
+        return next((case for case in cases if case in self._class_of), c)
 
 
 def respell(text: str, characters: str) -> str:

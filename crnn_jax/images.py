@@ -8,13 +8,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import jax
 import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray | jax.Array
+ImageSource = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray | jax.Array
 TALL = 1.5  # widths high, and more: the word in such an image may run up or down
 
 
@@ -23,7 +24,7 @@ class ImageError(ValueError):
 
 
 def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndarray, "H W"]:
-    """The grey image in `source`: a path, an encoded file as bytes, a Pillow image, or a uint8 array.
+    """The grey image in `source`: a path, an encoded file, open or as bytes, a Pillow image, or a uint8 array.
 
     Any mode that Pillow can make grey is read: transparency is laid over white, EXIF orientation is applied, wider than
     8 bits is scaled to 8 (see `_to_8_bits`), of several frames the first is taken. Arrays are [H,W], [H,W,1], RGB
@@ -35,10 +36,12 @@ def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndar
     if isinstance(source, np.ndarray | jax.Array):
         name = name or "array"
         return _decode(_from_array(np.asarray(source), name), name)
+    if hasattr(source, "read"):  # an open file
+        source = source.read()
     if not isinstance(source, bytes):
         try:
             name = name or os.fspath(source)
-            source = Path(source).read_bytes()
+            source = Path(os.path.expanduser(source)).read_bytes()
         except TypeError:
             expected = "a path, an encoded file, a Pillow image or an array"
             raise ImageError(f"{source!r:.60}: expected {expected}, not {type(source).__name__}") from None

@@ -1,10 +1,10 @@
 """Words that a reader expects. Others can still be read: what is in the lexicon counts as likelier, no more."""
 
 import math
+import os
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 
 from crnn_jax.charset import is_spelled, respell
@@ -33,11 +33,13 @@ class Lexicon:
 
     @classmethod
     def of(cls, words: Iterable[str], *, bonus: float = BONUS) -> "Lexicon":
-        """The lexicon of these words. Raises LexiconError where there is none among them, or for an endless bonus."""
-        if isinstance(words, str):
-            raise LexiconError("a lexicon takes a list of words, also of one: Lexicon.of([word])")
-        if not math.isfinite(bonus):
-            raise LexiconError(f"bonus = {bonus}: expected a number of nats")
+        """The lexicon of these words. Raises LexiconError where there is none among them, or for an endless bonus;
+        TypeError for anything but a list of strings."""
+        words = None if isinstance(words, str) else list(words)
+        if words is None or not all(isinstance(word, str) for word in words):
+            raise TypeError("a lexicon takes a list of words, also of one: [word]")
+        if not isinstance(bonus, int | float) or not math.isfinite(bonus):
+            raise LexiconError(f"bonus = {bonus!r}: expected a number of nats")
         core_words = {core(word) for word in words}
         spelled = {word if word.isalnum() else "".join(filter(is_spelled, word)) for word in core_words}
         core_words = frozenset(core_words | spelled) - {""}
@@ -67,7 +69,7 @@ def core(text: str) -> str:
     return respell(text, "").lower().strip(string.punctuation).removesuffix("'s")
 
 
-def load_lexicon(name: str | PathLike, *, bonus: float = BONUS) -> Lexicon:
+def load_lexicon(name: str | os.PathLike, *, bonus: float = BONUS) -> Lexicon:
     """The lexicon `english`, or a file's: words between blanks or line ends, UTF-8.
 
     Raises LexiconError, one line, for a file that cannot be read or has no words, and as `Lexicon.of`.
@@ -75,7 +77,7 @@ def load_lexicon(name: str | PathLike, *, bonus: float = BONUS) -> Lexicon:
     if name == ENGLISH:
         return Lexicon.of(english_words(), bonus=bonus)
     try:
-        return Lexicon.of(Path(name).read_text(encoding="utf-8-sig").split(), bonus=bonus)
+        return Lexicon.of(Path(os.path.expanduser(name)).read_text(encoding="utf-8-sig").split(), bonus=bonus)
     except LexiconError as error:
         raise LexiconError(f"{name}: {error}") from None
     except UnicodeDecodeError:

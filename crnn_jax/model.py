@@ -120,6 +120,11 @@ class CRNN(nn.Module):
         return self.config.stn.kind != "none" and self.config.stn.placement == placement
 
     def _normalise(self, images):
+        if images.dtype != jnp.uint8 or images.ndim != 3:
+            given = f"{images.dtype}{list(images.shape)}"
+            raise ValueError(
+                f"images are {given}: expected uint8[B, H, W], grey, 0 to 255: the model scales them itself"
+            )
         x = images.astype(jnp.float32) / 127.5 - 1.0
         if self.config.normalise == "contrast":
             x = x - x.mean((1, 2), keepdims=True)

@@ -128,7 +128,7 @@ class Reader:
         self,
         images: Iterable[ImageSource],
         *,
-        lexicon: Lexicon | str | os.PathLike | None = None,
+        lexicon: Lexicon | str | os.PathLike | Iterable[str] | None = None,
         thorough: bool = False,
         damaged_ok: bool = False,
     ) -> list[Reading | None]:
@@ -138,9 +138,9 @@ class Reader:
         confidence a character taken: of IC15's photographs 3 % are so, and few of them can be read upright. A turned
         one counts where it has two characters or more.
 
-        With a `lexicon`, or the name of one (`load_lexicon`), its words count as likelier: the text is chosen from the
-        likeliest (`beam_search`). A `thorough` reading takes three times as long: as the image is, and with margins
-        that are narrower and wider; what it reads is the text with the most confidence in all.
+        With a `lexicon`, its words, or the name of one (`load_lexicon`), these count as likelier: the text is chosen
+        from the likeliest (`beam_search`). A `thorough` reading takes three times as long: as the image is, and with
+        margins that are narrower and wider; what it reads is the text with the most confidence in all.
 
         Raises ImageError, one line that names the image, at the first that cannot be decoded, or with `damaged_ok` logs
         that line and has None in its place; LexiconError, before anything is read; TypeError for a single image that is
@@ -149,9 +149,8 @@ class Reader:
         check_list(images)
         if isinstance(lexicon, str | os.PathLike):
             lexicon = load_lexicon(lexicon)
-        elif not isinstance(lexicon, Lexicon | None):
-            kind = type(lexicon).__name__
-            raise TypeError(f"lexicon is the name of one, or made of words: Lexicon.of(words), not {kind}")
+        elif lexicon is not None and not isinstance(lexicon, Lexicon):
+            lexicon = Lexicon.of(lexicon)
         return self.read_views(list(self._views_of(images, thorough, damaged_ok)), lexicon=lexicon)
 
     def _views_of(self, images: Iterable[ImageSource], thorough: bool, damaged_ok: bool) -> Iterator[Views]:

@@ -9,6 +9,7 @@ Pure functions on ONE image; the caller vmaps. Two kinds of coordinates, x befor
 
 from functools import lru_cache
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -21,7 +22,12 @@ def affine_grid(theta: Float[Array, "2 3"], *, out_size: Pair, in_size: Pair) ->
 
     `theta` maps normalised output to normalised input coordinates: (x, y)_in = theta @ (x, y, 1)_out (Jaderberg et al.
     2015, eq. 1). At the identity [[1, 0, 0], [0, 1, 0]] and equal sizes the grid is exactly the integers.
+
+    Raises ValueError for a `theta` of another shape.
     """
+    theta = _floats(theta, "theta")
+    if theta.shape != (2, 3):
+        raise ValueError(f"theta has shape {theta.shape}: expected (2, 3), of one image")
     dtype = jnp.promote_types(theta.dtype, jnp.float32)  # bfloat16 cannot count to 300
     half = _half_extent(in_size)
     homogeneous = np.concatenate([_normalised_grid(out_size), np.ones((*out_size, 1))], axis=-1)
@@ -42,6 +48,7 @@ def tps_grid(fiducials: Float[Array, "F 2"], *, out_size: Pair, in_size: Pair) -
 
     Raises ValueError unless F is even and at least 4.
     """
+    fiducials = _floats(fiducials, "fiducials")
     dtype = jnp.promote_types(fiducials.dtype, jnp.float32)
     half = _half_extent(in_size)
     moved = fiducials.astype(dtype) - jnp.asarray(identity_fiducials(len(fiducials)), dtype)
@@ -71,8 +78,9 @@ def bilinear_sample(
     the derivative to the right and downwards; beyond a border it is zero, with "zeros" from one pixel beyond on. The
     coordinates should be float32.
 
-    Raises ValueError for another `outside`.
+    Raises ValueError for another `outside`, and for an image of integers, whose differences would not fit.
     """
+    image, xy = _floats(image, "image"), _floats(xy, "xy")
     if outside not in ("border", "zeros"):
         raise ValueError(f"outside is border or zeros, not {outside!r}")
     height, width, channels = image.shape
@@ -99,6 +107,13 @@ def bilinear_sample(
     above = _lerp(pixel(y0, x0), pixel(y0, x0 + 1), along_x)
     below = _lerp(pixel(y0 + 1, x0), pixel(y0 + 1, x0 + 1), along_x)
     return _lerp(above, below, along_y).astype(image.dtype)
+
+
+def _floats(x, name: str) -> Float[Array, "..."]:
+    """An array of floating-point numbers, of NumPy or JAX. ValueError for others."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{name} is of {x.dtype}: expected floating-point numbers")
+    return jnp.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype))
 
 
 def _lerp(a, b, weight):

@@ -1,9 +1,9 @@
 """A closed list of words, of which an image shows one: what CTC has to know of it to tell which (`Reader.choose`)."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from os import PathLike
 from pathlib import Path
 from string import capwords
 
@@ -45,6 +45,7 @@ class WordList:
         words = None if isinstance(words, str) else list(dict.fromkeys(words))
         if words is None or not all(isinstance(word, str) for word in words):
             raise TypeError("expected a list of words, also of one: [word]")
+        words = list(map(str, words))  # NumPy has strings of its own
         alike, unread = {}, []
         for word in words:
             ways = _spellings(word, charset)
@@ -125,7 +126,7 @@ class WordList:
         return Reading(self.words[best], float(1 / np.exp(of_words - of_words[best]).sum()))
 
 
-def load_words(path: str | PathLike) -> list[str]:
+def load_words(path: str | os.PathLike) -> list[str]:
     """The words of a file, one a line, in UTF-8; a word may have blanks inside. Raises LexiconError, one line."""
     lines = _lines(path)
     with_tab = next((line for line in lines if "\t" in line), None)
@@ -134,7 +135,7 @@ def load_words(path: str | PathLike) -> list[str]:
     return lines
 
 
-def load_words_by_image(path: str | PathLike) -> dict[str, list[str]] | None:
+def load_words_by_image(path: str | os.PathLike) -> dict[str, list[str]] | None:
     """The words of every image, by its name, of a file with lines `image<TAB>word<TAB>word ...`.
 
     None where no line has a tab: a list for all images (`load_words`). Raises LexiconError, one line.
@@ -153,10 +154,10 @@ def load_words_by_image(path: str | PathLike) -> dict[str, list[str]] | None:
     return lists
 
 
-def _lines(path: str | PathLike) -> list[str]:
+def _lines(path: str | os.PathLike) -> list[str]:
     """Those of a file that are not empty."""
     try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").split("\n")]
+        lines = [line.strip() for line in Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig").split("\n")]
     except UnicodeDecodeError:
         raise LexiconError(f"{path}: not a text in UTF-8") from None
     except OSError as error:

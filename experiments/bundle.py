@@ -56,7 +56,9 @@ def main(argv: list[str] | None = None) -> int:
         names = {name: short_names(of_kind) for name, of_kind in paths.items()}
         config = replace(config, data=replace(config.data, **names))
         measured = [args.out] if others else [args.out, args.workdir, checkpoint]
-        compared, results = read_table(args.table, measured, step_of(checkpoint)) if args.table else ({}, {})
+        source, compared, results = None, {}, {}
+        if args.table:
+            source, compared, results = read_table(args.table, measured, step_of(checkpoint))
         card = {
             "name": config.name,
             "parameters": count_parameters(variables),
@@ -67,15 +69,18 @@ def main(argv: list[str] | None = None) -> int:
             "compared": compared,
             "results": results,
         }
-        if others:  # what the run's was fitted to are other weights; the mean's own stays with a table of it
-            calibration = load_calibration(args.out) if args.table else None
-        else:
-            calibration = load_calibration(checkpoint)
+        before = load_calibration(args.out) if (args.out / "variables").is_dir() else None
+        if source == args.out:  # what was measured is what was there, with the temperature that was fitted to it
+            calibration = before
+        else:  # the run's, which fits no mean
+            calibration = None if others else load_calibration(checkpoint)
         save_inference(args.out, config, variables, card, dtype=args.dtype)
         if calibration:
             save_calibration(args.out, calibration)
         elif (path := calibration_place(checkpoint)[0]).exists():
             print(f"{path} was fitted to other weights: it is left out")
+        if before and before != calibration:
+            print(f"{args.out}/calibration.json was fitted to what was there before: it is left out")
     except (CheckpointError, OSError, ValueError) as error:
         print(f"bundle.py: {error}", file=sys.stderr)
         return 1
@@ -105,8 +110,8 @@ def average(variables: dict, config: Config, others: list[Path]) -> dict:
     return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float64).astype(np.float32), *models)
 
 
-def read_table(path: Path, measured: list[Path], step: int) -> tuple[dict, dict[str, dict]]:
-    """What evaluate.py --json wrote: how words were compared, and the rows of the datasets.
+def read_table(path: Path, measured: list[Path], step: int) -> tuple[Path, dict, dict[str, dict]]:
+    """What evaluate.py --json wrote: of which of `measured`, how words were compared, and the rows of the datasets.
 
     Without the speed, which is the machine's, not the model's. Raises ValueError, where the table is that of a model
     that is none of `measured`, or of another step of its training, too, and where damaged words were left out of it.
@@ -119,7 +124,8 @@ def read_table(path: Path, measured: list[Path], step: int) -> tuple[dict, dict[
     if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
         raise ValueError(f"{path}: expected a row a dataset, as evaluate.py --json writes them")
     model = str(told.get("model"))
-    if find_model(model).resolve() not in [place.resolve() for place in measured]:
+    source = next((place for place in measured if place.resolve() == find_model(model).resolve()), None)
+    if source is None:
         raise ValueError(f"{path}: is of {model}, another model: evaluate.py --model {measured[0]}")
     if told.get("step", step) != step:
         raise ValueError(f"{path}: is of step {told['step']}, not {step}: evaluate.py --model {measured[0]}")
@@ -128,7 +134,7 @@ def read_table(path: Path, measured: list[Path], step: int) -> tuple[dict, dict[
             f"{path}: {', '.join(told['left_out'])}: damaged words were left out, so that it is not measured"
         )
     rows = {name: {k: v for k, v in row.items() if k != "images_per_second"} for name, row in table.items()}
-    return told.get("compared", {}), rows
+    return source, told.get("compared", {}), rows
 
 
 if __name__ == "__main__":

@@ -112,6 +112,8 @@ def tell(how: str, correct: list[bool], confidences: list[np.ndarray], temperatu
     before, after = (expected_calibration_error(values, correct) for values in confidences)
     print(f"{len(correct)} words, {100 * np.mean(correct):.1f} % right{how}: temperature {temperature:.4f}")
     print(f"expected calibration error {before:.2f} at temperature 1, {after:.2f} at {temperature:.4f}")
+    if after > before:
+        print(f"calibrate.py: that is worse than without it: {len(correct)} words are too few", file=sys.stderr)
     return {"before": round(before, 2), "after": round(after, 2)}
 
 

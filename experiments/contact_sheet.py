@@ -21,7 +21,7 @@ from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.data.whole import check_writable
 from crnn_jax.evaluation import open_datasets
 from crnn_jax.images import ImageError, fit_image
-from crnn_jax.synth.batch import load_source, synth_batch
+from crnn_jax.synth.batch import check_charset, load_source, synth_batch
 
 GAP = 2  # pixels between images
 
@@ -44,6 +44,7 @@ def main() -> int:
             raise ValueError(f"{args.out}: expected the name of a picture, such as sheet.png")
         check_writable(args.out)
         config = override(load_config(args.config), args.set)
+        check_charset(config)
         count = args.rows * args.columns
         batch_size = -(-count // 4) * 4
         draw = jax.jit(partial(synth_batch, batch_size=batch_size, config=config))

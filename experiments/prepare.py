@@ -104,7 +104,9 @@ def run_convert(args: argparse.Namespace) -> int:
     if args.format in ("lmdb", "folder") and (args.shards, args.name) != (None, None):
         raise DatasetError(f"--shards and --name go with tfrecord and array_record: {args.format} has files of its own")
     datasets = [open_dataset(path, strict=False) for path in args.data]
-    shards, name = 1 if args.shards is None else args.shards, args.name or "words"
+    shards, name = 1 if args.shards is None else args.shards, "words" if args.name is None else args.name
+    if not name:
+        raise DatasetError("--name is empty: expected what the files are to be called")
     result = convert(datasets, args.out, format=args.format, shards=shards, name=name)
     report = args.out.resolve().with_name(f"{args.out.resolve().name}.report.json")
     write_json(report, {"data": args.data} | result.to_json())

@@ -89,7 +89,7 @@ def load_config(name: str) -> Config:
         raise
     except Exception as error:  # whatever is wrong in a file of one's own
         raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
-    if not isinstance(config, Config):
+    if type(config) is not Config:  # of another class no checkpoint would open again
         raise ConfigError(f"{path}: get_config() gave {type(config).__name__}, no Config")
     return config
 

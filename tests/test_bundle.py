@@ -148,6 +148,30 @@ def test_what_is_no_model_is_not_replaced(workdir, tmp_path, capsys):
     assert (tmp_path / "thesis" / "thesis.txt").exists() and crnn_jax.load(workdir)
 
 
+def test_what_is_no_part_of_a_model_is_not_removed(workdir, tmp_path, capsys):
+    out = tmp_path / "model"
+    assert bundle.main([str(workdir), "--out", str(out)]) == 0
+    (out / "notes.txt").write_text("years")
+    assert bundle.main([str(workdir), "--out", str(out)]) == 1
+    assert capsys.readouterr().err == f"bundle.py: {out}: holds notes.txt besides a model: move that elsewhere first\n"
+    assert (out / "notes.txt").exists()
+
+
+def test_a_temperature_stays_with_the_model_that_was_measured(workdir, tmp_path, capsys):
+    out, table = tmp_path / "model", tmp_path / "table.json"
+    command = [str(workdir), "--out", str(out)]
+    assert bundle.main(command) == 0
+    save_calibration(out, {"temperature": 1.5})
+    table.write_text(json.dumps({"model": str(out), "datasets": {"words": {"word_accuracy": 50.0}}}))
+    assert bundle.main([*command, "--table", str(table)]) == 0
+    assert load_calibration(out) == {"temperature": 1.5}
+    capsys.readouterr()
+    table.write_text(json.dumps({"model": str(workdir), "datasets": {"words": {"word_accuracy": 50.0}}}))
+    assert bundle.main([*command, "--table", str(table)]) == 0  # the run's, which has none
+    assert load_calibration(out) is None
+    assert f"{out}/calibration.json was fitted to what was there before" in capsys.readouterr().out
+
+
 def test_a_model_stays_until_the_next_is_whole(workdir, tmp_path, capsys, monkeypatch):
     out = tmp_path / "model"
     assert bundle.main([str(workdir), "--out", str(out), "--note", "old"]) == 0

@@ -37,6 +37,12 @@ def row(model, data, table, *arguments) -> dict:
     return next(iter(json.loads(table.read_text())["datasets"].values()))
 
 
+def test_a_temperature_that_is_worse_than_none_is_told(capsys):
+    confidences = [np.array([0.5, 0.5]), np.array([0.9, 0.9])]
+    assert calibrate.tell("", [True, False], confidences, 0.5) == {"before": 0.0, "after": 40.0}
+    assert capsys.readouterr().err == "calibrate.py: that is worse than without it: 2 words are too few\n"
+
+
 def test_what_is_fitted_is_written_and_read(model, data, tmp_path, capsys):
     before = row(model, data, tmp_path / "table.json")
     capsys.readouterr()

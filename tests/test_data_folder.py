@@ -54,6 +54,17 @@ def test_labels_csv(folder):
     assert open_dataset(folder)[0].label == "of gt"
 
 
+def test_lists_as_spreadsheets_save_them(folder):
+    write(folder, "labels.csv", 'filename;words\n0.png;1,5\n1.png;"a;b"\n')
+    assert [sample.label for sample in open_dataset(folder)] == ["1,5", "a;b"]
+    (folder / "labels.csv").unlink()
+    write(folder, "labels.tsv", "image\tLabel\n0.png\tone\n")
+    assert [sample.label for sample in open_dataset(folder)] == ["one"]
+    write(folder, "labels.tsv", "lost\tone\n0.png\ttwo\n")  # no title of a column
+    with pytest.raises(DatasetError, match="line 1: no such image"):
+        open_dataset(folder)
+
+
 def test_lines_of_labels_csv_that_are_no_entries(folder):
     for line, message in (
         ("1.png,1,000", "expected image,label, one with a comma inside in quotes: '1.png,1,000'"),
@@ -105,6 +116,8 @@ def test_gt_txt(folder, line, label):
         ("labels.tsv", "\ta", ", line 1: no such image: {folder}"),
         ("labels.tsv", "x" * 5000 + "\ta", ", line 1: no such image: {folder}/xxx"),
         ("labels.tsv", "0.png\ta\n1.png\té".encode("latin-1"), ", line 2: not UTF-8"),
+        ("labels.tsv", "0.png\ta".encode("utf-16"), ": a text in UTF-16: save it as UTF-8"),
+        ("labels.tsv", "0.png\ta\n1\0.png\tb", ", line 2: a null character: '1\\x00.png\\tb'"),
         ("labels.tsv", "", ": the list is empty"),
         ("labels.tsv", "\n \r\n", ": the list is empty"),
     ],

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from small import load_script
@@ -27,6 +28,22 @@ def test_a_folder_is_replaced_when_the_new_one_is_whole(tmp_path):
     assert (path / "file").read_text() == "one"
     write(path, "three", replaces=True)
     assert (path / "file").read_text() == "three" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_whose_successor_cannot_take_its_name_stays(tmp_path, monkeypatch):
+    path = tmp_path / "out"
+    write(path, "one")
+    rename = Path.replace
+
+    def fail(self, target):
+        if ".incomplete" in self.name:
+            raise OSError("the disk is full")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="full"):
+        write(path, "two", replaces=True)
+    assert (path / "file").read_text() == "one" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_of_which_a_file_stays_is_replaced_all_the_same(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 from crnn_jax.charset import Charset
 from crnn_jax.data.target import class_ids
 from crnn_jax.direction import reorder
+from crnn_jax.wordlist import WordList
 
 # As the Unicode bidirectional algorithm has them in a paragraph from right to left; escaped, or editors reorder them.
 ALEF, BET, GIMEL = "\u05d0\u05d1\u05d2"
@@ -45,6 +46,14 @@ def test_every_word_comes_back():
     words = {"".join(rng.choices(letters, k=rng.randint(1, 9))).lstrip("\u05b0\u0301") for _ in range(5000)}
     assert len(words) > 4000
     assert not [word for word in words if reorder(reorder(word)) != word]
+
+
+def test_a_bracket_that_the_charset_lacks_is_left_out():
+    """Of the image's: what is typed as ( is drawn as )."""
+    one, both = Charset(f"{ALEF}{BET}("), Charset(f"{ALEF}{BET}()")
+    assert both.decode(class_ids(f"{ALEF}({BET})", both)) == f"{ALEF}({BET})"
+    assert one.decode(class_ids(f"{ALEF}({BET})", one)) == f"{ALEF}{BET})"
+    assert [one.decode(row) for row in WordList.of([f"{ALEF}({BET}"], one).labels.tolist()] == [ALEF + BET]
 
 
 def test_the_leftmost_character_is_the_first_class():

@@ -16,6 +16,17 @@ def png(image: Image.Image, **options) -> bytes:
     return buffer.getvalue()
 
 
+def test_an_open_file_is_read_and_a_home_is_found(tmp_path, monkeypatch):
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    Image.fromarray(grey).save(tmp_path / "~word.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with (tmp_path / "~word.png").open("rb") as file:
+        np.testing.assert_array_equal(load_image(file), grey)
+    np.testing.assert_array_equal(load_image("~/~word.png"), grey)
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(load_image("~word.png"), grey)  # no user of that name
+
+
 def test_grey_comes_through_unchanged_however_it_is_given(tmp_path):
     image = Image.fromarray(GRADIENT)
     path = tmp_path / "wörd.png"

@@ -58,7 +58,7 @@ def test_a_bonus_is_a_number(bonus):
 
 
 def test_a_single_word_is_no_list():
-    with pytest.raises(LexiconError, match=r"a list of words, also of one: Lexicon.of\(\[word\]\)"):
+    with pytest.raises(TypeError, match=r"a list of words, also of one: \[word\]"):
         Lexicon.of("word")
 
 

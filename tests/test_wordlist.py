@@ -57,6 +57,8 @@ def test_of_words_that_are_spelled_alike_one_is_read():
     )
     assert list(words.warnings()) == [told.replace("'its''", '"its\'"')]
     assert WordList.of(["C++", "C", "C#"], BOTH).taken_for == ()
+    german = Charset.of("straßeSTRAE")
+    assert spellings(WordList.of(["straße"], german), german) == [["straße", "Straße"]]  # STRASSE is another word
     composed = WordList.of(["DON’T", "e\u0301"], Charset.of("DONT'é"))
     assert spellings(composed, composed.charset) == [["DON'T"], ["é"]]
 

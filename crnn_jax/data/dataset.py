@@ -46,6 +46,8 @@ def open_dataset(path: str | os.PathLike, *, strict: bool = True) -> Dataset:
     """
     path = _expanded(path)
     files = files_of(path)
+    if path.name == "data.mdb" and path.is_file():
+        return LmdbDataset(path.parent)
     if path.is_dir():
         if not files:
             raise DatasetError(f"{path}: {_lacking(path)}")
@@ -83,7 +85,7 @@ def share_words(path: str | os.PathLike, others: Iterable[str | os.PathLike]) ->
 
 
 def _expanded(path: str | os.PathLike) -> Path:
-    return Path(path).expanduser()  # of a list on the command line the shell expands no ~
+    return Path(os.path.expanduser(path))  # of a list on the command line the shell expands no ~
 
 
 def _lacking(folder: Path) -> str:

@@ -8,14 +8,17 @@ from pathlib import Path
 
 from crnn_jax.data.sample import Dataset, DatasetError, Record
 
+TITLES = "label labels text texts word words transcription".split()  # of the second column
+MARKS = {",": "comma", ";": "semicolon"}
+
 
 class FolderDataset(Dataset):
     """The images that a list names, one a line, each with its label; UTF-8.
 
     `labels.tsv`, and any list but these: `image path<TAB>label`. `gt.txt` comes in several forms: a line without a tab
     is split at its first comma (ICDAR 2013 and 2015: `word_1.png, "label"`) or space. `*.csv` has two columns, image
-    and label, in quotes where they need them, behind a head or not, or is as `labels.tsv`. Paths are relative to the
-    list's folder.
+    and label, in quotes where they need them, with commas or, where its first line has none, semicolons between them,
+    or is as `labels.tsv`. Both may have a head. Paths are relative to the list's folder.
 
     The list is read when the dataset is opened, and with `strict` its images are looked for; without it one that is
     missing is only found out when it is read, and `damage` tells of the lines that are no entries. Raises DatasetError.
@@ -26,11 +29,13 @@ class FolderDataset(Dataset):
         self._entries: list[tuple[str, str]] = []
         damage = []
         lines = [(number, line) for number, line in enumerate(_read_lines(path), start=1) if line.strip()]
-        if path.suffix == ".csv" and lines and _is_head(lines[0][1], path.parent):
+        first = lines[0][1].decode(errors="replace") if lines else ""
+        delimiter = ";" if ";" in first and "," not in first else ","  # of a CSV
+        if path.name != "gt.txt" and _is_head(first, path, delimiter):
             del lines[0]
         for number, line in lines:
             try:
-                entry = _parse(line, path, number, strict)
+                entry = _parse(line, path, number, strict, delimiter)
             except DatasetError as error:
                 if strict:
                     raise
@@ -61,25 +66,36 @@ def _read_lines(path: Path) -> list[bytes]:
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from None
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DatasetError(f"{path}: a text in UTF-16: save it as UTF-8")
     # splitlines would also split at separators that a label may contain.
     return [line.removesuffix(b"\r") for line in content.split(b"\n")]
 
 
-def _is_head(line: bytes, folder: Path) -> bool:
-    """Whether the first line of a CSV names its columns, such as filename,words: no image, nor what looks like one."""
-    name = line.decode(errors="replace").split(",")[0].strip(' "')
-    return bool(name) and not Path(name).suffix and not (folder / name).exists()
+def _is_head(line: str, path: Path, delimiter: str) -> bool:
+    """Whether the first line of a list names its columns, such as filename,words: no image, nor what looks like one.
+
+    With a tab, a name that is none of TITLES is one of an image that is missing.
+    """
+    name, separator, title = line.partition("\t" if "\t" in line else delimiter)
+    if not separator or separator != "\t" and path.suffix != ".csv":
+        return False
+    is_titled = separator != "\t" or path.suffix == ".csv" or title.strip(' "').lower() in TITLES
+    name = name.strip(' "')
+    return bool(name) and is_titled and not Path(name).suffix and not os.path.exists(path.parent / name)
 
 
-def _parse(content: bytes, path: Path, number: int, strict: bool) -> tuple[str, str]:
+def _parse(content: bytes, path: Path, number: int, strict: bool, delimiter: str) -> tuple[str, str]:
     """The image and the label of a line."""
     where = f"{path}, line {number}"
     try:
         line = content.decode()
     except UnicodeDecodeError:
         raise DatasetError(f"{where}: not UTF-8") from None
+    if "\0" in line:
+        raise DatasetError(f"{where}: a null character: {line[:80]!r}")
     if path.suffix == ".csv" and "\t" not in line:  # which some call so, too
-        entry = _split_csv(line, where)
+        entry = _split_csv(line, where, delimiter)
     else:
         entry = _split_gt(line) if path.name == "gt.txt" else _split_tab(line)
         if "\t" in line.partition("\t")[2]:
@@ -92,13 +108,13 @@ def _parse(content: bytes, path: Path, number: int, strict: bool) -> tuple[str, 
     return entry
 
 
-def _split_csv(line: str, where: str) -> tuple[str, str]:
+def _split_csv(line: str, where: str, delimiter: str) -> tuple[str, str]:
     try:
-        [cells] = csv.reader([line], skipinitialspace=True, strict=True)
+        [cells] = csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True)
     except csv.Error as error:
         raise DatasetError(f"{where}: {error}: {line[:80]!r}") from None
     if len(cells) != 2:
-        expected = "expected image,label, one with a comma inside in quotes"
+        expected = f"expected image{delimiter}label, one with a {MARKS[delimiter]} inside in quotes"
         raise DatasetError(f"{where}: {expected}: {line[:80]!r}")
     return cells[0], cells[1]
 

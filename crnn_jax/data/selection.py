@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import multiprocessing
+import os
 import uuid
 import zlib
 from collections import Counter
@@ -149,8 +150,8 @@ def _fingerprint(path: str, dataset: Dataset, config: Config) -> str:
 
     Of a folder those are its shards or its list, not the images in folders below it.
     """
-    place = Path(path).expanduser()
-    files = place.iterdir() if place.is_dir() else [place] if place.exists() else map(Path, glob.glob(path))
+    place = Path(os.path.expanduser(path))
+    files = place.iterdir() if place.is_dir() else [place] if place.exists() else map(Path, glob.glob(str(place)))
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files)]
     data, model = config.data, config.model
     fields = [data.max_length, data.min_height, model.charset, model.cnn, model.height, model.width]

@@ -96,7 +96,7 @@ def prepare(
     `source` and `out` under the same paths, and to have crnn_jax installed. Raises DatasetError, in one line.
     """
     source, out = Path(source).absolute(), Path(out).absolute()
-    if shards < 1 or (workers or 1) < 1:
+    if shards < 1 or workers is not None and workers < 1:
         raise DatasetError(f"shards = {shards}, workers = {workers}: expected at least 1")
     _require_packages(out, beam=beam_options is not None)
     _require_writable(out)

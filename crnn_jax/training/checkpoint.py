@@ -11,6 +11,7 @@ Arrays are saved as NumPy arrays, so that a checkpoint of eight devices opens on
 """
 
 import json
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -128,6 +129,9 @@ def save_inference(path: Path, config: Config, variables: dict, card: dict, *, d
     is_model = (path / "variables").is_dir() and (path / "config.json").is_file()
     if path.exists() and not is_model and not (path.is_dir() and not any(path.iterdir())):
         raise CheckpointError(f"{path}: exists and is no model that could be replaced: name another folder")
+    foreign = sorted({file.name for file in path.iterdir()} - PARTS) if is_model else []
+    if foreign:
+        raise CheckpointError(f"{path}: holds {', '.join(foreign)} besides a model: move that elsewhere first")
     stored = jax.tree.map(lambda x: np.asarray(jnp.asarray(x, dtype)), {k: variables[k] for k in INFERENCE})
     with written(path), whole_folder(path, replaces=is_model) as partial:
         with ocp.StandardCheckpointer() as checkpointer:
@@ -138,6 +142,7 @@ def save_inference(path: Path, config: Config, variables: dict, card: dict, *, d
 
 
 INFERENCE = ("params", "batch_stats")
+PARTS = {"variables", "config.json", "charset.txt", "card.json", "calibration.json"}  # of a model's folder
 
 
 def bundled_models() -> dict[str, Path]:
@@ -154,8 +159,11 @@ def find_model(name: str | Path) -> Path:
     bundled = bundled_models()
     if isinstance(name, str) and name in bundled:
         return bundled[name]
-    if Path(name).is_dir():
-        return Path(name)
+    folder = Path(os.path.expanduser(name))
+    if folder.is_dir():
+        return folder
+    if folder.name in bundled and not folder.is_absolute() and len(folder.parts) == 1:
+        raise CheckpointError(f"there is no folder {name!r}; the bundled model goes by its name, {folder.name!r}")
     raise CheckpointError(f"{name} is neither a folder nor a bundled model ({', '.join(bundled) or 'there is none'})")
 
 
