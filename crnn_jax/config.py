@@ -78,7 +78,7 @@ class ModelConfig(Section):
     fit: str = "resize"  # resize: stretched to height x width | pad: aspect kept, padded on the right
     normalise: str = "range"  # range: 0..255 becomes -1..1 | contrast: each image to mean 0, variance 1
     max_width: int = 400  # pixels; fit=pad: the widest bucket that the Reader uses; training squeezes to `width`
-    cnn: str = "tiny"  # tiny | compact | small | vgg | resnet | keras | keras_narrow (see `crnn_jax.ancestor`)
+    cnn: str = "tiny"  # tiny | compact | small | vgg | resnet | keras | keras_narrow (of `crnn_jax.cnn.STACKS`)
     lstm_features: int = 128  # a direction
     lstm_layers: int = 1
     dropout: float = 0.0  # in front of the logits

@@ -132,6 +132,8 @@ def load_words(path: str | os.PathLike) -> list[str]:
     with_tab = next((line for line in lines if "\t" in line), None)
     if with_tab:
         raise LexiconError(f"{path}: expected a word a line and nothing else: {with_tab[:80]!r}")
+    if not lines:
+        raise LexiconError(f"{path}: there is no word in it")
     return lines
 
 

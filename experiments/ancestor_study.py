@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from command import run, tells
 from rows import add_rows, claim, read_rows
 from study import spread, table
 from train import load_config
@@ -79,6 +80,7 @@ VARIANTS = {
 }
 
 
+@tells(ConfigError, OSError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -112,11 +114,6 @@ def main(argv: list[str] | None = None) -> int:
                     print(f"{name}, seed {seed}", flush=True)
                     rows.append(run | train_variant(config, VARIANTS[name].faults))
                     add_rows(results, rows[-1:])
-    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
-        raise
-    except (ConfigError, OSError) as error:
-        print(f"ancestor_study.py: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("ancestor_study.py: stopped; the same command starts this run again", file=sys.stderr)
         return 130
@@ -203,6 +200,4 @@ def stn_lines(rows: list[dict]) -> list[str]:
 
 
 if __name__ == "__main__":
-    from command import run
-
     run(main)

@@ -36,7 +36,6 @@ import json
 import logging
 import os
 import statistics
-import sys
 import tempfile
 import time
 from functools import partial
@@ -46,6 +45,7 @@ import contest
 import jax
 import lineup
 import scoreboard
+from command import run, tells
 from startup import start_seconds
 from supply import data_rates, memory
 from train import load_config
@@ -79,6 +79,7 @@ CONTESTS = {
 }
 
 
+@tells(CheckpointError, ConfigError, contest.ContestError, DatasetError, ImageError, ImportError, OSError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -118,29 +119,15 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(args, name) is not None and args.what not in takers:
             parser.error(f"--{name} goes with {', '.join(takers)}; render and step take --set run.batch_size=N")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
-    try:
-        if args.json:
-            check_writable(args.json)
-        if args.what in CONTESTS:
-            report = hold_contest(args)
-            print(scoreboard.format_report(report))
-        else:
-            report = time_starts(args) if args.what == "start" else measure(args)
-        if args.json:
-            args.json.write_text(json.dumps(report, indent=2) + "\n")
-    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
-        raise
-    except (
-        CheckpointError,
-        ConfigError,
-        contest.ContestError,
-        DatasetError,
-        ImageError,
-        ImportError,
-        OSError,
-    ) as error:
-        print(f"bench.py: {error}", file=sys.stderr)
-        return 1
+    if args.json:
+        check_writable(args.json)
+    if args.what in CONTESTS:
+        report = hold_contest(args)
+        print(scoreboard.format_report(report))
+    else:
+        report = time_starts(args) if args.what == "start" else measure(args)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
     return 0
 
 
@@ -282,6 +269,4 @@ def call_rates(calls: dict, *, images: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    from command import run
-
     run(main)

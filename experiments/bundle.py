@@ -13,12 +13,12 @@ the run: bundle it without a table, evaluate DIR, and bundle it again with that 
 import argparse
 import json
 import logging
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
+from command import run, tells
 
 from crnn_jax.calibration import calibration_place, load_calibration, save_calibration
 from crnn_jax.config import Config
@@ -34,6 +34,7 @@ from crnn_jax.training.checkpoint import (
 from crnn_jax.training.start import images_seen
 
 
+@tells(CheckpointError, OSError, ValueError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -46,44 +47,40 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the stored weights")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every step of a save
-    try:
-        checkpoint = training_checkpoint(args.workdir.absolute())
-        config, variables = load_variables(checkpoint)
-        others = [find_model(name) for name in args.average]
-        variables = average(variables, config, others)
-        # Of datasets their names, not where they lay on this machine.
-        paths = {name: getattr(config.data, name) for name in ("real", "sources", "validation")}
-        names = {name: short_names(of_kind) for name, of_kind in paths.items()}
-        config = replace(config, data=replace(config.data, **names))
-        measured = [args.out] if others else [args.out, args.workdir, checkpoint]
-        source, compared, results = None, {}, {}
-        if args.table:
-            source, compared, results = read_table(args.table, measured, step_of(checkpoint))
-        card = {
-            "name": config.name,
-            "parameters": count_parameters(variables),
-            "steps": step_of(checkpoint),
-            # Of runs that went on from one another; of others it is less than all of them have seen.
-            "images_seen": max(map(images_seen, [checkpoint, *others])),
-            "note": args.note,
-            "compared": compared,
-            "results": results,
-        }
-        before = load_calibration(args.out) if (args.out / "variables").is_dir() else None
-        if source == args.out:  # what was measured is what was there, with the temperature that was fitted to it
-            calibration = before
-        else:  # the run's, which fits no mean
-            calibration = None if others else load_calibration(checkpoint)
-        save_inference(args.out, config, variables, card, dtype=args.dtype)
-        if calibration:
-            save_calibration(args.out, calibration)
-        elif (path := calibration_place(checkpoint)[0]).exists():
-            print(f"{path} was fitted to other weights: it is left out")
-        if before and before != calibration:
-            print(f"{args.out}/calibration.json was fitted to what was there before: it is left out")
-    except (CheckpointError, OSError, ValueError) as error:
-        print(f"bundle.py: {error}", file=sys.stderr)
-        return 1
+    checkpoint = training_checkpoint(args.workdir.absolute())
+    config, variables = load_variables(checkpoint)
+    others = [find_model(name) for name in args.average]
+    variables = average(variables, config, others)
+    # Of datasets their names, not where they lay on this machine.
+    paths = {name: getattr(config.data, name) for name in ("real", "sources", "validation")}
+    names = {name: short_names(of_kind) for name, of_kind in paths.items()}
+    config = replace(config, data=replace(config.data, **names))
+    measured = [args.out] if others else [args.out, args.workdir, checkpoint]
+    source, compared, results = None, {}, {}
+    if args.table:
+        source, compared, results = read_table(args.table, measured, step_of(checkpoint))
+    card = {
+        "name": config.name,
+        "parameters": count_parameters(variables),
+        "steps": step_of(checkpoint),
+        # Of runs that went on from one another; of others it is less than all of them have seen.
+        "images_seen": max(map(images_seen, [checkpoint, *others])),
+        "note": args.note,
+        "compared": compared,
+        "results": results,
+    }
+    before = load_calibration(args.out) if (args.out / "variables").is_dir() else None
+    if source == args.out:  # what was measured is what was there, with the temperature that was fitted to it
+        calibration = before
+    else:  # the run's, which fits no mean
+        calibration = None if others else load_calibration(checkpoint)
+    save_inference(args.out, config, variables, card, dtype=args.dtype)
+    if calibration:
+        save_calibration(args.out, calibration)
+    elif (path := calibration_place(checkpoint)[0]).exists():
+        print(f"{path} was fitted to other weights: it is left out")
+    if before and before != calibration:
+        print(f"{args.out}/calibration.json was fitted to what was there before: it is left out")
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"{args.out}: {card['parameters']:,} parameters, step {card['steps']}, {size / 1e6:.1f} MB")
     return 0
@@ -138,6 +135,4 @@ def read_table(path: Path, measured: list[Path], step: int) -> tuple[Path, dict,
 
 
 if __name__ == "__main__":
-    from command import run
-
     run(main)

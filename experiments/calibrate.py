@@ -15,6 +15,7 @@ import sys
 from functools import partial
 
 import numpy as np
+from command import add_protocol, run, tells
 
 from crnn_jax.calibration import (
     TEMPERATURES,
@@ -27,7 +28,6 @@ from crnn_jax.calibration import (
     save_calibration,
     share_confidences,
 )
-from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.whole import check_writable
 from crnn_jax.evaluation import dataset_words, not_expressed, open_datasets
@@ -38,72 +38,65 @@ from crnn_jax.reader import load
 from crnn_jax.training.checkpoint import CheckpointError, weights_folder
 
 
+@tells(CheckpointError, DatasetError, ImageError, OSError, ValueError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     # None by default: the package's own would be changed.
     parser.add_argument("--model", required=True, metavar="NAME|DIR", help="bundled model, folder, workdir")
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
-    parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
-    parser.add_argument("--cased", action="store_true", help="a word in another case is wrong")
-    parser.add_argument("--punctuation", action="store_true", help="a word with other punctuation marks is wrong")
+    add_protocol(parser)
     parser.add_argument("--lexicon", metavar="english|FILE", help="fit the confidence with a lexicon, too")
     parser.add_argument("--dry_run", action="store_true", help="write nothing")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
-    try:
-        folder = weights_folder(args.model)
-        reader = load(folder)
-        path, _ = calibration_place(folder)
-        if not args.dry_run:
-            check_writable(path)
-        lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
-        for clause in not_expressed(reader, cased=args.cased, punctuation=args.punctuation):
-            print(f"calibrate.py: {args.model} {clause}", file=sys.stderr)
-        datasets = open_datasets(args.data, reader.config, part=args.part)
-        chunks = [chunk for name, dataset in datasets.items() for chunk in dataset_words(reader, dataset, name)]
-        # Of every word the view that is not turned: its logits are what the temperature is fitted to.
-        images = [given.views[0][0] for chunk in chunks for given in chunk.words]
-        labels = [given.label for chunk in chunks for given in chunk.words]
-        charset = reader.charset.characters
-        compared = partial(normalise, cased=args.cased, punctuation=args.punctuation, charset=charset)
+    folder = weights_folder(args.model)
+    reader = load(folder)
+    path, _ = calibration_place(folder)
+    if not args.dry_run:
+        check_writable(path)
+    lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
+    for clause in not_expressed(reader, cased=args.cased, punctuation=args.punctuation):
+        print(f"calibrate.py: {args.model} {clause}", file=sys.stderr)
+    datasets = open_datasets(args.data, reader.config, part=args.part)
+    chunks = [chunk for name, dataset in datasets.items() for chunk in dataset_words(reader, dataset, name)]
+    # Of every word the view that is not turned: its logits are what the temperature is fitted to.
+    images = [given.views[0][0] for chunk in chunks for given in chunk.words]
+    labels = [given.label for chunk in chunks for given in chunk.words]
+    charset = reader.charset.characters
+    compared = partial(normalise, cased=args.cased, punctuation=args.punctuation, charset=charset)
 
-        logits, texts = reader.logits(images), [reading.text for reading in reader.read_fitted(images)]
+    logits, texts = reader.logits(images), [reading.text for reading in reader.read_fitted(images)]
+    correct = [compared(text) == compared(label) for text, label in zip(texts, labels, strict=True)]
+    temperature = fit_temperature(logits, correct)
+    confidences = [greedy_confidences(logits, temperature=t) for t in (1.0, temperature)]
+    calibration = {
+        "temperature": round(temperature, 4),
+        "fitted_on": "; ".join(datasets),
+        "words": len(correct),
+        "cased": args.cased,
+        "punctuation": args.punctuation,
+        "expected_calibration_error": tell("", correct, confidences, temperature),
+    }
+    # What was fitted with a lexicon stays until that is fitted anew.
+    before = load_calibration(folder) or {}
+    calibration |= {name: value for name, value in before.items() if name.startswith("lexicon")}
+    if lexicon is not None:
+        found = reader.search(images)
+        scores = np.array([lexicon.scores(*candidates) for candidates in found])
+        texts = [candidates[0][row.argmax()] for candidates, row in zip(found, scores, strict=True)]
         correct = [compared(text) == compared(label) for text, label in zip(texts, labels, strict=True)]
-        temperature = fit_temperature(logits, correct)
-        confidences = [greedy_confidences(logits, temperature=t) for t in (1.0, temperature)]
-        calibration = {
-            "temperature": round(temperature, 4),
-            "fitted_on": "; ".join(datasets),
-            "words": len(correct),
-            "cased": args.cased,
-            "punctuation": args.punctuation,
-            "expected_calibration_error": tell("", correct, confidences, temperature),
+        temperature = fit_lexicon_temperature(scores, correct)
+        confidences = [share_confidences(scores, temperature=t) for t in (1.0, temperature)]
+        calibration |= {
+            "lexicon_temperature": round(temperature, 4),
+            "lexicon": args.lexicon,
+            "lexicon_expected_calibration_error": tell(" with the lexicon", correct, confidences, temperature),
         }
-        # What was fitted with a lexicon stays until that is fitted anew.
-        before = load_calibration(folder) or {}
-        calibration |= {name: value for name, value in before.items() if name.startswith("lexicon")}
-        if lexicon is not None:
-            found = reader.search(images)
-            scores = np.array([lexicon.scores(*candidates) for candidates in found])
-            texts = [candidates[0][row.argmax()] for candidates, row in zip(found, scores, strict=True)]
-            correct = [compared(text) == compared(label) for text, label in zip(texts, labels, strict=True)]
-            temperature = fit_lexicon_temperature(scores, correct)
-            confidences = [share_confidences(scores, temperature=t) for t in (1.0, temperature)]
-            calibration |= {
-                "lexicon_temperature": round(temperature, 4),
-                "lexicon": args.lexicon,
-                "lexicon_expected_calibration_error": tell(" with the lexicon", correct, confidences, temperature),
-            }
-        if not args.dry_run:
-            save_calibration(folder, calibration)
-            temperatures = [f"{before[name]:g}" for name in TEMPERATURES if name in before]
-            print(f"written: {path}" + (f", in place of {', '.join(temperatures)}" if temperatures else ""))
-    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
-        raise
-    except (CheckpointError, DatasetError, ImageError, OSError, ValueError) as error:
-        print(f"calibrate.py: {error}", file=sys.stderr)
-        return 1
+    if not args.dry_run:
+        save_calibration(folder, calibration)
+        temperatures = [f"{before[name]:g}" for name in TEMPERATURES if name in before]
+        print(f"written: {path}" + (f", in place of {', '.join(temperatures)}" if temperatures else ""))
     return 0
 
 
@@ -118,6 +111,4 @@ def tell(how: str, correct: list[bool], confidences: list[np.ndarray], temperatu
 
 
 if __name__ == "__main__":
-    from command import run
-
     run(main)

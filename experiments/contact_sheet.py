@@ -7,12 +7,12 @@ PATH is anything that evaluate.py reads. Look at the page: the two halves should
 
 import argparse
 import random
-import sys
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
+from command import run, tells
 from PIL import Image
 from train import load_config
 
@@ -26,6 +26,7 @@ from crnn_jax.synth.batch import check_charset, load_source, synth_batch
 GAP = 2  # pixels between images
 
 
+@tells(ConfigError, DatasetError, ImageError, OSError, OverflowError, ValueError)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="tiny", metavar="NAME|PATH", help="of experiments/configs/, or a path")
@@ -37,27 +38,23 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("sheet.png"), metavar="FILE")
     args = parser.parse_args()
-    try:
-        if min(args.rows, args.columns, args.scale) < 1:
-            raise ValueError("--rows, --columns and --scale are at least 1")
-        if args.out.suffix.lower() not in Image.registered_extensions():
-            raise ValueError(f"{args.out}: expected the name of a picture, such as sheet.png")
-        check_writable(args.out)
-        config = override(load_config(args.config), args.set)
-        check_charset(config)
-        count = args.rows * args.columns
-        batch_size = -(-count // 4) * 4
-        draw = jax.jit(partial(synth_batch, batch_size=batch_size, config=config))
-        images = np.asarray(draw(jax.random.key(args.seed), load_source(config)).image)[:count]
-        halves = [page(images, args.columns)]
-        if args.beside:
-            (dataset,) = open_datasets([args.beside], config).values()
-            halves.append(page(sample_images(dataset, count, images.shape[1:], args.seed), args.columns))
-        sheet = Image.fromarray(np.concatenate(halves, axis=1))
-        sheet.resize((sheet.width * args.scale, sheet.height * args.scale), Image.Resampling.NEAREST).save(args.out)
-    except (ConfigError, DatasetError, ImageError, OSError, OverflowError, ValueError) as error:
-        print(f"contact_sheet.py: {error}", file=sys.stderr)
-        return 1
+    if min(args.rows, args.columns, args.scale) < 1:
+        raise ValueError("--rows, --columns and --scale are at least 1")
+    if args.out.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"{args.out}: expected the name of a picture, such as sheet.png")
+    check_writable(args.out)
+    config = override(load_config(args.config), args.set)
+    check_charset(config)
+    count = args.rows * args.columns
+    batch_size = -(-count // 4) * 4
+    draw = jax.jit(partial(synth_batch, batch_size=batch_size, config=config))
+    images = np.asarray(draw(jax.random.key(args.seed), load_source(config)).image)[:count]
+    halves = [page(images, args.columns)]
+    if args.beside:
+        (dataset,) = open_datasets([args.beside], config).values()
+        halves.append(page(sample_images(dataset, count, images.shape[1:], args.seed), args.columns))
+    sheet = Image.fromarray(np.concatenate(halves, axis=1))
+    sheet.resize((sheet.width * args.scale, sheet.height * args.scale), Image.Resampling.NEAREST).save(args.out)
     print(f"{count} rendered words{' left, of ' + args.beside + ' right' if args.beside else ''}: {args.out}")
     return 0
 
@@ -80,6 +77,4 @@ def page(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    from command import run
-
     run(main)

@@ -11,53 +11,45 @@ checkpoint, word accuracy in per cent.
 import argparse
 import json
 import logging
-import sys
 from pathlib import Path
 
+from command import add_protocol, run, tells
 from outputs import check_outputs
 
 import crnn_jax
-from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.evaluation import dataset_words, open_datasets, read_words
 from crnn_jax.images import ImageError
 from crnn_jax.training.checkpoint import CheckpointError
 
 
+@tells(CheckpointError, DatasetError, ImageError, OSError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir", type=Path, metavar="WORKDIR")
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
-    parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
-    parser.add_argument("--cased", action="store_true", help="compare the case as well")
-    parser.add_argument("--punctuation", action="store_true", help="compare punctuation marks as well")
+    add_protocol(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a checkpoint
     rows, datasets = [], None
-    try:
-        check_outputs(args.json, inputs=args.data)
-        for step in kept_steps(args.workdir):
-            reader = crnn_jax.load(args.workdir / "checkpoints" / str(step))
-            datasets = datasets or open_datasets(args.data, reader.config, part=args.part)
-            row, compiled = {"images of the run": step * reader.config.run.batch_size}, set()
-            for name, dataset in datasets.items():
-                words = dataset_words(reader, dataset, name)
-                options = {"cased": args.cased, "punctuation": args.punctuation, "compiled": compiled}
-                row[name] = read_words(reader, words, **options).row()["word_accuracy"]
-            if not rows:
-                print("| " + " | ".join(row) + " |\n" + "|---" * len(row) + "|")
-            rows.append(row)
-            seen, *accuracies = row.values()
-            print(f"| {seen:,} | " + " | ".join(f"{accuracy:.1f}" for accuracy in accuracies) + " |", flush=True)
-            if args.json:
-                args.json.write_text(json.dumps(rows, indent=2) + "\n")
-    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
-        raise
-    except (CheckpointError, DatasetError, ImageError, OSError) as error:
-        print(f"curve.py: {error}", file=sys.stderr)
-        return 1
+    check_outputs(args.json, inputs=args.data)
+    for step in kept_steps(args.workdir):
+        reader = crnn_jax.load(args.workdir / "checkpoints" / str(step))
+        datasets = datasets or open_datasets(args.data, reader.config, part=args.part)
+        row, compiled = {"images of the run": step * reader.config.run.batch_size}, set()
+        for name, dataset in datasets.items():
+            words = dataset_words(reader, dataset, name)
+            options = {"cased": args.cased, "punctuation": args.punctuation, "compiled": compiled}
+            row[name] = read_words(reader, words, **options).row()["word_accuracy"]
+        if not rows:
+            print("| " + " | ".join(row) + " |\n" + "|---" * len(row) + "|")
+        rows.append(row)
+        seen, *accuracies = row.values()
+        print(f"| {seen:,} | " + " | ".join(f"{accuracy:.1f}" for accuracy in accuracies) + " |", flush=True)
+        if args.json:
+            args.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
 
 
@@ -70,6 +62,4 @@ def kept_steps(workdir: Path) -> list[int]:
 
 
 if __name__ == "__main__":
-    from command import run
-
     run(main)

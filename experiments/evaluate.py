@@ -29,12 +29,12 @@ import logging
 import sys
 from pathlib import Path
 
+from command import add_protocol, run, tells
 from outputs import check_outputs
 
 import crnn_jax
 from crnn_jax.charset import in_both_cases, respell
 from crnn_jax.data.damage import Damage
-from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.evaluation import (
     Evaluation,
@@ -61,14 +61,13 @@ from crnn_jax.wordlist import WordList, load_words_by_image
 TOTALS = ALL, INSIDE, OUTSIDE = "all words", "in the lexicon", "not in it"  # rows beneath those of the datasets
 
 
+@tells(CheckpointError, DatasetError, ImageError, LexiconError, OSError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
-    parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
-    parser.add_argument("--cased", action="store_true", help="compare the case as well")
-    parser.add_argument("--punctuation", action="store_true", help="compare punctuation marks as well")
+    add_protocol(parser)
     parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
     parser.add_argument(
         "--bonus", type=float, metavar="NATS", help=f"how much likelier, a character; {BONUS} unless given"
@@ -86,89 +85,83 @@ def main(argv: list[str] | None = None) -> int:
     if args.cased and args.among is not None:
         parser.error("--among reads its words in every case, and gives theirs: nothing to compare by --cased")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
-    try:
-        bonus = BONUS if args.bonus is None else args.bonus
-        lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
-        folder = weights_folder(args.model)
-        reader = crnn_jax.load(folder)
-        among = load_words_by_image(args.among) or reader.word_list(args.among) if args.among is not None else None
-        if isinstance(among, dict) and len(args.data) > 1:
-            raise LexiconError(f"{args.among} has words for each image of one dataset: name one --data")
-        for warning in among.warnings() if isinstance(among, WordList) else ():
-            print(f"evaluate.py: {args.among}: {warning}", file=sys.stderr)
-        characters = reader.charset.characters
-        # All, before the hours. Where records are lost nobody knows where the tenth begins: a part is of a whole one.
-        datasets = open_datasets(args.data, reader.config, part=args.part, strict=args.part != "all")
-        inputs = [*args.data, *filter(None, (args.among, args.lexicon))]
-        check_outputs(args.json, args.html, args.words, inputs=inputs)
-        # Words of a list come with their own marks, whatever the model reads of them.
-        for clause in () if among else not_expressed(reader, cased=args.cased, punctuation=args.punctuation):
-            print(f"evaluate.py: {args.model} {clause}", file=sys.stderr)
-        width = max(map(len, [*datasets, *TOTALS]))
-        evaluations, left_out, compiled = {}, {}, set()
-        for name, dataset in datasets.items():  # a row each as soon as it is there
-            damage = Damage()
-            evaluation = read_words(
-                reader,
-                dataset_words(reader, dataset, name, thorough=args.thorough, damage=damage),
-                cased=args.cased,
-                punctuation=args.punctuation,
-                lexicon=lexicon,
-                among=among,
-                diagnose=True,
-                compiled=compiled,
-            )
-            if damage:
-                left_out[name] = len(damage)
-                _, first = damage.places[0]
-                print(f"evaluate.py: {name}: left out: {damage}; the first: {first}", file=sys.stderr)
-            if not evaluation.words:
-                continue
-            evaluations[name] = evaluation
-            lost = letters_not_compared(evaluation, characters)
-            if lost:
-                message = f"{lost[0]} labels have letters that {args.model} lacks, which are not compared: {lost[1]}"
-                print(f"evaluate.py: {name}: {message}", file=sys.stderr)
-            if among and (count := labels_outside(evaluation, among, punctuation=args.punctuation, charset=characters)):
-                print(f"evaluate.py: {name}: {count} labels are none of the words of {args.among}", file=sys.stderr)
-            head = [] if len(evaluations) > 1 else [format_head(width)]
-            print(*head, format_row(name, evaluations[name].row(), width), sep="\n", flush=True)
-        if not evaluations:
-            return 1
-        datasets = {name: datasets[name] for name in evaluations}
-        table = {name: evaluation.row() for name, evaluation in evaluations.items()}
-        together = all_words(list(evaluations.values()))
-        total = {ALL: together.row()} if len(table) > 1 else {}
-        total |= rows_by_lexicon(together, lexicon) if lexicon else {}
-        for name, row in total.items():
-            print(format_row(name, row, width))
-        diagnosis = mean_diagnosis(together.words)
-        if diagnosis and (reason := collapse(diagnosis)):
-            print(f"evaluate.py: the spatial transformer of {args.model} has collapsed: {reason}", file=sys.stderr)
-        if args.json:
-            compared = {
-                name: getattr(args, name) for name in ("part", "cased", "punctuation", "lexicon", "among", "thorough")
-            }
-            compared |= {"bonus": bonus} if lexicon else {}
-            whole = {"model": args.model, "step": step_of(folder), "compared": compared}
-            whole |= {"datasets": table, "totals": total, "left_out": left_out}
-            args.json.write_text(to_json(whole) + "\n")
-        if args.words:
-            write_words(args.words, evaluations)
-        if args.html:
-            protocol = ("letters, " if args.cased else "lower-case letters, ") + "digits"
-            protocol += ", punctuation" if args.punctuation else ""
-            protocol += f"; {sum(left_out.values())} left out, since damaged" if left_out else ""
-            if among:
-                which = f"the {len(among.words):,} words" if isinstance(among, WordList) else "each image's own words"
-                protocol += f"; nothing is read but {which} of {args.among}"
-            page = report(reader, datasets, evaluations, table | total, model=args.model, protocol=protocol)
-            args.html.write_text(page, encoding="utf-8", errors="replace")
-    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
-        raise
-    except (CheckpointError, DatasetError, ImageError, LexiconError, OSError) as error:
-        print(f"evaluate.py: {error}", file=sys.stderr)
+    bonus = BONUS if args.bonus is None else args.bonus
+    lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
+    folder = weights_folder(args.model)
+    reader = crnn_jax.load(folder)
+    among = load_words_by_image(args.among) or reader.word_list(args.among) if args.among is not None else None
+    if isinstance(among, dict) and len(args.data) > 1:
+        raise LexiconError(f"{args.among} has words for each image of one dataset: name one --data")
+    for warning in among.warnings() if isinstance(among, WordList) else ():
+        print(f"evaluate.py: {args.among}: {warning}", file=sys.stderr)
+    characters = reader.charset.characters
+    # All, before the hours. Where records are lost nobody knows where the tenth begins: a part is of a whole one.
+    datasets = open_datasets(args.data, reader.config, part=args.part, strict=args.part != "all")
+    inputs = [*args.data, *filter(None, (args.among, args.lexicon))]
+    check_outputs(args.json, args.html, args.words, inputs=inputs)
+    # Words of a list come with their own marks, whatever the model reads of them.
+    for clause in () if among else not_expressed(reader, cased=args.cased, punctuation=args.punctuation):
+        print(f"evaluate.py: {args.model} {clause}", file=sys.stderr)
+    width = max(map(len, [*datasets, *TOTALS]))
+    evaluations, left_out, compiled = {}, {}, set()
+    for name, dataset in datasets.items():  # a row each as soon as it is there
+        damage = Damage()
+        evaluation = read_words(
+            reader,
+            dataset_words(reader, dataset, name, thorough=args.thorough, damage=damage),
+            cased=args.cased,
+            punctuation=args.punctuation,
+            lexicon=lexicon,
+            among=among,
+            diagnose=True,
+            compiled=compiled,
+        )
+        if damage:
+            left_out[name] = len(damage)
+            _, first = damage.places[0]
+            print(f"evaluate.py: {name}: left out: {damage}; the first: {first}", file=sys.stderr)
+        if not evaluation.words:
+            continue
+        evaluations[name] = evaluation
+        lost = letters_not_compared(evaluation, characters)
+        if lost:
+            message = f"{lost[0]} labels have letters that {args.model} lacks, which are not compared: {lost[1]}"
+            print(f"evaluate.py: {name}: {message}", file=sys.stderr)
+        if among and (count := labels_outside(evaluation, among, punctuation=args.punctuation, charset=characters)):
+            print(f"evaluate.py: {name}: {count} labels are none of the words of {args.among}", file=sys.stderr)
+        head = [] if len(evaluations) > 1 else [format_head(width)]
+        print(*head, format_row(name, evaluations[name].row(), width), sep="\n", flush=True)
+    if not evaluations:
         return 1
+    datasets = {name: datasets[name] for name in evaluations}
+    table = {name: evaluation.row() for name, evaluation in evaluations.items()}
+    together = all_words(list(evaluations.values()))
+    total = {ALL: together.row()} if len(table) > 1 else {}
+    total |= rows_by_lexicon(together, lexicon) if lexicon else {}
+    for name, row in total.items():
+        print(format_row(name, row, width))
+    diagnosis = mean_diagnosis(together.words)
+    if diagnosis and (reason := collapse(diagnosis)):
+        print(f"evaluate.py: the spatial transformer of {args.model} has collapsed: {reason}", file=sys.stderr)
+    if args.json:
+        compared = {
+            name: getattr(args, name) for name in ("part", "cased", "punctuation", "lexicon", "among", "thorough")
+        }
+        compared |= {"bonus": bonus} if lexicon else {}
+        whole = {"model": args.model, "step": step_of(folder), "compared": compared}
+        whole |= {"datasets": table, "totals": total, "left_out": left_out}
+        args.json.write_text(to_json(whole) + "\n")
+    if args.words:
+        write_words(args.words, evaluations)
+    if args.html:
+        protocol = ("letters, " if args.cased else "lower-case letters, ") + "digits"
+        protocol += ", punctuation" if args.punctuation else ""
+        protocol += f"; {sum(left_out.values())} left out, since damaged" if left_out else ""
+        if among:
+            which = f"the {len(among.words):,} words" if isinstance(among, WordList) else "each image's own words"
+            protocol += f"; nothing is read but {which} of {args.among}"
+        page = report(reader, datasets, evaluations, table | total, model=args.model, protocol=protocol)
+        args.html.write_text(page, encoding="utf-8", errors="replace")
     return 1 if left_out else 0
 
 
@@ -218,6 +211,4 @@ def rows_by_lexicon(evaluation: Evaluation, lexicon: Lexicon) -> dict[str, Row]:
 
 
 if __name__ == "__main__":
-    from command import run
-
     run(main)

@@ -27,6 +27,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from command import run, tells
 from jaxtyping import UInt8
 from outputs import check_outputs
 from PIL import Image
@@ -46,6 +47,7 @@ CELL = (32, 160)  # pixels of an image on the sheet, height and width
 CAPTION = 26  # characters that go below it
 
 
+@tells(DatasetError, OSError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     args = parse(argv)
@@ -54,11 +56,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("prepare.py: interrupted; nothing is left half-written, and synth90k can go on", file=sys.stderr)
         return 130  # as shells have it
-    except (DatasetError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        print(f"prepare.py: {error}", file=sys.stderr)
-        return 1
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -165,6 +162,4 @@ def on_white(sample: Sample) -> UInt8[np.ndarray, "H W"]:
 
 
 if __name__ == "__main__":
-    from command import run
-
     run(main)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from command import add_protocol, run, tells
 from outputs import check_outputs
 
 import crnn_jax
 from crnn_jax.cores import cores
-from crnn_jax.data.dataset import PARTS
 from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.evaluation import all_words, dataset_words, not_expressed, open_datasets, read_words, to_json
 from crnn_jax.images import ImageError
@@ -62,49 +62,42 @@ PEERS = [
 ]
 
 
+@tells(CheckpointError, DatasetError, ImageError, LexiconError, OSError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", metavar="NAME|DIR", help="default: every bundled model")
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
-    parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
-    parser.add_argument("--cased", action="store_true", help="compare the case as well")
-    parser.add_argument("--punctuation", action="store_true", help="compare punctuation marks as well")
+    add_protocol(parser)
     parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
     parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there too")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
-    try:
-        check_outputs(args.json, inputs=args.data)
-        lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
-        options = {"cased": args.cased, "punctuation": args.punctuation}
-        readers = {name: crnn_jax.load(name) for name in args.model or bundled_models()}  # all, before the minutes
-        datasets = {name: open_datasets(args.data, reader.config, part=args.part) for name, reader in readers.items()}
-        results, left_out = {}, set()
-        for name, reader in readers.items():
-            for clause in not_expressed(reader, **options):
-                print(f"results.py: {name} {clause}", file=sys.stderr)
-            its_own = {title: dataset for title, dataset in datasets[name].items() if title not in left_out}
-            results[name], failed = measure(name, reader, its_own, thorough=args.thorough, lexicon=lexicon, **options)
-            for title, reason in failed.items():
-                print(f"results.py: {title} is left out: {reason}", file=sys.stderr)
-            left_out |= failed.keys()
-            if not results[name]["datasets"]:
-                return 1
-            head = [] if len(results) > 1 else [format_head(results[name])]
-            print(*head, format_row(name, results[name]), sep="\n", flush=True)
-            if args.json:
-                peers = [peer._asdict() for peer in PEERS]
-                told = {name: getattr(args, name) for name in ("part", "cased", "punctuation", "lexicon", "thorough")}
-                whole = {"cpus": cores(), "compared": told, "models": results, "peers": peers}
-                args.json.write_text(to_json(whole) + "\n")
-        print(f"\n{format_note(results)}\n\n{format_peers()}")
-    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
-        raise
-    except (CheckpointError, DatasetError, ImageError, LexiconError, OSError) as error:
-        print(f"results.py: {error}", file=sys.stderr)
-        return 1
+    check_outputs(args.json, inputs=args.data)
+    lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
+    options = {"cased": args.cased, "punctuation": args.punctuation}
+    readers = {name: crnn_jax.load(name) for name in args.model or bundled_models()}  # all, before the minutes
+    datasets = {name: open_datasets(args.data, reader.config, part=args.part) for name, reader in readers.items()}
+    results, left_out = {}, set()
+    for name, reader in readers.items():
+        for clause in not_expressed(reader, **options):
+            print(f"results.py: {name} {clause}", file=sys.stderr)
+        its_own = {title: dataset for title, dataset in datasets[name].items() if title not in left_out}
+        results[name], failed = measure(name, reader, its_own, thorough=args.thorough, lexicon=lexicon, **options)
+        for title, reason in failed.items():
+            print(f"results.py: {title} is left out: {reason}", file=sys.stderr)
+        left_out |= failed.keys()
+        if not results[name]["datasets"]:
+            return 1
+        head = [] if len(results) > 1 else [format_head(results[name])]
+        print(*head, format_row(name, results[name]), sep="\n", flush=True)
+        if args.json:
+            peers = [peer._asdict() for peer in PEERS]
+            told = {name: getattr(args, name) for name in ("part", "cased", "punctuation", "lexicon", "thorough")}
+            whole = {"cpus": cores(), "compared": told, "models": results, "peers": peers}
+            args.json.write_text(to_json(whole) + "\n")
+    print(f"\n{format_note(results)}\n\n{format_peers()}")
     return 1 if left_out else 0
 
 
@@ -196,8 +189,6 @@ def _markdown(lines: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    from command import run
-
     restart_on_one_cpu()
     jax.config.update("jax_platforms", "cpu")
     run(main)

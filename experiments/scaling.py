@@ -22,6 +22,7 @@ from functools import partial
 
 import jax
 from allreduce import LINKS, Traffic, share_computing, traffic
+from command import run, tells
 from train import load_config
 
 from crnn_jax.config import Config, ConfigError, from_json, override, to_json
@@ -37,6 +38,7 @@ CHIPS = (2, 4, 8, 16, 32, 64, 128, 256)
 WORKER = "__worker__"
 
 
+@tells(ConfigError, OSError, subprocess.CalledProcessError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -56,21 +58,15 @@ def main(argv: list[str] | None = None) -> int:
             setattr(args, name, defaults.get(name))
         elif name not in defaults:
             parser.error(f"--{name} does not go with {args.what}; the words of a batch are --set run.batch_size=N")
-    try:
-        config = override(load_config(args.config or ("quickstart" if args.what == "run" else "crnn")), args.set)
-        if args.what == "paper":
-            if args.rate <= 0 or args.batch < 1:
-                raise ConfigError("--rate is above 0, --batch at least 1")
-            print(on_paper(step_traffic(config), rate=args.rate, batch=args.batch))
-            return 0
-        if args.steps < 2 or args.steps % 2 or min(args.devices) < 1:
-            raise ConfigError("--steps is even and at least 2, --devices at least 1")
-        measure(config, args.devices, steps=args.steps)
-    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
-        raise
-    except (ConfigError, OSError, subprocess.CalledProcessError) as error:
-        print(f"scaling.py: {error}", file=sys.stderr)
-        return 1
+    config = override(load_config(args.config or ("quickstart" if args.what == "run" else "crnn")), args.set)
+    if args.what == "paper":
+        if args.rate <= 0 or args.batch < 1:
+            raise ConfigError("--rate is above 0, --batch at least 1")
+        print(on_paper(step_traffic(config), rate=args.rate, batch=args.batch))
+        return 0
+    if args.steps < 2 or args.steps % 2 or min(args.devices) < 1:
+        raise ConfigError("--steps is even and at least 2, --devices at least 1")
+    measure(config, args.devices, steps=args.steps)
     return 0
 
 
@@ -172,8 +168,6 @@ def on_paper(found: Traffic, *, rate: float, batch: int) -> str:
 
 
 if __name__ == "__main__":
-    from command import run
-
     if sys.argv[1:2] == [WORKER]:
         print(json.dumps(work(**json.loads(sys.argv[2]))))
         sys.exit(0)

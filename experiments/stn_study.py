@@ -29,6 +29,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from command import run, tells
 from rows import add_rows, claim
 from stn_settings import STUDIES, check_base, keys
 from stn_table import difference_table, read_networks, table, words_read
@@ -62,6 +63,7 @@ CURVES = (
 COLUMNS = ("change", "seed", "steps", "every", "words", "bypass", "seconds", "stn_spread", *CURVES)
 
 
+@tells(CheckpointError, ConfigError, DatasetError, ImageError, OSError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,11 +107,6 @@ def main(argv: list[str] | None = None) -> int:
         tell = difference_table if args.against else table
         tables = [tell(name, keys(name), rows, words_read(rows)) for name in args.studies]
         print("\n\n".join(text for text in tables if text))
-    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
-        raise
-    except (CheckpointError, ConfigError, DatasetError, ImageError, OSError) as error:
-        print(f"stn_study.py: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("stn_study.py: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
@@ -245,6 +242,4 @@ def chunks(items: Sequence, size: int) -> Iterator[list]:
 
 
 if __name__ == "__main__":
-    from command import run
-
     run(main)

@@ -20,6 +20,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from command import run, tells
 from rows import add_rows, claim, read_rows
 from train import load_config
 
@@ -106,6 +107,7 @@ MODEL = {
 STUDIES = {"style": STYLE, "learning": LEARNING, "model": MODEL}
 
 
+@tells(CheckpointError, ConfigError, DatasetError, ImageError, OSError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -126,36 +128,30 @@ def main(argv: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"no variant {unknown[0]!r} of the {args.study} study: it has {', '.join(variants)}")
     logging.getLogger("absl").setLevel(logging.ERROR)
-    try:
-        base = override(load_config(args.config), args.set)
-        init = find_model(args.init) if args.init else None
-        same = [name for name in chosen if variants[name] and override(base, variants[name]) == base]
-        for name in same:  # no variant of it
-            print(f"{name}: is what {args.config} has already; left out", flush=True)
-        chosen = [name for name in chosen if name not in same]
-        if not chosen:
-            raise ConfigError("no variant is left to train")
-        # All of them, before the hours: a whole round of variants before the next seed.
-        runs = [
-            (variant, seed, variant_config(base, variants[variant], steps=args.steps, seed=seed))
-            for seed in args.seeds
-            for variant in chosen
-        ]
-        parallel.leave_out_fusion_emitters()
-        parallel.share_cpu(None, batch_size=math.gcd(*(config.run.batch_size for *_, config in runs)))
-        for *_, config in runs:
-            check_words(config)
-        # May render, so not before JAX has its devices.
-        datasets = open_datasets(args.data, base, part=args.part, taken=("variant", "seed", "steps"))
-        with only_one(out):
-            claim(out, base, args.init, {name: len(dataset) for name, dataset in datasets.items()})
-            train_all(runs, out, datasets, init=init, steps=args.steps)
-        rows = [row for row in read_rows(out / "results.jsonl") if row["steps"] == args.steps]
-    except BrokenPipeError:  # an OSError, but not one to tell: see command.py
-        raise
-    except (CheckpointError, ConfigError, DatasetError, ImageError, OSError) as error:
-        print(f"study.py: {error}", file=sys.stderr)
-        return 1
+    base = override(load_config(args.config), args.set)
+    init = find_model(args.init) if args.init else None
+    same = [name for name in chosen if variants[name] and override(base, variants[name]) == base]
+    for name in same:  # no variant of it
+        print(f"{name}: is what {args.config} has already; left out", flush=True)
+    chosen = [name for name in chosen if name not in same]
+    if not chosen:
+        raise ConfigError("no variant is left to train")
+    # All of them, before the hours: a whole round of variants before the next seed.
+    runs = [
+        (variant, seed, variant_config(base, variants[variant], steps=args.steps, seed=seed))
+        for seed in args.seeds
+        for variant in chosen
+    ]
+    parallel.leave_out_fusion_emitters()
+    parallel.share_cpu(None, batch_size=math.gcd(*(config.run.batch_size for *_, config in runs)))
+    for *_, config in runs:
+        check_words(config)
+    # May render, so not before JAX has its devices.
+    datasets = open_datasets(args.data, base, part=args.part, taken=("variant", "seed", "steps"))
+    with only_one(out):
+        claim(out, base, args.init, {name: len(dataset) for name, dataset in datasets.items()})
+        train_all(runs, out, datasets, init=init, steps=args.steps)
+    rows = [row for row in read_rows(out / "results.jsonl") if row["steps"] == args.steps]
     print(table(rows, list(datasets), base=next(iter(variants))))
     done = {(row["variant"], row["seed"]) for row in rows}
     return 0 if all((variant, seed) in done for variant, seed, _ in runs) else 1
@@ -234,6 +230,4 @@ def spread(values: list[float], sign: str = "") -> str:
 
 
 if __name__ == "__main__":
-    from command import run
-
     run(main)
