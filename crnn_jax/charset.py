@@ -80,11 +80,25 @@ class Charset:
 
     def fold(self, text: str) -> str:
         """`text`, but each letter that the charset has in its other case alone, in that one."""
-        return text if self._class_of.keys() >= set(text) else "".join(map(self._folded, text))
+        return text.translate(self._folding)
 
-    def _folded(self, c: str) -> str:
-        cases = c, c.lower()[0], c.upper()  # İ is an i with a dot behind it, which it has anyhow
-        return next((case for case in cases if case in self._class_of), c)
+    @functools.cached_property
+    def _folding(self) -> dict[int, str]:
+        return _Folding(self.characters)
+
+
+class _Folding(dict):
+    """For `str.translate`: what `Charset.fold` makes of a character, found out when it is met first."""
+
+    def __init__(self, characters: str):
+        super().__init__({ord(c): c for c in characters})
+        self._characters = frozenset(characters)
+
+    def __missing__(self, code: int) -> str:
+        c = chr(code)
+        cases = c.lower()[0], c.upper()  # of İ in lower case there are two: an i, and its dot
+        self[code] = next((case for case in cases if case in self._characters), c)
+        return self[code]
 
 
 def respell(text: str, characters: str) -> str:

@@ -9,6 +9,8 @@ from itertools import groupby
 
 MIRRORED = str.maketrans("()[]{}<>«»‹›", ")(][}{><»«›‹")  # signs that are drawn the other way round
 
+FIRST = "\u0590"  # no character before this one runs to the left
+
 # A letter for each bidirectional class (UAX #9, table 4); N of all others.
 KINDS = {"L": "L", "R": "R", "AL": "R", "EN": "E", "AN": "A", "ES": "S", "ET": "T", "CS": "C"}
 
@@ -34,12 +36,10 @@ def reorder(text: str) -> str:
 
     Combining marks stay behind their letter, and brackets become those that are drawn.
     """
-    if text.isascii():
+    if text.isascii() or not any(c >= FIRST and unicodedata.bidirectional(c) in ("R", "AL") for c in text):
         return text
     clusters = split_clusters(text)
     kinds = _kinds(clusters)
-    if "R" not in kinds:
-        return text
     ordered = []
     for is_kept, run in groupby(zip(clusters, kinds, strict=True), key=lambda pair: pair[1] in "LEA"):
         characters = [cluster if is_kept else cluster.translate(MIRRORED) for cluster, _ in run]
