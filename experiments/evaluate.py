@@ -27,6 +27,7 @@ import argparse
 import csv
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from command import add_protocol, run, tells
@@ -58,12 +59,84 @@ from crnn_jax.stn import collapse
 from crnn_jax.training.checkpoint import CheckpointError, step_of, weights_folder
 from crnn_jax.wordlist import WordList, load_words_by_image
 
+Among = WordList | dict[str, list[str]]  # nothing else is read: words of all images, or of each by its name
+
 TOTALS = ALL, INSIDE, OUTSIDE = "all words", "in the lexicon", "not in it"  # rows beneath those of the datasets
 
 
 @tells(CheckpointError, DatasetError, ImageError, LexiconError, OSError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
+    args = parse(argv)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
+    bonus = BONUS if args.bonus is None else args.bonus
+    lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
+    folder = weights_folder(args.model)
+    reader = crnn_jax.load(folder)
+    among = load_words_by_image(args.among) or reader.word_list(args.among) if args.among is not None else None
+    if isinstance(among, dict) and len(args.data) > 1:
+        raise LexiconError(f"{args.among} has words for each image of one dataset: name one --data")
+    for warning in among.warnings() if isinstance(among, WordList) else ():
+        warn(f"{args.among}: {warning}")
+    # All, before the hours. Where records are lost nobody knows where the tenth begins: a part is of a whole one.
+    datasets = open_datasets(args.data, reader.config, part=args.part, strict=args.part != "all")
+    inputs = [*args.data, *filter(None, (args.among, args.lexicon))]
+    check_outputs(args.json, args.html, args.words, inputs=inputs)
+    # Words of a list come with their own marks, whatever the model reads of them.
+    for clause in () if among else not_expressed(reader, cased=args.cased, punctuation=args.punctuation):
+        warn(f"{args.model} {clause}")
+    width = max(map(len, [*datasets, *TOTALS]))
+    evaluations, left_out, compiled = {}, {}, set()
+    for name, dataset in datasets.items():  # a row each as soon as it is there
+        damage = Damage()
+        evaluation = read_words(
+            reader,
+            dataset_words(reader, dataset, name, thorough=args.thorough, damage=damage),
+            cased=args.cased,
+            punctuation=args.punctuation,
+            lexicon=lexicon,
+            among=among,
+            diagnose=True,
+            compiled=compiled,
+        )
+        if damage:
+            left_out[name] = len(damage)
+            _, first = damage.places[0]
+            warn(f"{name}: left out: {damage}; the first: {first}")
+        if evaluation.words:
+            evaluations[name] = evaluation
+            for told in not_compared(evaluation, among, args, reader.charset.characters):
+                warn(f"{name}: {told}")
+            head = [] if len(evaluations) > 1 else [format_head(width)]
+            print(*head, format_row(name, evaluation.row(), width), sep="\n", flush=True)
+    if not evaluations:
+        return 1
+    table = {name: evaluation.row() for name, evaluation in evaluations.items()}
+    together = all_words(list(evaluations.values()))
+    total = {ALL: together.row()} if len(table) > 1 else {}
+    total |= rows_by_lexicon(together, lexicon) if lexicon else {}
+    for name, row in total.items():
+        print(format_row(name, row, width))
+    diagnosis = mean_diagnosis(together.words)
+    if diagnosis and (reason := collapse(diagnosis)):
+        warn(f"the spatial transformer of {args.model} has collapsed: {reason}")
+    if args.json:
+        names = "part", "cased", "punctuation", "lexicon", "among", "thorough"
+        compared = {name: getattr(args, name) for name in names} | ({"bonus": bonus} if lexicon else {})
+        whole = {"model": args.model, "step": step_of(folder), "compared": compared}
+        whole |= {"datasets": table, "totals": total, "left_out": left_out}
+        args.json.write_text(to_json(whole) + "\n")
+    if args.words:
+        write_words(args.words, evaluations)
+    if args.html:
+        datasets, how = {name: datasets[name] for name in evaluations}, protocol(args, among, sum(left_out.values()))
+        page = report(reader, datasets, evaluations, table | total, model=args.model, protocol=how)
+        args.html.write_text(page, encoding="utf-8", errors="replace")
+    return 1 if left_out else 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments of the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
@@ -84,85 +157,32 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("either --lexicon, whose words are likelier, or --among, which has all that there are")
     if args.cased and args.among is not None:
         parser.error("--among reads its words in every case, and gives theirs: nothing to compare by --cased")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
-    bonus = BONUS if args.bonus is None else args.bonus
-    lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
-    folder = weights_folder(args.model)
-    reader = crnn_jax.load(folder)
-    among = load_words_by_image(args.among) or reader.word_list(args.among) if args.among is not None else None
-    if isinstance(among, dict) and len(args.data) > 1:
-        raise LexiconError(f"{args.among} has words for each image of one dataset: name one --data")
-    for warning in among.warnings() if isinstance(among, WordList) else ():
-        print(f"evaluate.py: {args.among}: {warning}", file=sys.stderr)
-    characters = reader.charset.characters
-    # All, before the hours. Where records are lost nobody knows where the tenth begins: a part is of a whole one.
-    datasets = open_datasets(args.data, reader.config, part=args.part, strict=args.part != "all")
-    inputs = [*args.data, *filter(None, (args.among, args.lexicon))]
-    check_outputs(args.json, args.html, args.words, inputs=inputs)
-    # Words of a list come with their own marks, whatever the model reads of them.
-    for clause in () if among else not_expressed(reader, cased=args.cased, punctuation=args.punctuation):
-        print(f"evaluate.py: {args.model} {clause}", file=sys.stderr)
-    width = max(map(len, [*datasets, *TOTALS]))
-    evaluations, left_out, compiled = {}, {}, set()
-    for name, dataset in datasets.items():  # a row each as soon as it is there
-        damage = Damage()
-        evaluation = read_words(
-            reader,
-            dataset_words(reader, dataset, name, thorough=args.thorough, damage=damage),
-            cased=args.cased,
-            punctuation=args.punctuation,
-            lexicon=lexicon,
-            among=among,
-            diagnose=True,
-            compiled=compiled,
-        )
-        if damage:
-            left_out[name] = len(damage)
-            _, first = damage.places[0]
-            print(f"evaluate.py: {name}: left out: {damage}; the first: {first}", file=sys.stderr)
-        if not evaluation.words:
-            continue
-        evaluations[name] = evaluation
-        lost = letters_not_compared(evaluation, characters)
-        if lost:
-            message = f"{lost[0]} labels have letters that {args.model} lacks, which are not compared: {lost[1]}"
-            print(f"evaluate.py: {name}: {message}", file=sys.stderr)
-        if among and (count := labels_outside(evaluation, among, punctuation=args.punctuation, charset=characters)):
-            print(f"evaluate.py: {name}: {count} labels are none of the words of {args.among}", file=sys.stderr)
-        head = [] if len(evaluations) > 1 else [format_head(width)]
-        print(*head, format_row(name, evaluations[name].row(), width), sep="\n", flush=True)
-    if not evaluations:
-        return 1
-    datasets = {name: datasets[name] for name in evaluations}
-    table = {name: evaluation.row() for name, evaluation in evaluations.items()}
-    together = all_words(list(evaluations.values()))
-    total = {ALL: together.row()} if len(table) > 1 else {}
-    total |= rows_by_lexicon(together, lexicon) if lexicon else {}
-    for name, row in total.items():
-        print(format_row(name, row, width))
-    diagnosis = mean_diagnosis(together.words)
-    if diagnosis and (reason := collapse(diagnosis)):
-        print(f"evaluate.py: the spatial transformer of {args.model} has collapsed: {reason}", file=sys.stderr)
-    if args.json:
-        compared = {
-            name: getattr(args, name) for name in ("part", "cased", "punctuation", "lexicon", "among", "thorough")
-        }
-        compared |= {"bonus": bonus} if lexicon else {}
-        whole = {"model": args.model, "step": step_of(folder), "compared": compared}
-        whole |= {"datasets": table, "totals": total, "left_out": left_out}
-        args.json.write_text(to_json(whole) + "\n")
-    if args.words:
-        write_words(args.words, evaluations)
-    if args.html:
-        protocol = ("letters, " if args.cased else "lower-case letters, ") + "digits"
-        protocol += ", punctuation" if args.punctuation else ""
-        protocol += f"; {sum(left_out.values())} left out, since damaged" if left_out else ""
-        if among:
-            which = f"the {len(among.words):,} words" if isinstance(among, WordList) else "each image's own words"
-            protocol += f"; nothing is read but {which} of {args.among}"
-        page = report(reader, datasets, evaluations, table | total, model=args.model, protocol=protocol)
-        args.html.write_text(page, encoding="utf-8", errors="replace")
-    return 1 if left_out else 0
+    return args
+
+
+def warn(told: str) -> None:
+    """A line on stderr."""
+    print(f"evaluate.py: {told}", file=sys.stderr)
+
+
+def protocol(args: argparse.Namespace, among: Among | None, left_out: int) -> str:
+    """What was compared, as the page tells it."""
+    how = ("letters, " if args.cased else "lower-case letters, ") + "digits"
+    how += ", punctuation" if args.punctuation else ""
+    how += f"; {left_out} left out, since damaged" if left_out else ""
+    if among:
+        which = f"the {len(among.words):,} words" if isinstance(among, WordList) else "each image's own words"
+        how += f"; nothing is read but {which} of {args.among}"
+    return how
+
+
+def not_compared(evaluation: Evaluation, among: Among | None, args: argparse.Namespace, charset: str) -> Iterator[str]:
+    """Of which labels something is not compared, or cannot be right, a line each reason."""
+    lost = letters_not_compared(evaluation, charset)
+    if lost:
+        yield f"{lost[0]} labels have letters that {args.model} lacks, which are not compared: {lost[1]}"
+    if among and (count := labels_outside(evaluation, among, punctuation=args.punctuation, charset=charset)):
+        yield f"{count} labels are none of the words of {args.among}"
 
 
 def letters_not_compared(evaluation: Evaluation, charset: str) -> tuple[int, str] | None:
@@ -173,9 +193,7 @@ def letters_not_compared(evaluation: Evaluation, charset: str) -> tuple[int, str
     return (sum(map(bool, lost)), "".join(sorted(set().union(*lost)))) if any(lost) else None
 
 
-def labels_outside(
-    evaluation: Evaluation, among: WordList | dict[str, list[str]], *, punctuation: bool, charset: str
-) -> int:
+def labels_outside(evaluation: Evaluation, among: Among, *, punctuation: bool, charset: str) -> int:
     """How many labels are no word of the list, or of the image's own, as they are compared."""
 
     def compared(words):
