@@ -80,6 +80,9 @@ class Charset:
 
     def fold(self, text: str) -> str:
         """`text`, but each letter that the charset has in its other case alone, in that one."""
+        if "Σ" in text and len(text.lower()) == len(text):  # at a word's end another letter in lower case
+            lower = text.lower()
+            text = "".join(b if a == "Σ" and b in self._class_of else a for a, b in zip(text, lower, strict=True))
         return text.translate(self._folding)
 
     @functools.cached_property

@@ -27,7 +27,8 @@ TO_NUMBERS = [
 
 
 def reorder(text: str) -> str:
-    """A word in visual order, from left to right, given it in logical order, or the reverse: it is its own inverse.
+    """A word in visual order, from left to right, given it in logical order, or the reverse: it is its own inverse, of
+    words that do not begin with a combining mark.
 
     A word without a letter of Hebrew, Arabic or their like stays as it is. With one it is read from right to left as a
     whole, but for numbers and words of other scripts in it, which keep their order: the Unicode bidirectional algorithm

@@ -5,7 +5,7 @@ import math
 import os
 import string
 import time
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,10 @@ from crnn_jax.data.damage import Damage, whole_records
 from crnn_jax.data.dataset import open_dataset, share_words, take_part
 from crnn_jax.data.rendered import RenderedWords
 from crnn_jax.data.sample import Dataset, DatasetError
-from crnn_jax.lexicon import Lexicon, LexiconError
+from crnn_jax.lexicon import Lexicon
 from crnn_jax.metrics import normalise, score_compared
 from crnn_jax.reader import Reader, Views
+from crnn_jax.reading import Reading
 from crnn_jax.stn import Diagnosis
 from crnn_jax.wordlist import WordList
 
@@ -30,6 +31,7 @@ RESERVED = (RENDERED, "all", "all words")  # names of rows that are no dataset's
 CHUNK = 512  # images in memory
 
 Row = dict[str, int | float]  # of the table
+Among = WordList | dict[str, WordList]  # a closed list of words, or one for each image, by its name
 
 
 class Given(NamedTuple):
@@ -162,36 +164,34 @@ def read_words(
     cased: bool = False,
     punctuation: bool = False,
     lexicon: Lexicon | None = None,
-    among: WordList | dict[str, list[str]] | None = None,
+    among: Among | None = None,
     diagnose: bool = False,
     compiled: set[tuple[int, int]] | None = None,
 ) -> Evaluation:
     """Reads chunks, and compares as `metrics.normalise` has it for the model's charset.
 
-    With a list `among`, which takes the place of a lexicon, nothing but its words is read; or there is a list for each
-    image, by its name. With `diagnose` an STN is looked at as well.
+    With a list `among`, which takes the place of a lexicon, nothing but its words is read, or with a list for each
+    image, by its name, each among its own; without one nothing is read of it. With `diagnose` an STN is looked at, too.
 
     A chunk whose batches are the first of their shape is read twice: of its first reading most is compilation. Who
     reads several datasets in the same way hands the set of `compiled` shapes, at first empty, from one to the next.
-    The diagnosis costs no measured time. Raises LexiconError for an image without a list, or with one of which nothing
-    can be read.
+    The diagnosis costs no measured time.
     """
+    read = _way_to_read(reader, lexicon, among)
     compiled = set() if compiled is None else compiled
     words, seconds = [], 0.0
     compared = partial(normalise, cased=cased, punctuation=punctuation, charset=reader.charset.characters)
     for chunk in chunks:
         views = [given.views for given in chunk.words]
         shapes = batch_shapes([image for turns in views for margins in turns for image in margins])
-        lists = [own_list(reader, among, given.name) for given in chunk.words] if isinstance(among, dict) else among
-
-        def read(views=views, lists=lists):
-            return reader.read_views(views, lexicon=lexicon) if lists is None else reader.choose_views(views, lists)
-
+        if isinstance(among, dict):
+            own = [among[given.name] for given in chunk.words if given.name in among]
+            shapes |= {labels.shape for words_of_one in own for labels, _ in words_of_one.groups}
         if shapes - compiled:
             compiled |= shapes
-            read()
+            read(chunk.words)
         begin = time.perf_counter()
-        readings = read()
+        readings = read(chunk.words)
         seconds += chunk.seconds + time.perf_counter() - begin
         diagnoses = [None] * len(readings)
         if diagnose and reader.has_stn:
@@ -203,14 +203,21 @@ def read_words(
     return Evaluation(words, seconds)
 
 
-def own_list(reader: Reader, lists: dict[str, list[str]], name: str) -> WordList:
-    """The list of one image. Raises LexiconError where there is none, or none of its words can be read."""
-    if name not in lists:
-        raise LexiconError(f"{name}: there are no words for this image")
-    try:
-        return reader.word_list(lists[name])
-    except LexiconError as error:
-        raise LexiconError(f"{name}: {error}") from None
+def _way_to_read(
+    reader: Reader, lexicon: Lexicon | None, among: Among | None
+) -> Callable[[Sequence[Given]], list[Reading]]:
+    def read(words):
+        return reader.read_views([word.views for word in words], lexicon=lexicon)
+
+    def choose(words):
+        return reader.choose_views([word.views for word in words], among)
+
+    def choose_each(words):
+        listed = [word for word in words if word.name in among]
+        chosen = iter(reader.choose_views([word.views for word in listed], [among[word.name] for word in listed]))
+        return [next(chosen) if word.name in among else Reading("", 0.0) for word in words]
+
+    return read if among is None else choose_each if isinstance(among, dict) else choose
 
 
 def not_expressed(reader: Reader, *, cased: bool, punctuation: bool) -> list[str]:

@@ -37,7 +37,10 @@ def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndar
         name = name or "array"
         return _decode(_from_array(np.asarray(source), name), name)
     if hasattr(source, "read"):  # an open file
+        name = name or str(getattr(source, "name", "")) or None
         source = source.read()
+        if not isinstance(source, bytes):
+            raise ImageError(f"{name or 'image'}: a file that is open as text: expected one of bytes")
     if not isinstance(source, bytes):
         try:
             name = name or os.fspath(source)
@@ -54,7 +57,7 @@ def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndar
 
 def check_list(images) -> None:
     """TypeError where one image stands in place of a list."""
-    is_one = isinstance(images, str | bytes | os.PathLike | Image.Image)
+    is_one = isinstance(images, str | bytes | os.PathLike | Image.Image) or hasattr(images, "read")
     if isinstance(images, np.ndarray | jax.Array) and images.dtype == np.uint8:
         # An array [B,H,W] is a list; [H,W] and [H,W,1|3|4] are not.
         is_one = images.ndim < 3 or images.ndim == 3 and images.shape[-1] in (1, 3, 4)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from crnn_jax.charset import is_spelled, respell
 from crnn_jax.synth.words import english_words
 
@@ -38,7 +40,7 @@ class Lexicon:
         words = None if isinstance(words, str) else list(words)
         if words is None or not all(isinstance(word, str) for word in words):
             raise TypeError("a lexicon takes a list of words, also of one: [word]")
-        if not isinstance(bonus, int | float) or not math.isfinite(bonus):
+        if not isinstance(bonus, int | float | np.number) or not math.isfinite(bonus):
             raise LexiconError(f"bonus = {bonus!r}: expected a number of nats")
         core_words = {core(word) for word in words}
         spelled = {word if word.isalnum() else "".join(filter(is_spelled, word)) for word in core_words}

@@ -210,10 +210,13 @@ class Reader:
         Raises as `choose`, and ValueError where there are not as many lists as images.
         """
         check_list(images)
-        lists, all_views = [self.word_list(own) for own in words], list(self._views_of(images, thorough, damaged_ok))
-        if len(lists) != len(all_views):
-            raise ValueError(f"{len(lists)} lists of words for {len(all_views)} images")
-        return self.choose_views(all_views, lists)
+        images, words = list(images), list(words)
+        if len(words) != len(images):
+            raise ValueError(f"{len(words)} lists of words for {len(images)} images")
+        if any(isinstance(own, str | os.PathLike) for own in words):
+            raise TypeError("expected a list of words for each image")
+        lists = [self.word_list(own) for own in words]
+        return self.choose_views(list(self._views_of(images, thorough, damaged_ok)), lists)
 
     def word_list(self, words: Iterable[str] | str | os.PathLike) -> WordList:
         """A closed list, of words or of a file of one a line, for `choose`. Raises LexiconError and TypeError."""

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from string import capwords
 
@@ -128,23 +128,21 @@ class WordList:
 
 def load_words(path: str | os.PathLike) -> list[str]:
     """The words of a file, one a line, in UTF-8; a word may have blanks inside. Raises LexiconError, one line."""
+    words = load_words_or_lists(path)
+    if isinstance(words, dict):
+        first = "\t".join([next(iter(words)), *next(iter(words.values()))])
+        raise LexiconError(f"{path}: expected a word a line and nothing else: {first[:80]!r}")
+    return words
+
+
+def load_words_or_lists(path: str | os.PathLike) -> list[str] | dict[str, list[str]]:
+    """The words of a file, one a line; or of one with lines `image<TAB>word<TAB>word ...` those of every image, by its
+    name. Raises LexiconError, one line, where there are none, and for a list of one word each, which are labels."""
     lines = _lines(path)
-    with_tab = next((line for line in lines if "\t" in line), None)
-    if with_tab:
-        raise LexiconError(f"{path}: expected a word a line and nothing else: {with_tab[:80]!r}")
     if not lines:
         raise LexiconError(f"{path}: there is no word in it")
-    return lines
-
-
-def load_words_by_image(path: str | os.PathLike) -> dict[str, list[str]] | None:
-    """The words of every image, by its name, of a file with lines `image<TAB>word<TAB>word ...`.
-
-    None where no line has a tab: a list for all images (`load_words`). Raises LexiconError, one line.
-    """
-    lines = _lines(path)
     if not any("\t" in line for line in lines):
-        return None
+        return lines
     lists = {}
     for line in lines:
         name, *words = (cell.strip() for cell in line.split("\t"))
@@ -153,6 +151,9 @@ def load_words_by_image(path: str | os.PathLike) -> dict[str, list[str]] | None:
         if name in lists:
             raise LexiconError(f"{path}: {name} is there twice")
         lists[name] = list(filter(None, words))
+    if all(len(words) == 1 for words in lists.values()):
+        first = next(line for line in lines if "\t" in line)
+        raise LexiconError(f"{path}: expected a word a line, or several for each image, not its label: {first[:80]!r}")
     return lists
 
 
@@ -167,6 +168,7 @@ def _lines(path: str | os.PathLike) -> list[str]:
     return list(filter(None, lines))
 
 
+@lru_cache(maxsize=200_000)  # in lists for each of many images the same words come again and again
 def _spellings(word: str, charset: Charset) -> tuple[str, ...]:
     """The ways in which the charset spells a word, all of them different; none where it lacks one of its letters."""
     known = set(charset.characters)

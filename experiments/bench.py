@@ -46,6 +46,7 @@ import jax
 import lineup
 import scoreboard
 from command import run, tells
+from outputs import check_outputs
 from startup import start_seconds
 from supply import data_rates, memory
 from train import load_config
@@ -54,7 +55,6 @@ import crnn_jax
 from crnn_jax.config import Config, ConfigError, override
 from crnn_jax.cores import cores
 from crnn_jax.data.sample import DatasetError
-from crnn_jax.data.whole import check_writable
 from crnn_jax.images import ImageError
 from crnn_jax.model import build
 from crnn_jax.reader import DEFAULT_MODEL
@@ -119,8 +119,7 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(args, name) is not None and args.what not in takers:
             parser.error(f"--{name} goes with {', '.join(takers)}; render and step take --set run.batch_size=N")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
-    if args.json:
-        check_writable(args.json)
+    check_outputs(args.json, inputs=filter(None, [args.data]))
     if args.what in CONTESTS:
         report = hold_contest(args)
         print(scoreboard.format_report(report))

@@ -70,10 +70,9 @@ def main(argv: list[str] | None = None) -> int:
         "results": results,
     }
     before = load_calibration(args.out) if (args.out / "variables").is_dir() else None
-    if source == args.out:  # what was measured is what was there, with the temperature that was fitted to it
-        calibration = before
-    else:  # the run's, which fits no mean
-        calibration = None if others else load_calibration(checkpoint)
+    of_run = None if others else load_calibration(checkpoint)  # which fits no mean
+    of_model = before if before and same_weights(args.out, variables) else None
+    calibration = (of_model or of_run) if source == args.out else (of_run or of_model)
     save_inference(args.out, config, variables, card, dtype=args.dtype)
     if calibration:
         save_calibration(args.out, calibration)
@@ -84,6 +83,15 @@ def main(argv: list[str] | None = None) -> int:
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"{args.out}: {card['parameters']:,} parameters, step {card['steps']}, {size / 1e6:.1f} MB")
     return 0
+
+
+def same_weights(folder: Path, variables: dict) -> bool:
+    """Whether a model has these weights, in whatever precision they are stored."""
+    stored = load_variables(folder)[1]
+    if jax.tree.structure(stored) != jax.tree.structure(variables):
+        return False
+    pairs = zip(jax.tree.leaves(stored), jax.tree.leaves(variables), strict=True)
+    return all(a.shape == b.shape and np.allclose(a, b, rtol=2**-7, atol=1e-6) for a, b in pairs)
 
 
 def short_names(paths: tuple[str, ...]) -> tuple[str, ...]:

@@ -13,12 +13,12 @@ from pathlib import Path
 import jax
 import numpy as np
 from command import run, tells
+from outputs import check_outputs
 from PIL import Image
 from train import load_config
 
 from crnn_jax.config import ConfigError, override
 from crnn_jax.data.sample import Dataset, DatasetError
-from crnn_jax.data.whole import check_writable
 from crnn_jax.evaluation import open_datasets
 from crnn_jax.images import ImageError, fit_image
 from crnn_jax.synth.batch import check_charset, load_source, synth_batch
@@ -42,7 +42,7 @@ def main() -> int:
         raise ValueError("--rows, --columns and --scale are at least 1")
     if args.out.suffix.lower() not in Image.registered_extensions():
         raise ValueError(f"{args.out}: expected the name of a picture, such as sheet.png")
-    check_writable(args.out)
+    check_outputs(args.out, inputs=filter(None, [args.beside]))
     config = override(load_config(args.config), args.set)
     check_charset(config)
     count = args.rows * args.columns

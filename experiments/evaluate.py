@@ -36,8 +36,10 @@ from outputs import check_outputs
 import crnn_jax
 from crnn_jax.charset import in_both_cases, respell
 from crnn_jax.data.damage import Damage
+from crnn_jax.data.dataset import share_words
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.evaluation import (
+    Among,
     Evaluation,
     Row,
     all_words,
@@ -53,13 +55,11 @@ from crnn_jax.evaluation import (
 from crnn_jax.images import ImageError
 from crnn_jax.lexicon import BONUS, Lexicon, LexiconError, load_lexicon
 from crnn_jax.metrics import normalise
-from crnn_jax.reader import DEFAULT_MODEL
+from crnn_jax.reader import DEFAULT_MODEL, Reader
 from crnn_jax.report.page import report
 from crnn_jax.stn import collapse
 from crnn_jax.training.checkpoint import CheckpointError, step_of, weights_folder
-from crnn_jax.wordlist import WordList, load_words_by_image
-
-Among = WordList | dict[str, list[str]]  # nothing else is read: words of all images, or of each by its name
+from crnn_jax.wordlist import WordList, load_words_or_lists
 
 TOTALS = ALL, INSIDE, OUTSIDE = "all words", "in the lexicon", "not in it"  # rows beneath those of the datasets
 
@@ -73,11 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
     folder = weights_folder(args.model)
     reader = crnn_jax.load(folder)
-    among = load_words_by_image(args.among) or reader.word_list(args.among) if args.among is not None else None
-    if isinstance(among, dict) and len(args.data) > 1:
-        raise LexiconError(f"{args.among} has words for each image of one dataset: name one --data")
-    for warning in among.warnings() if isinstance(among, WordList) else ():
-        warn(f"{args.among}: {warning}")
+    among = load_among(args.among, reader, args.data) if args.among is not None else None
     # All, before the hours. Where records are lost nobody knows where the tenth begins: a part is of a whole one.
     datasets = open_datasets(args.data, reader.config, part=args.part, strict=args.part != "all")
     inputs = [*args.data, *filter(None, (args.among, args.lexicon))]
@@ -160,6 +156,31 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def load_among(path: str, reader: Reader, data: list[str]) -> Among:
+    """The words of a file, of all images or of each. Tells of those that can never be read."""
+    if share_words(path, data):
+        raise LexiconError(f"{path} is what is to be read: expected the words that there can be")
+    words = load_words_or_lists(path)
+    if isinstance(words, list):
+        among = reader.word_list(words)
+        for warning in among.warnings():
+            warn(f"{path}: {warning}")
+        return among
+    if len(data) > 1:
+        raise LexiconError(f"{path} has words for each image of one dataset: name one --data")
+    among, unread = {}, 0
+    for name, own in words.items():
+        try:
+            among[name] = reader.word_list(own)
+            unread += len(among[name].unread)
+        except LexiconError:
+            unread += len(own)
+    if unread:
+        total = sum(map(len, words.values()))
+        warn(f"{path}: {unread} of {total} words cannot be spelled by the model")
+    return among
+
+
 def warn(told: str) -> None:
     """A line on stderr."""
     print(f"evaluate.py: {told}", file=sys.stderr)
@@ -200,7 +221,8 @@ def labels_outside(evaluation: Evaluation, among: Among, *, punctuation: bool, c
         return {normalise(word, punctuation=punctuation, charset=charset) for word in words}
 
     if isinstance(among, dict):
-        return sum(word.truth not in compared(among[word.name]) for word in evaluation.words)
+        lists = ((word, among.get(word.name)) for word in evaluation.words)
+        return sum(own is None or word.truth not in compared(own.words) for word, own in lists)
     known = compared(among.words)
     return sum(word.truth not in known for word in evaluation.words)
 

@@ -1,31 +1,36 @@
 """What a script is about to write, checked before the hours that lead to it."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from crnn_jax.data.dataset import LISTS, files_of
+from crnn_jax.data.dataset import TEXTS, files_of
+from crnn_jax.data.folder import FolderDataset
+from crnn_jax.data.sample import DatasetError
 from crnn_jax.data.whole import check_writable
 
 
-def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path]) -> None:
+def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path] = ()) -> None:
     """Raises OSError for a file that cannot be written, that is to be written twice, or that is, or lies in, an input.
 
-    Outputs that are None are none. Inputs are files, folders, patterns of shards; of a list of images its folder is
-    one.
+    Outputs that are None are none. Inputs are files, datasets, and folders, in which nothing is to be written.
     """
     paths = [path for path in outputs if path]
     if len({path.resolve() for path in paths}) < len(paths):
         raise OSError("two outputs are to be written to one file: name another")
-    read = {place.resolve(): name for name in map(str, inputs) for place in _places(name)}
+    read = {place.resolve(): name for name in map(str, inputs) for place in _places(name)} if paths else {}
     for path in paths:
         for place in (path.resolve(), *path.resolve().parents):
             if place in read:
-                raise OSError(f"{path} would be written into {read[place]}, which is to be read: name another place")
+                raise OSError(f"{path} is, or lies in, {read[place]}, which is to be read: name another place")
         check_writable(path)
 
 
 def _places(name: str) -> list[Path]:
+    """What is read where this is an input: of a list of images, these."""
     path = Path(name).expanduser()
-    if path.is_file() and path.name in LISTS:
-        return [path.parent]
-    return [path, *files_of(path)]
+    places = [path, *files_of(path)]
+    if path.is_file() and path.suffix in TEXTS:
+        with suppress(DatasetError):  # a text of another kind
+            places += FolderDataset(path, strict=False).images
+    return places

@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there too")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
-    check_outputs(args.json, inputs=args.data)
+    check_outputs(args.json, inputs=[*args.data, *filter(None, [args.lexicon])])
     lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
     options = {"cased": args.cased, "punctuation": args.punctuation}
     readers = {name: crnn_jax.load(name) for name in args.model or bundled_models()}  # all, before the minutes

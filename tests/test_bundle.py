@@ -157,18 +157,22 @@ def test_what_is_no_part_of_a_model_is_not_removed(workdir, tmp_path, capsys):
     assert (out / "notes.txt").exists()
 
 
-def test_a_temperature_stays_with_the_model_that_was_measured(workdir, tmp_path, capsys):
-    out, table = tmp_path / "model", tmp_path / "table.json"
-    command = [str(workdir), "--out", str(out)]
+def test_a_temperature_stays_with_the_weights_that_it_was_fitted_to(workdir, tmp_path, capsys):
+    run, out, table = tmp_path / "run", tmp_path / "model", tmp_path / "table.json"
+    shutil.copytree(workdir, run)
+    command = [str(run), "--out", str(out), "--dtype", "bfloat16"]
     assert bundle.main(command) == 0
     save_calibration(out, {"temperature": 1.5})
+    assert bundle.main(command) == 0 and load_calibration(out) == {"temperature": 1.5}
+    save_calibration(run / "checkpoints" / "10", {"temperature": 2.5})
     table.write_text(json.dumps({"model": str(out), "datasets": {"words": {"word_accuracy": 50.0}}}))
-    assert bundle.main([*command, "--table", str(table)]) == 0
-    assert load_calibration(out) == {"temperature": 1.5}
+    assert bundle.main([*command, "--table", str(table)]) == 0 and load_calibration(out) == {"temperature": 1.5}
+    assert bundle.main(command) == 0 and load_calibration(out)["temperature"] == 2.5
+    config, variables = load_variables(out)
+    save_inference(out, config, jax.tree.map(lambda x: 1.1 * x, variables), {})
+    save_calibration(out, {"temperature": 1.5})
     capsys.readouterr()
-    table.write_text(json.dumps({"model": str(workdir), "datasets": {"words": {"word_accuracy": 50.0}}}))
-    assert bundle.main([*command, "--table", str(table)]) == 0  # the run's, which has none
-    assert load_calibration(out) is None
+    assert bundle.main([*command, "--table", str(table)]) == 0 and load_calibration(out)["temperature"] == 2.5
     assert f"{out}/calibration.json was fitted to what was there before" in capsys.readouterr().out
 
 

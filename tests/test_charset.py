@@ -56,6 +56,7 @@ def test_fold_takes_the_case_of_a_charset_that_has_but_one():
     assert Charset("0123456789ABCD").fold("a1-x") == "A1-x"  # number plates
     assert Charset("0123456789").fold("It") == "It"
     assert Charset("ABEGRSTUß").fold("Straße") == "STRAßE"  # whatever case others have
+    assert Charset("οδσς").fold("ΟΔΟΣ") == "οδος" and Charset("ΟΔΣ").fold("οδος") == "ΟΔΟΣ"
     assert Charset("iıstanbul").fold("İSTANBUL") == "istanbul"
 
 

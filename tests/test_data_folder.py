@@ -60,7 +60,7 @@ def test_lists_as_spreadsheets_save_them(folder):
     (folder / "labels.csv").unlink()
     write(folder, "labels.tsv", "image\tLabel\n0.png\tone\n")
     assert [sample.label for sample in open_dataset(folder)] == ["one"]
-    write(folder, "labels.tsv", "lost\tone\n0.png\ttwo\n")  # no title of a column
+    write(folder, "labels.tsv", "lost\tword\n0.png\ttwo\n")  # no title of a column
     with pytest.raises(DatasetError, match="line 1: no such image"):
         open_dataset(folder)
 

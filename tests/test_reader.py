@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import io
 import shutil
 from pathlib import Path
 from typing import ClassVar
@@ -171,7 +172,7 @@ def test_an_array_of_images_is_a_list_and_one_image_is_not(reader):
     assert reader.read(images) == reader.read(list(images))
     colour = images[0][..., None].repeat(3, axis=2)
     paths = ("word.png", Path("word.png"))
-    for single in (*paths, Image.fromarray(images[0]), images[0], images[0][..., None], colour):
+    for single in (*paths, io.BytesIO(b""), Image.fromarray(images[0]), images[0], images[0][..., None], colour):
         with pytest.raises(TypeError, match=r"a list of images, also of one: \[image\]"):
             inspect.unwrap(Reader.read)(reader, single)  # without the tests' own checks of types
 

@@ -1,5 +1,6 @@
 """Closed lists of words: how they are spelled, and which of them an image shows."""
 
+import inspect
 import json
 
 import jax
@@ -12,7 +13,7 @@ from small import assert_same, load_script, noise_images
 from crnn_jax.charset import Charset
 from crnn_jax.ctc import ctc_loss, text_log_probs
 from crnn_jax.lexicon import LexiconError
-from crnn_jax.wordlist import WordList, load_words, load_words_by_image
+from crnn_jax.wordlist import WordList, load_words, load_words_or_lists
 
 evaluate, read = load_script("evaluate"), load_script("read")
 LOWER, BOTH = Charset.of("36"), Charset.of("94")
@@ -83,7 +84,9 @@ def test_a_file_has_a_word_a_line(tmp_path):
     assert load_words(file) == ["Paris", "New York"]
     for content, message in (
         (b"\xff\xfe", "not a text in UTF-8"),
-        (b"a\n0.png\tParis\n", r"expected a word a line and nothing else: '0.png\\tParis'"),
+        (b"0.png\tParis\tRome\n", r"expected a word a line and nothing else: '0.png\\tParis\\tRome'"),
+        (b"0.png\tParis\n", r"expected a word a line, or several for each image, not its label: '0.png\\tParis'"),
+        (b"\n", "there is no word in it"),
     ):
         file.write_bytes(content)
         with pytest.raises(LexiconError, match=f"{file}: {message}"):
@@ -157,6 +160,8 @@ def test_each_image_is_read_among_words_of_its_own(reader, tmp_path):
     assert reader.choose_each(damaged, own, damaged_ok=True)[1] is None
     with pytest.raises(ValueError, match="2 lists of words for 3 images"):
         reader.choose_each(images, own[:2])
+    with pytest.raises(TypeError, match="expected a list of words for each image"):
+        inspect.unwrap(type(reader).choose_each)(reader, images, ["a", "b", "c"])
     with pytest.raises(LexiconError, match="there is no word that the model can spell, as 'Ö'"):
         reader.choose_each(images, [*own[:2], ["Ö"]])
 
@@ -164,16 +169,16 @@ def test_each_image_is_read_among_words_of_its_own(reader, tmp_path):
 def test_a_file_of_words_by_image(tmp_path):
     file = tmp_path / "words.tsv"
     file.write_text("\ufeffa.png\tParis\tNew York\r\n\nb/c.png\tRome\t\n", encoding="utf-8")
-    assert load_words_by_image(file) == {"a.png": ["Paris", "New York"], "b/c.png": ["Rome"]}
+    assert load_words_or_lists(file) == {"a.png": ["Paris", "New York"], "b/c.png": ["Rome"]}
     file.write_text("Paris\nRome")
-    assert load_words_by_image(file) is None
+    assert load_words_or_lists(file) == ["Paris", "Rome"]
     for content, message in (
-        ("a\tb\nParis\n", "an image without words: 'Paris'"),
-        ("a\tb\na\tc", "a is there twice"),
+        ("a\tb\tc\nParis\n", "an image without words: 'Paris'"),
+        ("a\tb\tc\na\tc", "a is there twice"),
     ):
         file.write_text(content)
         with pytest.raises(LexiconError, match=f"{file}: {message}"):
-            load_words_by_image(file)
+            load_words_or_lists(file)
 
 
 def test_evaluate_reads_each_image_among_its_own_words(model, reader, tmp_path, capsys):
@@ -193,12 +198,21 @@ def test_evaluate_reads_each_image_among_its_own_words(model, reader, tmp_path, 
     row = json.loads(table.read_text())["datasets"]["data"]
     assert row["count"] == 3 and row["word_accuracy"] == pytest.approx(100 * 2 / 3)
     assert f"nothing is read but each image&#x27;s own words of {file}" in (tmp_path / "page.html").read_text()
-    file.write_text("\n".join(lines[:2]))
-    assert evaluate.main(arguments) == 1
-    assert capsys.readouterr().err == "evaluate.py: 2.png: there are no words for this image\n"
-    file.write_text("\n".join([*lines[:2], "2.png\tÖ"]))
-    assert evaluate.main(arguments) == 1
-    assert capsys.readouterr().err.startswith("evaluate.py: 2.png: there is no word that the model can spell, as 'Ö'")
+    file.write_text("\n".join([*lines[:2], "x.png\tÖ\tÄ"]))
+    assert evaluate.main(arguments) == 0  # of an image without words nothing is read
+    out, err = capsys.readouterr()
+    assert float(out.splitlines()[1].split()[2]) == pytest.approx(33.33)
+    assert err == (
+        f"evaluate.py: {file}: 2 of 6 words cannot be spelled by the model\n"
+        f"evaluate.py: data: 2 labels are none of the words of {file}\n"
+    )
+    for among, data, message in (
+        (folder / "labels.tsv", [folder], f"{folder}/labels.tsv is what is to be read"),
+        (file, [folder, "rendered"], f"{file} has words for each image of one dataset: name one --data"),
+    ):
+        given = ["--model", str(model), "--among", str(among), "--data", *map(str, data)]
+        assert evaluate.main(given) == 1
+        assert capsys.readouterr().err.startswith(f"evaluate.py: {message}")
 
 
 def test_scripts_read_among_the_words_of_a_file(model, reader, tmp_path, capsys):

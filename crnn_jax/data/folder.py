@@ -8,6 +8,7 @@ from pathlib import Path
 
 from crnn_jax.data.sample import Dataset, DatasetError, Record
 
+NAMES = "image images img file filename file_name path name id".split()  # of the first column of a table
 TITLES = "label labels text texts word words transcription".split()  # of the second column
 MARKS = {",": "comma", ";": "semicolon"}
 
@@ -18,7 +19,7 @@ class FolderDataset(Dataset):
     `labels.tsv`, and any list but these: `image path<TAB>label`. `gt.txt` comes in several forms: a line without a tab
     is split at its first comma (ICDAR 2013 and 2015: `word_1.png, "label"`) or space. `*.csv` has two columns, image
     and label, in quotes where they need them, with commas or, where its first line has none, semicolons between them,
-    or is as `labels.tsv`. Both may have a head. Paths are relative to the list's folder.
+    or is as `labels.tsv`. But for `gt.txt` they may have a head. Paths are relative to the list's folder.
 
     The list is read when the dataset is opened, and with `strict` its images are looked for; without it one that is
     missing is only found out when it is read, and `damage` tells of the lines that are no entries. Raises DatasetError.
@@ -56,6 +57,11 @@ class FolderDataset(Dataset):
         except OSError as error:
             raise DatasetError(f"{self.place(name)}: {error.strerror}") from None
 
+    @property
+    def images(self) -> list[Path]:
+        """The paths of all images."""
+        return [self.path.parent / name for name, _ in self._entries]
+
     def place(self, name: str) -> str:
         """The path of the image."""
         return str(self.path.parent / name)
@@ -75,14 +81,13 @@ def _read_lines(path: Path) -> list[bytes]:
 def _is_head(line: str, path: Path, delimiter: str) -> bool:
     """Whether the first line of a list names its columns, such as filename,words: no image, nor what looks like one.
 
-    With a tab, a name that is none of TITLES is one of an image that is missing.
+    In a list that is no CSV they are of NAMES and TITLES, or else the line is one of an image that is missing.
     """
     name, separator, title = line.partition("\t" if "\t" in line else delimiter)
-    if not separator or separator != "\t" and path.suffix != ".csv":
+    name, title = name.strip(' "'), title.strip(' "')
+    if path.suffix != ".csv" and (name.lower() not in NAMES or title.lower() not in TITLES):
         return False
-    is_titled = separator != "\t" or path.suffix == ".csv" or title.strip(' "').lower() in TITLES
-    name = name.strip(' "')
-    return bool(name) and is_titled and not Path(name).suffix and not os.path.exists(path.parent / name)
+    return bool(name and separator) and not Path(name).suffix and not os.path.exists(path.parent / name)
 
 
 def _parse(content: bytes, path: Path, number: int, strict: bool, delimiter: str) -> tuple[str, str]:

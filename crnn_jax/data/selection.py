@@ -29,7 +29,7 @@ from crnn_jax.images import ImageError, image_size
 CHUNK = 10_000  # records that are looked at together
 IN_PARALLEL = 100_000  # records from which on other processes are worth their start
 PLACES = 20  # of damage, that are told
-VERSION = 3  # of what is kept in a cache
+VERSION = 4  # of what is kept in a cache
 
 
 class Selection(NamedTuple):

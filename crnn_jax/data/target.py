@@ -1,12 +1,13 @@
 """What training makes of a labelled image: class ids within its slots and frames, pixels at the size of the model."""
 
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 from jaxtyping import UInt8
 
 from crnn_jax.charset import Charset, is_spelled, respell
-from crnn_jax.config import Config
+from crnn_jax.config import Config, ModelConfig
 from crnn_jax.ctc import needed_frames
 from crnn_jax.images import fit_image, is_tall
 from crnn_jax.model import num_frames
@@ -32,10 +33,15 @@ def unfit(ids: list[int] | None, config: Config) -> str:
         return "no characters"
     if len(ids) > config.data.max_length:
         return f"longer than data.max_length = {config.data.max_length}"
-    frames = num_frames(config.model, config.model.width)
+    frames = _frames(config.model)
     if needed_frames(ids) > frames:
         return f"too long for {frames} frames"
     return ""
+
+
+@cache
+def _frames(model: ModelConfig) -> int:
+    return num_frames(model, model.width)
 
 
 def turned(size: tuple[int, int], ids: list[int]) -> str:

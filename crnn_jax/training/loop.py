@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     """Trains to `config.run.steps`, or until SIGINT or SIGTERM; called again with the same workdir, it goes on.
 
     Args:
-        config: of the run. A workdir that has a checkpoint must hold the same one, wherever its real words lie.
+        config: of the run. A workdir that has a checkpoint must hold the same one, wherever its words lie.
         workdir: gets config.json, checkpoints/, metrics.jsonl, tensorboard/ and pictures/.
         init: a bundled model, a model folder or a workdir, whose weights a fresh run starts from.
 
@@ -93,7 +94,11 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     fresh = checkpoints.latest is None
     note = ""
     try:
-        if not parallel.is_same_everywhere(checkpoints.latest, sorted(its_words.items()), to_json(config)):
+        # Hosts may have words in other places, and read them by more threads.
+        data = replace(config.data, real=(), sources=(), weights=(), validation=())
+        alike = replace(config, data=data, run=replace(run, read_threads=1, read_processes=0))
+        facts = checkpoints.latest, list(its_words.values()), config.data.weights, to_json(alike)
+        if not parallel.is_same_everywhere(*facts):
             raise CheckpointError(
                 f"{workdir}: the processes of this run find other checkpoints or words, or have other options: "
                 "all need the same, and a workdir on a disk that they share"
