@@ -20,10 +20,12 @@ def bench(monkeypatch):
 @pytest.fixture
 def words(tmp_path):
     """A folder of twenty labelled images."""
+    folder = tmp_path / "words"
+    folder.mkdir()
     for i, image in enumerate(noise_images(20)):
-        Image.fromarray(image).save(tmp_path / f"{i}.jpg")
-    (tmp_path / "labels.tsv").write_text("".join(f"{i}.jpg\tword{i}\n" for i in range(20)))
-    return tmp_path
+        Image.fromarray(image).save(folder / f"{i}.jpg")
+    (folder / "labels.tsv").write_text("".join(f"{i}.jpg\tword{i}\n" for i in range(20)))
+    return folder
 
 
 @pytest.mark.parametrize(
