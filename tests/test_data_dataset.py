@@ -8,11 +8,13 @@ from PIL import Image
 from small import write_lmdb, write_tfrecords
 from toy import toy_config, toy_source, toy_words
 
+from crnn_jax.config import override
 from crnn_jax.data import rendered
-from crnn_jax.data.dataset import open_dataset, take_part, tenth_start
+from crnn_jax.data.dataset import files_of, open_dataset, share_words, take_part, tenth_start
 from crnn_jax.data.example import parse_features
 from crnn_jax.data.folder import FolderDataset
 from crnn_jax.data.sample import DatasetError
+from crnn_jax.data.selection import select
 from crnn_jax.data.tfrecord import TFRecordFile
 from crnn_jax.metrics import normalise
 
@@ -36,6 +38,34 @@ def test_a_folder_of_images_or_its_list(image, name, monkeypatch):
         assert [sample.label for sample in dataset] == ["word"]
 
 
+def test_paths_of_the_same_words_are_known_as_such(image, monkeypatch):
+    folder = image.parent / "words"
+    folder.mkdir()
+    for name in ("a.tfrecord-0", "a.tfrecord-1", "b.tfrecord-0"):
+        (folder / name).write_bytes(b"")
+    (image.parent / "link").symlink_to(folder)
+    monkeypatch.setenv("HOME", str(image.parent))
+    same = folder, "~/words", f"{folder}/a.*", folder / "a.tfrecord-1", image.parent / "link" / "a.tfrecord-0"
+    assert all(share_words(path, [image, folder]) for path in same)
+    assert not share_words(folder / "b.tfrecord-0", [f"{folder}/a.*"]) and not share_words(folder, [image])
+    (folder / "labels.tsv").write_text("../a.png\tword")  # which is what the folder is now
+    assert files_of("~/words") == [folder / "labels.tsv"]
+    assert share_words(folder, [folder / "labels.tsv"]) and not share_words(folder, [f"{folder}/a.*"])
+
+
+def test_a_selection_is_of_the_files_as_they_are(image, tmp_path, monkeypatch):
+    """By whatever path."""
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "labels.tsv").write_text("../a.png\t1\n../a.png\t2\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = override(toy_config(), ["data.min_height=1"])
+    kept = []
+    for labels in ("../a.png\t1\n../a.png\t2\n", "../a.png\t1\n../a.png\tüü\n"):
+        (tmp_path / "words" / "labels.tsv").write_text(labels, encoding="utf-8")
+        kept.append(select("~/words", config, cache=tmp_path / "cache")[1].indices.tolist())
+    assert kept == [[0, 1], [0]]
+
+
 def test_an_lmdb(image):
     lmdb = pytest.importorskip("lmdb")
     folder = image.parent / "lmdb"
@@ -43,6 +73,7 @@ def test_an_lmdb(image):
         for key, value in {"num-samples": b"1", "image-000000001": image.read_bytes(), "label-000000001": b"w"}.items():
             transaction.put(key.encode(), value)
     assert [sample.label for sample in open_dataset(folder)] == ["w"]
+    assert [sample.label for sample in open_dataset(folder / "data.mdb")] == ["w"]
 
 
 def test_tfrecords_by_file_folder_or_pattern(image):
