@@ -21,7 +21,8 @@ FLAT = 0.03  # added to an image's standard deviation, about 4 grey levels: nois
 
 
 class CRNN(nn.Module):
-    """The network of a `ModelConfig`. Images come as they are, uint8; logits leave in float32.
+    """The network of a `ModelConfig`. Images come as they are, uint8, or, for gradients, floats from 0 to 255; logits
+    leave in float32.
 
     `axis_name` names the mapped axis of devices over which BatchNorm shares its statistics in training.
     """
@@ -120,11 +121,8 @@ class CRNN(nn.Module):
         return self.config.stn.kind != "none" and self.config.stn.placement == placement
 
     def _normalise(self, images):
-        if images.dtype != jnp.uint8 or images.ndim != 3:
-            given = f"{images.dtype}{list(images.shape)}"
-            raise ValueError(
-                f"images are {given}: expected uint8[B, H, W], grey, 0 to 255: the model scales them itself"
-            )
+        if images.ndim != 3:
+            raise ValueError(f"images have the shape {list(images.shape)}: expected [B, H, W], grey")
         x = images.astype(jnp.float32) / 127.5 - 1.0
         if self.config.normalise == "contrast":
             x = x - x.mean((1, 2), keepdims=True)

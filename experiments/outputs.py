@@ -21,8 +21,10 @@ def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path] = ()) -> N
     read = {place.resolve(): name for name in map(str, inputs) for place in _places(name)} if paths else {}
     for path in paths:
         for place in (path.resolve(), *path.resolve().parents):
+            if place == path.resolve() and place in read:
+                raise OSError(f"{path} is to be read: name another file")
             if place in read:
-                raise OSError(f"{path} is, or lies in, {read[place]}, which is to be read: name another place")
+                raise OSError(f"{path} lies in {read[place]}, which is to be read: name another place")
         check_writable(path)
 
 

@@ -91,10 +91,9 @@ class Checkpoints:
         if self.latest % dispatch:  # an interrupted run stops behind any of its own dispatches
             raise CheckpointError(f"{folder} is of a step that is no multiple of run.steps_per_dispatch = {dispatch}")
         before = meta["position"].get("words", self.words)  # not told by runs of an earlier version
-        sources = [config.data.sources for config in (config_of(folder, meta), self.config)]
-        moved = {
-            MOVABLE["data.sources"].format(a): MOVABLE["data.sources"].format(b) for a, b in zip(*sources, strict=True)
-        }
+        words_of = MOVABLE["data.sources"].format
+        lay = zip(config_of(folder, meta).data.sources, self.config.data.sources, strict=True)
+        moved = {words_of(there): words_of(here) for there, here in lay}
         before = {moved.get(name, name): value for name, value in before.items()}
         for name in sorted(before.keys() | self.words):
             there, here = before.get(name), self.words.get(name)
