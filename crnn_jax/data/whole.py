@@ -16,8 +16,7 @@ def whole_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
 
     Until then it is `.incomplete-NAME` beside it. With `replaces` the folder that is there already makes room then:
     it is renamed to `.replaced-NAME`, and removed last; of a process that was killed between two renamings it is there
-    still. Raises DatasetError where one is that is not empty, without
-    it, and OSError where it cannot be written.
+    still. Raises DatasetError where one is that is not empty, without it, and OSError where it cannot be written.
     """
     path = path.resolve()
     if not replaces and path.exists() and not (path.is_dir() and not any(path.iterdir())):
