@@ -5,7 +5,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from small import EXPERIMENTS, load_script
+from small import load_script
 from toy import DIGITS, SLOTS, toy_config, toy_source, toy_words
 
 from crnn_jax.ancestor import FAULTS
@@ -27,8 +27,7 @@ TOY = replace(
 
 @pytest.fixture
 def study(monkeypatch):
-    """The script, which imports train.py and study.py beside it."""
-    monkeypatch.syspath_prepend(EXPERIMENTS)
+    """The script, with a small network."""
     module = load_script("ancestor_study")
     monkeypatch.setattr(module, "load_config", lambda name: TOY)
     return module

@@ -11,9 +11,8 @@ from small import EXPERIMENTS, load_script, noise_images, save_small
 
 
 @pytest.fixture
-def bench(monkeypatch):
-    """The script, which imports others that lie beside it."""
-    monkeypatch.syspath_prepend(EXPERIMENTS)
+def bench():
+    """The script."""
     return load_script("bench")
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from small import EXPERIMENTS, load_script
+from small import load_script
 from toy import toy_config, toy_model, toy_source, toy_words
 
 from crnn_jax.config import override, to_json
@@ -13,9 +13,8 @@ from crnn_jax.training.state import create_state
 
 
 @pytest.fixture
-def scaling(monkeypatch):
-    """The script, which imports its neighbours."""
-    monkeypatch.syspath_prepend(EXPERIMENTS)
+def scaling():
+    """The script."""
     return load_script("scaling")
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from small import EXPERIMENTS, load_script
+from small import load_script
 from toy import toy_config, toy_model
 
 PROGRAM = """
@@ -21,9 +21,8 @@ ENTRY %main {
 
 
 @pytest.fixture
-def script(monkeypatch):
-    """The script, which imports its neighbours."""
-    monkeypatch.syspath_prepend(EXPERIMENTS)
+def script():
+    """The script."""
     return load_script("step_profile")
 
 

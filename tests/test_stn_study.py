@@ -17,9 +17,8 @@ from crnn_jax.training import population as populations
 
 
 @pytest.fixture
-def study(monkeypatch):
-    """The script, which imports its neighbours."""
-    monkeypatch.syspath_prepend(EXPERIMENTS)
+def study():
+    """The script."""
     return load_script("stn_study")
 
 

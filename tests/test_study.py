@@ -4,15 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
-from small import EXPERIMENTS, SMALL, labelled_noise, load_script, save_small
+from small import SMALL, labelled_noise, load_script, save_small
 
 from crnn_jax.config import Config
 
 
 @pytest.fixture
-def study(monkeypatch):
-    """The script, which imports train.py beside it."""
-    monkeypatch.syspath_prepend(EXPERIMENTS)
+def study():
+    """The script."""
     return load_script("study")
 
 

@@ -128,7 +128,7 @@ def save_inference(path: Path, config: Config, variables: dict, card: dict, *, d
     is_model = (path / "variables").is_dir() and (path / "config.json").is_file()
     if path.exists() and not is_model and not (path.is_dir() and not any(path.iterdir())):
         raise CheckpointError(f"{path}: exists and is no model that could be replaced: name another folder")
-    foreign = sorted({file.name for file in path.iterdir()} - PARTS) if is_model else []
+    foreign = sorted({file.name for file in path.glob("[!.]*")} - PARTS) if is_model else []
     if foreign:
         raise CheckpointError(f"{path}: holds {', '.join(foreign)} besides a model: move that elsewhere first")
     stored = jax.tree.map(lambda x: np.asarray(jnp.asarray(x, dtype)), {k: variables[k] for k in INFERENCE})
