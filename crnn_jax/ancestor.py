@@ -26,13 +26,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from crnn_jax.charset import BLANK, Charset
-from crnn_jax.cnn import STACKS
 from crnn_jax.config import ConfigError, ModelConfig, StnConfig
 from crnn_jax.conv import Conv
 from crnn_jax.lstm import BiLSTM
 from crnn_jax.model import CRNN
 from crnn_jax.sampler import Pair, affine_grid, bilinear_sample
 from crnn_jax.section import differences
+from crnn_jax.stacks import STACKS
 from crnn_jax.stn import diagnose, sow, start_parameters
 
 FAULTS = ("sampler", "backward", "padding", "range", "norm", "discard")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from crnn_jax import section
 from crnn_jax.charset import Charset
 from crnn_jax.section import ConfigError, Section, override, to_json
+from crnn_jax.stacks import STACKS
 from crnn_jax.synth.style import MJSYNTH, Style
 
 __all__ = [
@@ -78,7 +79,7 @@ class ModelConfig(Section):
     fit: str = "resize"  # resize: stretched to height x width | pad: aspect kept, padded on the right
     normalise: str = "range"  # range: 0..255 becomes -1..1 | contrast: each image to mean 0, variance 1
     max_width: int = 400  # pixels; fit=pad: the widest bucket that the Reader uses; training squeezes to `width`
-    cnn: str = "tiny"  # tiny | compact | small | vgg | resnet | keras | keras_narrow (of `crnn_jax.cnn.STACKS`)
+    cnn: str = "tiny"  # a table of `crnn_jax.stacks`: tiny | compact | small | vgg | resnet | keras | keras_narrow
     lstm_features: int = 128  # a direction
     lstm_layers: int = 1
     dropout: float = 0.0  # in front of the logits
@@ -94,7 +95,7 @@ class ModelConfig(Section):
         self._one_of("fit", "resize", "pad")
         self._one_of("normalise", "range", "contrast")
         self._require(self.fit == "resize" or self.max_width >= self.width, "max_width", "at least model.width")
-        self._one_of("cnn", "tiny", "compact", "small", "vgg", "resnet", "keras", "keras_narrow")
+        self._one_of("cnn", *STACKS)
         self._fraction("dropout")
         self._one_of("dtype", "float32", "bfloat16")
 

@@ -9,10 +9,11 @@ from flax.errors import FlaxError
 from jaxtyping import Array, Float, UInt8
 
 from crnn_jax.charset import Charset
-from crnn_jax.cnn import STACKS, CnnBlock, stack_size
+from crnn_jax.cnn import CnnBlock, stack_size
 from crnn_jax.config import ConfigError, ModelConfig
 from crnn_jax.conv import PREPARED
 from crnn_jax.lstm import BiLSTM
+from crnn_jax.stacks import STACKS
 from crnn_jax.stn import SpatialTransformer
 from crnn_jax.winograd import chunks
 

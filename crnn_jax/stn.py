@@ -13,9 +13,10 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from crnn_jax.cnn import CnnBlock, ConvLayer, PoolLayer
+from crnn_jax.cnn import CnnBlock
 from crnn_jax.config import StnConfig
 from crnn_jax.sampler import Pair, affine_grid, bilinear_sample, identity_fiducials, tps_grid
+from crnn_jax.stacks import ConvLayer, PoolLayer
 
 STILL = 1e-3  # added to a standard deviation, a tenth of a grey level: an even image keeps all of its contrast
 # Beyond them a transformer has collapsed. The mean deviation of networks that have learnt to turn words by up to 45

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Network(nn.Module):
-    """The network of Shi et al. 2015, table 1, as `crnn_jax.cnn.VGG` has it, float[B, 1, 32, W] to logits [T, B, K].
+    """The network of Shi et al. 2015, table 1, as `crnn_jax.stacks.VGG` has it, float[B, 1, 32, W] to logits [T, B, K].
 
     torch's LSTMs have two biases where one would do: 16 H parameters more for each of them.
     """

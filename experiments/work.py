@@ -10,10 +10,11 @@ one: it reads input, weights and the output's gradient, and writes the gradients
 from typing import NamedTuple
 
 from crnn_jax.charset import Charset
-from crnn_jax.cnn import STACKS, Block, ConvLayer, PatchLayer, ResidualLayer, layer_size
+from crnn_jax.cnn import layer_size
 from crnn_jax.config import Config, ModelConfig, StnConfig
 from crnn_jax.conv import Pair
 from crnn_jax.model import num_frames
+from crnn_jax.stacks import STACKS, Block, ConvLayer, PatchLayer, ResidualLayer
 from crnn_jax.stn import SpatialTransformer, start_parameters
 
 WORD = 4  # bytes of a float32

@@ -10,12 +10,13 @@ import optax
 import pytest
 
 from crnn_jax.ancestor import FAULTS, KerasTransformer, build_keras, fold_padding, keras_sample, pad_labels
-from crnn_jax.cnn import KERAS, KERAS_NARROW, STACKS, KerasLayer, stack_size
+from crnn_jax.cnn import stack_size
 from crnn_jax.config import ConfigError, ModelConfig, StnConfig
 from crnn_jax.ctc import ctc_loss, greedy_decode
 from crnn_jax.lstm import BiLSTM
 from crnn_jax.model import build, count_parameters, num_frames
 from crnn_jax.sampler import affine_grid, bilinear_sample
+from crnn_jax.stacks import KERAS, KERAS_NARROW, STACKS, KerasLayer
 
 FULL = ModelConfig(
     height=31,

@@ -9,8 +9,8 @@ from small import load_script
 from toy import DIGITS, SLOTS, toy_config, toy_source, toy_words
 
 from crnn_jax.ancestor import FAULTS
-from crnn_jax.cnn import KERAS_NARROW, STACKS
 from crnn_jax.config import ConfigError, ModelConfig, StnConfig, override
+from crnn_jax.stacks import KERAS_NARROW, STACKS
 from crnn_jax.training import words
 
 TOY = replace(

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from small import EXPERIMENTS
 
-from crnn_jax.cnn import ConvLayer, layer_size
+from crnn_jax.cnn import layer_size
 from crnn_jax.config import Config, ModelConfig, StnConfig, override
 from crnn_jax.conv import library_conv
 from crnn_jax.model import build, count_parameters
+from crnn_jax.stacks import ConvLayer
 
 sys.path.insert(0, str(EXPERIMENTS))  # for good: the entries are imported as each of them is run
 import contest

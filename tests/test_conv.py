@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from crnn_jax.cnn import CnnBlock, ConvLayer, PoolLayer
+from crnn_jax.cnn import CnnBlock
 from crnn_jax.conv import PREPARED, Conv, convolve, library_conv, matmul_conv, max_pool, out_length, shallow_conv
+from crnn_jax.stacks import ConvLayer, PoolLayer
 
 pytestmark = pytest.mark.usefixtures("optimised")  # programs as users have them, or nearly
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crnn_jax.cnn import STACKS
 from crnn_jax.config import ConfigError, ModelConfig, StnConfig
 from crnn_jax.model import build, check_variables, count_parameters, num_frames, prepare
+from crnn_jax.stacks import STACKS
 
 CRNN = ModelConfig(cnn="vgg", lstm_features=256, lstm_layers=2)
 SMALL = ModelConfig(cnn="tiny", lstm_features=8)

@@ -53,10 +53,10 @@ def transfer(
 ) -> tuple[PyTree, list[str], list[str]]:
     """`fresh` with the weights of `loaded`, for fine-tuning, another charset, or a model with layers added.
 
-    A residual layer starts as the identity (`crnn_jax.cnn`): a model that has only gained such layers computes at first
-    what the loaded one does (Chen et al. 2016, "Net2Net", section 2.3), one with a transformer nearly that. In the
-    head, blank and the characters that both charsets have keep their weights, and a letter that was known in its other
-    case alone starts with that one's: the two are as likely as each other, until training tells them apart.
+    A residual layer starts as the identity (`crnn_jax.stacks`): a model that has only gained such layers computes at
+    first what the loaded one does (Chen et al. 2016, "Net2Net", section 2.3), one with a transformer nearly that. In
+    the head, blank and the characters that both charsets have keep their weights, and a letter that was known in its
+    other case alone starts with that one's: the two are as likely as each other, until training tells them apart.
 
     Args:
         fresh: params and batch_stats of the model that is to start, as NumPy or JAX arrays.
