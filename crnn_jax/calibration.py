@@ -21,7 +21,6 @@ TEMPERATURES = ("temperature", "lexicon_temperature")  # in it, the second not a
 LOG_TEMPERATURES = np.linspace(np.log(0.05), np.log(20), 61)  # searched; a grid finds the valley among several
 Confidences = Sequence[float] | Float[np.ndarray, " W"]  # of W words, 0..1
 Correct = Sequence[bool] | Bool[np.ndarray, " W"]  # whether each of W words was read right
-GOLDEN = (np.sqrt(5) - 1) / 2
 
 
 class Bin(NamedTuple):
@@ -103,6 +102,7 @@ def _fit(log_confidence: Callable[[float], np.ndarray], correct: Bool[np.ndarray
     if correct.all() or not correct.any():
         which = "right" if correct.size and correct.all() else "wrong"
         raise ValueError(f"all of {correct.size} words are read {which}: a temperature takes words of both kinds")
+    from scipy.optimize import minimize_scalar  # not above: reading, which needs no fit, starts without it
 
     def loss(log_temperature: float) -> float:
         log_right = np.minimum(log_confidence(np.exp(log_temperature)), -1e-9)  # a certain word that is wrong: 21 nats
@@ -111,7 +111,7 @@ def _fit(log_confidence: Callable[[float], np.ndarray], correct: Bool[np.ndarray
 
     best = int(np.argmin([loss(x) for x in LOG_TEMPERATURES]))
     low, high = LOG_TEMPERATURES[max(best - 1, 0)], LOG_TEMPERATURES[min(best + 1, len(LOG_TEMPERATURES) - 1)]
-    return float(np.exp(_golden_section(loss, low, high)))
+    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x))
 
 
 def calibration_place(model: Path | str) -> tuple[Path, int | None]:
@@ -178,19 +178,3 @@ def _log_share_of(scores: Float[np.ndarray, "W M"]) -> Callable[[float], np.ndar
     """The function from a temperature to the logarithm of the share of each word's best text."""
     gaps = scores.max(axis=1, keepdims=True) - scores
     return lambda temperature: -np.log(np.sum(np.exp(-gaps / temperature), axis=1))
-
-
-def _golden_section(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function of one valley between `low` and `high` is least, to 1e-6."""
-    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-    f_left, f_right = function(left), function(right)
-    while high - low > 1e-6:
-        if f_left < f_right:
-            high, right, f_right = right, left, f_left
-            left = high - GOLDEN * (high - low)
-            f_left = function(left)
-        else:
-            low, left, f_left = left, right, f_right
-            right = low + GOLDEN * (high - low)
-            f_right = function(right)
-    return (low + high) / 2

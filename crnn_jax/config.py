@@ -80,7 +80,7 @@ class ModelConfig(Section):
     normalise: str = "range"  # range: 0..255 becomes -1..1 | contrast: each image to mean 0, variance 1
     max_width: int = 400  # pixels; fit=pad: the widest bucket that the Reader uses; training squeezes to `width`
     cnn: str = "tiny"  # a table of `crnn_jax.stacks`: tiny | compact | small | vgg | resnet | keras | keras_narrow
-    lstm_features: int = 128  # a direction
+    lstm_features: int = 128  # per direction
     lstm_layers: int = 1
     dropout: float = 0.0  # in front of the logits
     dtype: str = "float32"  # of the computation: float32 | bfloat16; parameters are float32
@@ -114,7 +114,7 @@ class DataConfig(Section):
     style: Style = MJSYNTH  # how they look; on the command line also one of its presets: data.style=photo
     fonts: int = 0  # how many of the bundled fonts; 0: all
     max_length: int = 24  # characters: label slots N
-    length_bias: float = 1.0  # of the English words a share x is among the shortest x ** length_bias; 1: as in a list
+    length_bias: float = 1.0  # above 1 short words are likelier, see `sample_word`; 1: uniform over the list
     share_digits: float = 0.07  # of the samples: digit strings, prices, dates
     share_random: float = 0.07  # of the samples: random strings and codes
     share_punctuation: float = 0.0  # of the words: a punctuation mark in front, behind or inside

@@ -114,8 +114,8 @@ def open_datasets(
 
     None has a name that is `taken`, nor that of a row that is no dataset's. `strict` is that of `open_dataset`.
 
-    `rendered` stands for held-out words in the style that the model of `config` was trained on; they are taken whole,
-    since training sees none of them. Raises DatasetError, of a dataset that is given twice, too.
+    `rendered` stands for held-out words in the style that the model of `config` was trained on; they are always taken
+    whole. Raises DatasetError, of a dataset that is given twice, too.
     """
     paths, datasets, taken = list(map(str, paths)), {}, set(taken)
     for i, path in enumerate(paths):

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 ImageSource = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray | jax.Array
-TALL = 1.5  # widths high, and more: the word in such an image may run up or down
+TALL = 1.5  # height / width above which the word may run up or down
 
 
 class ImageError(ValueError):
@@ -124,7 +124,7 @@ def bucket_width(width: int, *, narrowest: int, widest: int) -> int:
 
 def _decode(source: Image.Image | io.BytesIO, name: str) -> UInt8[np.ndarray, "H W"]:
     if isinstance(source, Image.Image):
-        with _told(name):
+        with _image_errors(name):
             return _grey(source)
     with _opened(source, name) as image:
         # Of a colour JPEG the luma alone, which is what grey is: a third of the decoder's work is left out.
@@ -135,7 +135,7 @@ def _decode(source: Image.Image | io.BytesIO, name: str) -> UInt8[np.ndarray, "H
 @contextmanager
 def _opened(source: io.BytesIO, name: str) -> Iterator[Image.Image]:
     """An encoded image, of which the header is read; whatever Pillow raises from here on is an ImageError."""
-    with _told(name, is_empty=not source.getbuffer().nbytes), Image.open(source) as image:
+    with _image_errors(name, is_empty=not source.getbuffer().nbytes), Image.open(source) as image:
         # Pillow warns above its limit and refuses above twice that; an image of a word is never near. (Turning the
         # warning into an error instead is nothing for several threads: filters are the process's.)
         if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
@@ -144,7 +144,7 @@ def _opened(source: io.BytesIO, name: str) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _told(name: str, *, is_empty: bool = False) -> Iterator[None]:
+def _image_errors(name: str, *, is_empty: bool = False) -> Iterator[None]:
     try:
         yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):

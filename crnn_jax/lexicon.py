@@ -24,10 +24,10 @@ class LexiconError(ValueError):
 class Lexicon:
     """A set of words, lower case, and how much likelier they are, in nats for each of their characters.
 
-    A character more makes so many more texts that are no words, that one is less and less a word by chance: for 0.8
-    nats a word of three letters counts as 11 times as likely, one of ten as 3,000 times. The case of a text does not
-    matter, nor punctuation around it or a possessive ending. A word with marks or spaces inside stands for itself and
-    for what is left without them, which is what a model reads whose charset lacks them.
+    The longer a text, the less likely it is a word by chance, so the bonus is per character: with 0.8 nats a word of
+    three letters counts as 11 times as likely, one of ten as 3,000 times. The case of a text does not matter, nor
+    punctuation around it or a possessive ending. A word with marks or spaces inside also stands for what is left
+    without them, which is what a model reads whose charset lacks them.
     """
 
     words: frozenset[str]

@@ -29,7 +29,7 @@ def agreed(readings: Sequence[Reading]) -> Reading:
 def best_turn(turns: Sequence[Reading]) -> Reading:
     """The reading of most confidence a character, of the image as it is and of those of its turns that make a word.
 
-    A single character is no taller turned: an upright I is itself, not an h that lies.
+    In turned views single characters do not count: an upright I would be read as a lying h.
     """
     first, *others = turns
     return max([first, *(reading for reading in others if len(reading.text) > 1)], key=_confidence_a_character)

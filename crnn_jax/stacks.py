@@ -69,7 +69,8 @@ RESNET: tuple[Block, ...] = (
     (ConvLayer(384, (2, 3), padding=(0, 1)),),
 )
 
-# Half of the work of a small network is in its first layer when that sees every pixel: this one never does.
+# Half of the work of a small network is in its first layer when that sees every pixel: this one never does. It is the
+# network of `quickstart`, and the bundled `tiny` of earlier times; that of today is COMPACT.
 TINY: tuple[Block, ...] = (
     (PatchLayer(), ConvLayer(32), PoolLayer()),
     (ConvLayer(96), PoolLayer((2, 1), (2, 1))),
@@ -77,7 +78,7 @@ TINY: tuple[Block, ...] = (
     (ConvLayer(192, (2, 3), padding=(0, 1)),),
 )
 
-# `tiny` with residual layers, which start as the identity: it can start from the weights of `tiny`.
+# TINY with residual layers, which start as the identity: it can start from TINY's weights. The bundled `small`.
 SMALL: tuple[Block, ...] = (
     (PatchLayer(), ConvLayer(32), ResidualLayer(32), PoolLayer()),
     (ConvLayer(96), ResidualLayer(96), PoolLayer((2, 1), (2, 1))),
@@ -85,7 +86,7 @@ SMALL: tuple[Block, ...] = (
     (ConvLayer(192, (2, 3), padding=(0, 1)),),
 )
 
-# Half way between the two: the residual layers where the images are still wide.
+# Half way between the two: residual layers where the images are still wide. The bundled `tiny`.
 COMPACT: tuple[Block, ...] = (*SMALL[:2], *TINY[2:])
 
 # CRNN-with-STN, a project in Keras (`crnn_jax.ancestor`): a block for each of its convolutions, conv_1 to conv_7, and

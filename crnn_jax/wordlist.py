@@ -63,7 +63,8 @@ class WordList:
             taken_for += [(other, word) for other, _ in group if other.lower() != word.lower()]
         ids = [charset.encode(way) for _, ways in chosen for way in ways]
         lengths = np.array([len(row) for row in ids], np.int32)
-        labels = np.zeros((len(ids), _up_to(max(map(len, ids)), 4)), np.int32)
+        # As small as the ids allow: evaluate.py keeps a list of 1,000 words for each of thousands of images.
+        labels = np.zeros((len(ids), _up_to(max(map(len, ids)), 4)), np.min_scalar_type(-charset.num_classes))
         for row, of_row in zip(labels, ids, strict=True):
             row[: len(of_row)] = of_row
         starts = np.cumsum([0, *(len(ways) for _, ways in chosen)])[:-1]
@@ -76,7 +77,7 @@ class WordList:
         groups = []
         for rows, limit in self._parts:
             size = _up_to(len(rows), max(16, 2 ** (len(rows).bit_length() - 3)))
-            labels, lengths = np.zeros((size, limit), np.int32), np.zeros(size, np.int32)
+            labels, lengths = np.zeros((size, limit), self.labels.dtype), np.zeros(size, np.int32)
             labels[: len(rows)], lengths[: len(rows)] = self.labels[rows, :limit], self.lengths[rows]
             groups.append((labels, lengths))
         return groups

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from command import run, tells
+from command import add_overrides, run, tells
 from rows import add_rows, claim, read_rows
 from study import spread, table
 from train import load_config
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--config", default="keras_stn_narrow", metavar="NAME|PATH", help="of experiments/configs/, or a path"
     )
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="of every run")
+    add_overrides(parser, help="of every run")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -33,7 +33,6 @@ of PATH, which is gone through as often as that takes.
 
 import argparse
 import json
-import logging
 import os
 import statistics
 import tempfile
@@ -45,7 +44,7 @@ import contest
 import jax
 import lineup
 import scoreboard
-from command import run, tells
+from command import add_overrides, run, tells
 from outputs import check_outputs
 from startup import start_seconds
 from supply import data_rates, memory
@@ -90,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--config", metavar="NAME|PATH", help="of experiments/configs/, or a path; default: crnn, or tiny"
     )
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
+    add_overrides(parser)
     parser.add_argument("--model", metavar="NAME|DIR", help="read, start: with a bundled model, a folder, a workdir")
     parser.add_argument("--batch", type=int, metavar="N", help=f"contests: words at a time; {BATCH} unless given")
     parser.add_argument(
@@ -118,7 +117,6 @@ def main(argv: list[str] | None = None) -> int:
         takers = (*CONTESTS, "start") if name == "rounds" else (*CONTESTS,)
         if getattr(args, name) is not None and args.what not in takers:
             parser.error(f"--{name} goes with {', '.join(takers)}; render and step take --set run.batch_size=N")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     check_outputs(args.json, inputs=filter(None, [args.data]))
     if args.what in CONTESTS:
         report = hold_contest(args)

@@ -12,7 +12,6 @@ the run: bundle it without a table, evaluate DIR, and bundle it again with that 
 
 import argparse
 import json
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +45,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--note", default="", help="hardware, time: what else there is to know")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the stored weights")
     args = parser.parse_args(argv)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every step of a save
     checkpoint = training_checkpoint(args.workdir.absolute())
     config, variables = load_variables(checkpoint)
     others = [find_model(name) for name in args.average]

@@ -10,7 +10,6 @@ calibration.json goes into the model folder or workdir, where read.py, evaluate.
 """
 
 import argparse
-import logging
 import sys
 from functools import partial
 
@@ -51,7 +50,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lexicon", metavar="english|FILE", help="fit the confidence with a lexicon, too")
     parser.add_argument("--dry_run", action="store_true", help="write nothing")
     args = parser.parse_args(argv)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
     folder = weights_folder(args.model)
     reader = load(folder)
     path, _ = calibration_place(folder)
@@ -78,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         "words": len(correct),
         "cased": args.cased,
         "punctuation": args.punctuation,
-        "expected_calibration_error": tell("", correct, confidences, temperature),
+        "expected_calibration_error": print_fit("", correct, confidences, temperature),
     }
     # What was fitted with a lexicon stays until that is fitted anew.
     before = load_calibration(folder) or {}
@@ -93,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         calibration |= {
             "lexicon_temperature": round(temperature, 4),
             "lexicon": args.lexicon,
-            "lexicon_expected_calibration_error": tell(" with the lexicon", correct, confidences, temperature),
+            "lexicon_expected_calibration_error": print_fit(" with the lexicon", correct, confidences, temperature),
         }
     if not args.dry_run:
         save_calibration(folder, calibration)
@@ -102,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def tell(how: str, correct: list[bool], confidences: list[np.ndarray], temperature: float) -> dict[str, float]:
+def print_fit(how: str, correct: list[bool], confidences: list[np.ndarray], temperature: float) -> dict[str, float]:
     """Prints what was fitted; returns the calibration errors of the confidences before and after."""
     before, after = (expected_calibration_error(values, correct) for values in confidences)
     print(f"{len(correct)} words, {100 * np.mean(correct):.1f} % right{how}: temperature {temperature:.4f}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from command import run, tells
+from command import add_overrides, run, tells
 from outputs import check_outputs
 from PIL import Image
 from train import load_config
@@ -30,7 +30,7 @@ GAP = 2  # pixels between images
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="tiny", metavar="NAME|PATH", help="of experiments/configs/, or a path")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
+    add_overrides(parser)
     parser.add_argument("--beside", metavar="PATH", help="a dataset for the right half")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--columns", type=int, default=8, help="of each half")

@@ -10,7 +10,6 @@ checkpoint, word accuracy in per cent.
 
 import argparse
 import json
-import logging
 from pathlib import Path
 
 from command import add_protocol, run, tells
@@ -32,7 +31,6 @@ def main(argv: list[str] | None = None) -> int:
     add_protocol(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     args = parser.parse_args(argv)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a checkpoint
     rows, datasets = [], None
     check_outputs(args.json, inputs=args.data)
     for step in kept_steps(args.workdir):

@@ -25,12 +25,11 @@ is in no row; the exit code is then 1. A --part is taken of datasets whose lists
 
 import argparse
 import csv
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from command import add_protocol, run, tells
+from command import add_protocol, add_reading, check_reading, lexicon_of, run, tells
 from outputs import check_outputs
 
 import crnn_jax
@@ -53,7 +52,7 @@ from crnn_jax.evaluation import (
     to_json,
 )
 from crnn_jax.images import ImageError
-from crnn_jax.lexicon import BONUS, Lexicon, LexiconError, load_lexicon
+from crnn_jax.lexicon import Lexicon, LexiconError
 from crnn_jax.metrics import normalise
 from crnn_jax.reader import DEFAULT_MODEL, Reader
 from crnn_jax.report.page import report
@@ -68,9 +67,7 @@ TOTALS = ALL, INSIDE, OUTSIDE = "all words", "in the lexicon", "not in it"  # ro
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     args = parse(argv)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
-    bonus = BONUS if args.bonus is None else args.bonus
-    lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
+    lexicon = lexicon_of(args)
     folder = weights_folder(args.model)
     reader = crnn_jax.load(folder)
     among = load_among(args.among, reader, args.data) if args.among is not None else None
@@ -118,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
         warn(f"the spatial transformer of {args.model} has collapsed: {reason}")
     if args.json:
         names = "part", "cased", "punctuation", "lexicon", "among", "thorough"
-        compared = {name: getattr(args, name) for name in names} | ({"bonus": bonus} if lexicon else {})
+        compared = {name: getattr(args, name) for name in names} | ({"bonus": lexicon.bonus} if lexicon else {})
         whole = {"model": args.model, "step": step_of(folder), "compared": compared}
         whole |= {"datasets": table, "totals": total, "left_out": left_out}
         args.json.write_text(to_json(whole) + "\n")
@@ -137,20 +134,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
     add_protocol(parser)
-    parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
-    parser.add_argument(
-        "--bonus", type=float, metavar="NATS", help=f"how much likelier, a character; {BONUS} unless given"
-    )
-    parser.add_argument("--among", metavar="FILE", help="words, one a line, or those of an image: nothing else is read")
-    parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
+    add_reading(parser, among="words, one a line, or those of an image: nothing else is read")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, and what was compared")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of what is wrong there")
     parser.add_argument("--words", type=Path, metavar="FILE", help="write every word as it was read there")
     args = parser.parse_args(argv)
-    if args.bonus is not None and args.lexicon is None:
-        parser.error("--bonus is that of a --lexicon")
-    if args.lexicon is not None and args.among is not None:
-        parser.error("either --lexicon, whose words are likelier, or --among, which has all that there are")
+    check_reading(parser, args)
     if args.cased and args.among is not None:
         parser.error("--among reads its words in every case, and gives theirs: nothing to compare by --cased")
     return args

@@ -18,9 +18,10 @@ is left to you: to turn a photograph as its EXIF says, lay what is transparent o
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
+
+from command import run, tells
 
 import crnn_jax
 from crnn_jax.data.whole import check_writable, write_whole
@@ -29,6 +30,7 @@ from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.training.checkpoint import CheckpointError
 
 
+@tells(CheckpointError, OSError, ValueError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,18 +40,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--width", type=int, metavar="PIXELS", help="of the images, for models that pad")
     parser.add_argument("--platforms", nargs="+", default=[], metavar="NAME", help=", ".join(PLATFORMS))
     args = parser.parse_args(argv)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
+    check_writable(args.out)
+    reader = crnn_jax.load(args.model)
     try:
-        check_writable(args.out)
-        reader = crnn_jax.load(args.model)
         program = export_program(reader, batch=args.batch, width=args.width, platforms=args.platforms)
-        write_whole(args.out, program)
     except ImportError as error:
         print(f"export.py: {error}: pip install -e '.[export]'", file=sys.stderr)
         return 1
-    except (CheckpointError, OSError, ValueError) as error:
-        print(f"export.py: {error}", file=sys.stderr)
-        return 1
+    write_whole(args.out, program)
     config = reader.config.model
     fitted = "stretched" if config.fit == "resize" else "scaled to the height, the last column repeated"
     size = f"uint8[{args.batch}, {config.height}, {args.width or config.width}]"
@@ -58,6 +56,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from command import run
-
     run(main)

@@ -21,7 +21,6 @@ if __name__ == "__main__":
     gc.set_threshold(100_000)
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -30,11 +29,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from command import add_reading, check_reading, lexicon_of, run, tells
 from PIL import Image
 
 import crnn_jax
 from crnn_jax.images import ImageError
-from crnn_jax.lexicon import BONUS, LexiconError, load_lexicon
+from crnn_jax.lexicon import LexiconError
 from crnn_jax.reader import DEFAULT_MODEL, Reader
 from crnn_jax.report.rectification import draw_sheet
 from crnn_jax.training.checkpoint import CheckpointError
@@ -44,45 +44,32 @@ CHUNK = 64  # images between two lines of output, and in memory
 SHOWN = 48  # images on the page of --rectified
 
 
+@tells(ImageError, CheckpointError, LexiconError, OSError)
 def main(argv: list[str] | None = None, *, keep: bool = False) -> int:
     """The command; returns its exit code. With `keep` what it compiles is kept for the next start (`keep_compiled`)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="IMAGE|DIR")
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
-    parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
-    parser.add_argument(
-        "--bonus", type=float, metavar="NATS", help=f"how much likelier, a character; {BONUS} unless given"
-    )
-    parser.add_argument("--among", metavar="FILE", help="words, one a line: nothing else is read")
-    parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
+    add_reading(parser, among="words, one a line: nothing else is read")
     parser.add_argument(
         "--rectified", type=Path, metavar="FILE.png", help="draw what the spatial transformer does there"
     )
     args = parser.parse_args(argv)
-    if args.bonus is not None and args.lexicon is None:
-        parser.error("--bonus is that of a --lexicon")
-    if args.lexicon is not None and args.among is not None:
-        parser.error("either --lexicon, whose words are likelier, or --among, which has all that there are")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
-    try:
-        images = list_images(args.paths)
-        bonus = BONUS if args.bonus is None else args.bonus
-        lexicon = load_lexicon(args.lexicon, bonus=bonus) if args.lexicon is not None else None
-        reader = crnn_jax.load(args.model, cache=keep_compiled() if keep else None)
-        among = reader.word_list(args.among) if args.among is not None else None
-        for warning in among.warnings() if among else ():
-            print(f"read.py: {args.among}: {warning}", file=sys.stderr)
-        if args.rectified:
-            if not reader.has_stn:
-                raise CheckpointError(f"--rectified: {args.model} has no spatial transformer")
-            if args.rectified.suffix.lower() != ".png":
-                raise ImageError(f"--rectified: {args.rectified}: expected the name of a PNG, such as sheet.png")
-            from outputs import check_outputs  # not above: few starts need it
+    check_reading(parser, args)
+    images = list_images(args.paths)
+    lexicon = lexicon_of(args)
+    reader = crnn_jax.load(args.model, cache=keep_compiled() if keep else None)
+    among = reader.word_list(args.among) if args.among is not None else None
+    for warning in among.warnings() if among else ():
+        print(f"read.py: {args.among}: {warning}", file=sys.stderr)
+    if args.rectified:
+        if not reader.has_stn:
+            raise CheckpointError(f"--rectified: {args.model} has no spatial transformer")
+        if args.rectified.suffix.lower() != ".png":
+            raise ImageError(f"--rectified: {args.rectified}: expected the name of a PNG, such as sheet.png")
+        from outputs import check_outputs  # not above: few starts need it
 
-            check_outputs(args.rectified, inputs=[*images, *filter(None, (args.lexicon, args.among))])
-    except (ImageError, CheckpointError, LexiconError, OSError) as error:
-        print(f"read.py: {error}", file=sys.stderr)
-        return 1
+        check_outputs(args.rectified, inputs=[*images, *filter(None, (args.lexicon, args.among))])
     failed, shown = 0, []
     for first in range(0, len(images), CHUNK):
         words = []
@@ -99,11 +86,7 @@ def main(argv: list[str] | None = None, *, keep: bool = False) -> int:
         shown += [(views[0][0], reading.text) for (_, views), reading in zip(words, readings, strict=True)]
         shown = shown[:SHOWN] if args.rectified else []
     if shown:
-        try:
-            Image.fromarray(sheet(reader, *zip(*shown, strict=True))).save(args.rectified, "PNG")
-        except OSError as error:
-            print(f"read.py: {error}", file=sys.stderr)
-            return 1
+        Image.fromarray(sheet(reader, *zip(*shown, strict=True))).save(args.rectified, "PNG")
     return 1 if failed else 0
 
 
@@ -152,8 +135,6 @@ def keep_compiled() -> Path | None:
 
 
 if __name__ == "__main__":
-    from command import run
-
     # A file's name may be bytes that are no text: as they are. What is read may be more than a terminal's ASCII.
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     run(partial(main, keep=True))

@@ -1,7 +1,7 @@
 """Prints the README's tables: models on labelled words, measured on ONE CPU thread, and beneath what others publish.
 
     python experiments/results.py --data PATH [PATH ...] [--model NAME|DIR ...] [--part all|tenth|rest]
-        [--cased] [--punctuation] [--lexicon english|FILE] [--thorough] [--json FILE]
+        [--cased] [--punctuation] [--lexicon english|FILE [--bonus NATS]] [--thorough] [--json FILE]
 
 A row a model, by default every bundled one, as soon as it is measured; a PATH is anything that evaluate.py reads. A
 dataset with an image that cannot be read is left out, with a line on stderr; the exit code is then 1. The script
@@ -10,14 +10,13 @@ that, the head of the column says how many there were. A GPU is not used.
 """
 
 import argparse
-import logging
 import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-from command import add_protocol, run, tells
+from command import add_protocol, add_reading, check_reading, lexicon_of, run, tells
 from outputs import check_outputs
 
 import crnn_jax
@@ -25,7 +24,7 @@ from crnn_jax.cores import cores
 from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.evaluation import all_words, dataset_words, not_expressed, open_datasets, read_words, to_json
 from crnn_jax.images import ImageError
-from crnn_jax.lexicon import LexiconError, load_lexicon
+from crnn_jax.lexicon import LexiconError
 from crnn_jax.metrics import wilson_interval
 from crnn_jax.model import count_parameters
 from crnn_jax.reader import Reader
@@ -69,13 +68,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", nargs="+", metavar="NAME|DIR", help="default: every bundled model")
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
     add_protocol(parser)
-    parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
-    parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
+    add_reading(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there too")
     args = parser.parse_args(argv)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells how it opens a workdir
+    check_reading(parser, args)
     check_outputs(args.json, inputs=[*args.data, *filter(None, [args.lexicon])])
-    lexicon = load_lexicon(args.lexicon) if args.lexicon is not None else None
+    lexicon = lexicon_of(args)
     options = {"cased": args.cased, "punctuation": args.punctuation}
     readers = {name: crnn_jax.load(name) for name in args.model or bundled_models()}  # all, before the minutes
     datasets = {name: open_datasets(args.data, reader.config, part=args.part) for name, reader in readers.items()}
@@ -94,7 +92,9 @@ def main(argv: list[str] | None = None) -> int:
         print(*head, format_row(name, results[name]), sep="\n", flush=True)
         if args.json:
             peers = [peer._asdict() for peer in PEERS]
-            told = {name: getattr(args, name) for name in ("part", "cased", "punctuation", "lexicon", "thorough")}
+            told = {
+                name: getattr(args, name) for name in ("part", "cased", "punctuation", "lexicon", "bonus", "thorough")
+            }
             whole = {"cpus": cores(), "compared": told, "models": results, "peers": peers}
             args.json.write_text(to_json(whole) + "\n")
     print(f"\n{format_note(results)}\n\n{format_peers()}")

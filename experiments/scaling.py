@@ -22,7 +22,7 @@ from functools import partial
 
 import jax
 from allreduce import LINKS, Traffic, share_computing, traffic
-from command import run, tells
+from command import add_overrides, run, tells
 from train import load_config
 
 from crnn_jax.config import Config, ConfigError, from_json, override, to_json
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--config", metavar="NAME|PATH", help="of experiments/configs/, or a path; quickstart, or crnn on paper"
     )
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
+    add_overrides(parser)
     parser.add_argument("--devices", type=int, nargs="+", metavar="N", help="run: 1 2 4 8 unless given")
     parser.add_argument("--steps", type=int, metavar="N", help="run: of each, in two dispatches; 20 unless given")
     parser.add_argument("--rate", type=float, metavar="N", help="paper: images/s of one chip; 60,000, crnn on an H200")

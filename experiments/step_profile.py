@@ -11,7 +11,6 @@ side by side.
 
 import argparse
 import re
-import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -19,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+from command import add_overrides, run, tells
 from jax.profiler import ProfileData
 from lineup import random_words
 from train import load_config
@@ -39,23 +39,20 @@ HOLLOW = ("while", "call", "conditional")
 REPLAYED = "command_buffer"
 
 
+@tells(ConfigError, OSError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="crnn", metavar="NAME|PATH", help="of experiments/configs/, or a path")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
+    add_overrides(parser)
     parser.add_argument("--batch", type=int, default=64, metavar="N")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="under the profiler")
     args = parser.parse_args(argv)
-    try:
-        if min(args.batch, args.steps) < 1:
-            raise ConfigError("--batch and --steps are at least 1")
-        config = override(load_config(args.config), ["model.dtype=float32", *args.set])
-        leave_out_fusion_emitters()  # as train.py does
-        seconds, parts = profile(config, batch=args.batch, steps=args.steps)
-    except (ConfigError, OSError) as error:
-        print(f"step_profile.py: {error}", file=sys.stderr)
-        return 1
+    if min(args.batch, args.steps) < 1:
+        raise ConfigError("--batch and --steps are at least 1")
+    config = override(load_config(args.config), ["model.dtype=float32", *args.set])
+    leave_out_fusion_emitters()  # as train.py does
+    seconds, parts = profile(config, batch=args.batch, steps=args.steps)
     device = jax.devices()[0].device_kind
     print(f"{config.name}, batch {args.batch}, {device}: {1e3 * seconds:.1f} ms a step by the clock")
     print(format_parts(parts))
@@ -163,6 +160,4 @@ def format_parts(parts: Counter[Part]) -> str:
 
 
 if __name__ == "__main__":
-    from command import run
-
     run(main)

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from command import run, tells
 from stn_settings import STUDIES, keys
 from stn_table import average, by_seed, differences, interval, read_networks, words_read
 
@@ -26,6 +27,7 @@ COLOURS = ("#2f6690", "#b4472e", "#3a7d44", "#8e6c8a", "#c08a2b")
 LINES = 3  # networks of a setting among the curves
 
 
+@tells(ConfigError, OSError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,19 +52,15 @@ def main(argv: list[str] | None = None) -> int:
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
-    try:
-        rows = read_networks(args.results)
-        if not rows:
-            raise OSError(f"{args.results}: no networks")
-        args.out.mkdir(parents=True, exist_ok=True)
-        for name, draw in {"gain": draw_gain, "curves": draw_curves, "settings": draw_settings}.items():
-            figure = draw(rows)
-            path = args.out / f"stn_{name}.svg"
-            figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
-            print(path)
-    except (ConfigError, OSError) as error:
-        print(f"stn_figures.py: {error}", file=sys.stderr)
-        return 1
+    rows = read_networks(args.results)
+    if not rows:
+        raise OSError(f"{args.results}: no networks")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, draw in {"gain": draw_gain, "curves": draw_curves, "settings": draw_settings}.items():
+        figure = draw(rows)
+        path = args.out / f"stn_{name}.svg"
+        figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+        print(path)
     return 0
 
 
@@ -161,6 +159,4 @@ def draw_settings(rows: list[dict]):
 
 
 if __name__ == "__main__":
-    from command import run
-
     run(main)

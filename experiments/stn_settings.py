@@ -51,7 +51,7 @@ def keys(study: str) -> dict[str, str]:
 
 
 def check_base(study: str, base: Config) -> None:
-    """Raises ConfigError where a config has not the value from which a study's settings set out: they would lie."""
+    """Raises ConfigError where `base` already changes what the study varies: its labels would be wrong."""
     varied = {change.split("=")[0] for changes in STUDIES[study].values() for change in changes}
     changed = sorted(varied & differences(get_config(), base).keys())
     if changed:

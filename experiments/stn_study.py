@@ -19,7 +19,6 @@ experiments/stn_figures.py draws the results.
 import argparse
 import hashlib
 import json
-import logging
 import shutil
 import sys
 import time
@@ -29,7 +28,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from command import run, tells
+from command import add_overrides, run, tells
 from rows import add_rows, claim
 from stn_settings import STUDIES, check_base, keys
 from stn_table import difference_table, read_networks, table, words_read
@@ -72,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", help="train and time: 0 1 2 3 4 unless given")
     parser.add_argument("--config", default=OWN, metavar="NAME|PATH", help="of experiments/configs/, or a path")
     parser.add_argument("--data", nargs="+", default=[], metavar="FOLDER", help="labelled words to read as well")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="of every network")
+    add_overrides(parser, help="of every network")
     parser.add_argument("--init", metavar="MODEL", help="start every network from the weights of this model")
     parser.add_argument("--at-once", type=int, default=10, metavar="N", help="networks in one program, at most")
     parser.add_argument("--held-out", type=int, default=1024, metavar="N", help="words of each kind")
@@ -85,7 +84,6 @@ def main(argv: list[str] | None = None) -> int:
     if args.seeds and args.command == "table":
         parser.error("--seeds goes with train and time: a table is of all that are there")
     seeds = args.seeds or [0, 1, 2, 3, 4]
-    logging.getLogger("absl").setLevel(logging.ERROR)
     results = args.results or args.out / "results.jsonl"
     try:
         base = override(load_config(args.config), args.set)

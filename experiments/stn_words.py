@@ -11,7 +11,7 @@ from configs.stn_study import CURVED, STRAIGHT
 
 from crnn_jax.config import Config, ConfigError
 from crnn_jax.data.dataset import share_words
-from crnn_jax.data.real import RealWords, load_validation
+from crnn_jax.data.real import load_validation, take
 from crnn_jax.data.sample import DatasetError
 from crnn_jax.evaluation import name_of
 from crnn_jax.stn import spread
@@ -64,7 +64,7 @@ def read_held_out(
     return {kind: 100 * right[:, :, :, i].mean(axis=(0, 3)) for i, kind in enumerate(kinds)}
 
 
-def load_datasets(paths: Sequence[str], config: Config, *, taken: Sequence[str] = ()) -> dict[str, RealWords]:
+def load_datasets(paths: Sequence[str], config: Config, *, taken: Sequence[str] = ()) -> dict[str, Batch]:
     """Labelled words that fit the networks, by the names of their datasets, none of them one of `taken`.
 
     Says what of each was kept.
@@ -82,21 +82,15 @@ def load_datasets(paths: Sequence[str], config: Config, *, taken: Sequence[str] 
     return datasets
 
 
-def read_datasets(configs: list[Config], population: TrainState, datasets: dict[str, RealWords]) -> Measured:
+def read_datasets(configs: list[Config], population: TrainState, datasets: dict[str, Batch]) -> Measured:
     """Word accuracy in per cent on labelled words."""
-    evaluate, measured = make_eval(configs, take_words), {}
+    evaluate, measured = make_eval(configs, partial(take, size=HELD_OUT_BATCH)), {}
     for name, words in datasets.items():
         count = words.label.shape[0]
         starts = range(0, count, HELD_OUT_BATCH)
         right = [np.asarray(evaluate(population, words, jnp.array(start))) for start in starts]
         measured[name] = 100 * np.concatenate(right, axis=-1)[..., :count].mean(axis=-1)
     return measured
-
-
-def take_words(first: jax.Array, words: RealWords) -> Batch:
-    """Labelled words from the one of this number on; behind the last the first come again."""
-    index = (first + jnp.arange(HELD_OUT_BATCH)) % words.label.shape[0]
-    return Batch(words.image[index], words.label[index], words.label_length[index])
 
 
 def look(configs: list[Config], population: TrainState, source: Source, draw: MakeBatch, kinds: list[str]) -> Measured:

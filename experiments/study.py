@@ -13,14 +13,13 @@ of a table must be the same for all. Runs that learn real words (--set data.real
 """
 
 import argparse
-import logging
 import math
 import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from command import run, tells
+from command import add_overrides, run, tells
 from rows import add_rows, claim, read_rows
 from train import load_config
 
@@ -116,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="all of the study unless given")
     parser.add_argument("--config", default="tiny", metavar="NAME|PATH", help="of experiments/configs/, or a path")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="of every run")
+    add_overrides(parser, help="of every run")
     parser.add_argument("--init", metavar="MODEL", help="start every run from the weights of this model")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -127,7 +126,6 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [name for name in chosen if name not in variants]
     if unknown:
         parser.error(f"no variant {unknown[0]!r} of the {args.study} study: it has {', '.join(variants)}")
-    logging.getLogger("absl").setLevel(logging.ERROR)
     base = override(load_config(args.config), args.set)
     init = find_model(args.init) if args.init else None
     same = [name for name in chosen if variants[name] and override(base, variants[name]) == base]

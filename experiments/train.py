@@ -7,12 +7,13 @@ On a CPU of several cores each takes its share of every batch, as several GPUs w
 
 import argparse
 import importlib.util
-import logging
 import os
 import re
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+
+from command import add_overrides, run, tells
 
 from crnn_jax import config as configs
 from crnn_jax.config import Config, ConfigError
@@ -26,13 +27,14 @@ from crnn_jax.training.loop import train
 CONFIGS = Path(__file__).parent / "configs"
 
 
+@tells(CheckpointError, ConfigError, DatasetError, FloatingPointError, ImageError, OSError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--config", default="quickstart", metavar="NAME|PATH", help="of experiments/configs/, or a path"
     )
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help="overrides")
+    add_overrides(parser)
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/NAME")
     parser.add_argument("--init", metavar="MODEL", help="start from the weights of a bundled model, or of a folder")
     cpu_help = "CPU cores that share every batch (default: as many as have 16 words of it each)"
@@ -49,7 +51,6 @@ def main(argv: list[str] | None = None) -> int:
     if not 0 <= args.process_id < args.num_processes:
         parser.error(f"--process_id {args.process_id}: expected 0 to --num_processes - 1, {args.num_processes - 1}")
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every step of a save
     try:
         config = configs.override(load_config(args.config), args.set)
         parallel.leave_out_fusion_emitters()
@@ -62,9 +63,6 @@ def main(argv: list[str] | None = None) -> int:
             if args.coordinator:
                 parallel.initialize(args.coordinator, args.num_processes, args.process_id)
             done = train(config, workdir, init=init)
-    except (CheckpointError, ConfigError, DatasetError, FloatingPointError, ImageError, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:  # while it was still setting up, or a second one while it saved
         print("train.py: stopped at once; the same command goes on from the last checkpoint, if any", file=sys.stderr)
         return 130
@@ -95,6 +93,4 @@ def load_config(name: str) -> Config:
 
 
 if __name__ == "__main__":
-    from command import run
-
     run(main)

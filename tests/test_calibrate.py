@@ -40,7 +40,7 @@ def row(model, data, table, *arguments) -> dict:
 
 def test_a_temperature_that_is_worse_than_none_is_told(capsys):
     confidences = [np.array([0.5, 0.5]), np.array([0.9, 0.9])]
-    assert calibrate.tell("", [True, False], confidences, 0.5) == {"before": 0.0, "after": 40.0}
+    assert calibrate.print_fit("", [True, False], confidences, 0.5) == {"before": 0.0, "after": 40.0}
     assert capsys.readouterr().err == (
         "calibrate.py: that is worse than at 1: it was fitted by likelihood, to 2 words, which may be too few\n"
     )

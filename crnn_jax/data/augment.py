@@ -1,4 +1,4 @@
-"""What is done to a real word each time that it is trained on: a small warp, and sometimes another camera."""
+"""Random augmentation of real words: a small warp each time, sometimes an inversion or a second camera."""
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,14 @@ from crnn_jax.synth.draws import Draws
 from crnn_jax.synth.style import Style
 
 RANDOM_WORDS = 32  # 32-bit words of randomness for one image
-CAMERA_SHARE = 0.3  # taken once more by a camera of the style
-INVERTED_SHARE = 0.1  # dark on bright becomes bright on dark, and the other way round
+CAMERA_SHARE = 0.3  # shot once more by a camera of the style
+INVERTED_SHARE = 0.1  # dark on bright becomes bright on dark, and vice versa
 # Standard deviations of the warp, in normalised coordinates (an image is 2 wide and 2 high).
 SCALE, SHEAR_X, SHEAR_Y, SHIFT_X, SHIFT_Y = 0.05, 0.04, 0.06, 0.02, 0.05
 
 
 def augment(key, image: UInt8[Array, "H W"], *, style: Style) -> UInt8[Array, "H W"]:
-    """ONE image of a word, warped a little by an affine map, and in some cases inverted or taken by a poor camera."""
+    """Warps ONE word image slightly by an affine map, and sometimes inverts it or shoots it with a poor camera."""
     draws = Draws(jax.random.bits(key, (RANDOM_WORDS,)))
     theta = _draw_warp(draws)
     inverted, again = draws.chance(INVERTED_SHARE), draws.chance(CAMERA_SHARE)

@@ -1,4 +1,4 @@
-"""From datasets of any kind to one of any other: encoded images go over as they are, what is damaged stays behind."""
+"""Converts datasets of any kind to one of any kind: encoded images are copied as they are, damaged ones left out."""
 
 import dataclasses
 import io
@@ -20,7 +20,7 @@ from crnn_jax.data.writers import WRITERS, LabelError
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of the records."""
+    """The outcome of a conversion."""
 
     out: str
     format: str
@@ -35,7 +35,7 @@ class Conversion:
         return f"{self.out}: {self.written} words, {rate:.0f} a second{skipped}"
 
     def to_json(self) -> dict:
-        """All of it, with the damage counted, by reason and by place."""
+        """All fields, with the damage as a total, by reason and by place."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {"damage": {"skipped": len(self.damage)} | self.damage.to_json()}
 
@@ -43,17 +43,16 @@ class Conversion:
 def convert(
     datasets: Sequence[Dataset], out: str | os.PathLike, *, format: str, shards: int = 1, name: str = "words"
 ) -> Conversion:
-    """Writes the labelled images of `datasets`, one behind the other, as a new dataset in the folder `out`.
+    """Writes the labelled images of `datasets`, one after the other, as a new dataset in the folder `out`.
 
-    Every image is decoded to find out whether it can be, and copied byte for byte; rendered ones become PNG. A record
-    that is damaged is left out. With nothing left nothing is written. A record is in memory at a time, with an LMDB a
-    batch of them.
+    Every image is decoded as a check, but copied byte for byte; rendered ones become PNG. Damaged records are left out.
+    If none remain, nothing is written. One record is in memory at a time, or one batch for an LMDB.
 
     Args:
-        datasets: opened with strict=False, to have what is left of damaged ones.
-        out: a folder that is not there yet, or empty; it has its name only once it is whole.
+        datasets: opened with strict=False, to keep what is left of damaged ones.
+        out: a folder that does not exist yet or is empty; it gets its name only once complete.
         format: a key of `WRITERS`.
-        shards: how many, for tfrecord and array_record: runs of equal length, but for the damage.
+        shards: how many, for tfrecord and array_record: consecutive runs of equal length, except for damage.
         name: what the shards are called.
 
     Raises DatasetError where the output cannot be written, or for an unknown format.
@@ -90,7 +89,7 @@ def convert(
 
 
 class _NothingLeft(Exception):
-    """Leaves the folder by its emergency exit."""
+    """Raised inside `whole_folder` so that it discards the folder."""
 
 
 def encoded(image: bytes | UInt8[np.ndarray, "H W"]) -> bytes:

@@ -1,4 +1,4 @@
-"""Open a dataset of any of the known kinds by its path, or a part of it."""
+"""Opens a dataset of any known kind by its path, or a part of one."""
 
 import glob
 import os
@@ -12,7 +12,7 @@ from crnn_jax.data.sample import Dataset, DatasetError, Record
 from crnn_jax.data.shards import ShardDataset
 
 LISTS = ("labels.tsv", "gt.txt", "labels.csv")
-TEXTS = (".tsv", ".txt", ".csv")  # what lists of other names end in
+TEXTS = (".tsv", ".txt", ".csv")  # suffixes of lists with other names
 SHARDS = ("*.tfrecord*", "*.array_record*")
 
 PARTS = ("all", "tenth", "rest")
@@ -23,7 +23,7 @@ class Part(Dataset):
 
     def __init__(self, dataset: Dataset, start: int, stop: int):
         self.dataset, self.start, self.stop = dataset, start, stop
-        self.damage = dataset.damage  # in which part it was nobody knows
+        self.damage = dataset.damage  # which part it was in is unknown
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -32,17 +32,17 @@ class Part(Dataset):
         return self.dataset[range(self.start, self.stop)[index]]
 
     def place(self, name: str) -> str:
-        """As the whole dataset has it."""
+        """The same as in the whole dataset."""
         return self.dataset.place(name)
 
 
 def open_dataset(path: str | os.PathLike, *, strict: bool = True) -> Dataset:
-    """The dataset at `path`, its kind told by what is there.
+    """Opens the dataset at `path`, whose kind is recognised from the files there.
 
-    A folder with `labels.tsv`, `gt.txt` or `labels.csv`, or a list itself, of any name that ends in one of `TEXTS`:
-    images and labels. A folder with `data.mdb`: an LMDB. A folder of `*.tfrecord*` or `*.array_record*` files, one such
-    file, or a pattern such as `words-*.tfrecord`: shards. With `strict` what is damaged is an error where it is found
-    on opening; without it what can be read is the dataset, and its `damage` tells of the rest. Raises DatasetError.
+    A folder with `labels.tsv`, `gt.txt` or `labels.csv`, or a list itself, whose name ends in one of `TEXTS`: images
+    and labels. A folder with `data.mdb`: an LMDB. A folder of `*.tfrecord*` or `*.array_record*` files, one such file,
+    or a pattern such as `words-*.tfrecord`: shards. With `strict`, damage found on opening is an error; without it, the
+    dataset is whatever can be read, and its `damage` lists the rest. Raises DatasetError.
     """
     path = _expanded(path)
     files = files_of(path)
@@ -65,9 +65,9 @@ def open_dataset(path: str | os.PathLike, *, strict: bool = True) -> Dataset:
 
 
 def files_of(path: str | os.PathLike) -> list[Path]:
-    """The files that the dataset at `path` is: its list, its LMDB's, or its shards. None where there are none.
+    """The files that make up the dataset at `path`: its list, its LMDB file or its shards. Empty if there are none.
 
-    Two paths are of the same words where they have a file in common, links followed.
+    Two paths have the same words if they share a file once links are followed.
     """
     path = _expanded(path)
     if not path.is_dir():
@@ -85,7 +85,7 @@ def share_words(path: str | os.PathLike, others: Iterable[str | os.PathLike]) ->
 
 
 def _expanded(path: str | os.PathLike) -> Path:
-    return Path(os.path.expanduser(path))  # of a list on the command line the shell expands no ~
+    return Path(os.path.expanduser(path))  # the shell expands no ~ inside a list on the command line
 
 
 def _lacking(folder: Path) -> str:
@@ -95,7 +95,7 @@ def _lacking(folder: Path) -> str:
 
 
 def _refuse_splits(folder: Path, shards: list[Path]) -> None:
-    """Refuses a folder in which TFDS keeps several splits, which nobody wants to read as one."""
+    """Refuses a folder in which TFDS keeps several splits, which should not be read as one."""
     names = {re.sub(r"\.(tfrecord|array_record).*", "", path.name) for path in shards}
     if len(names) > 1 and (folder / "dataset_info.json").is_file():
         patterns = ", ".join(f"{folder}/{name}.*" for name in sorted(names))
@@ -103,16 +103,16 @@ def _refuse_splits(folder: Path, shards: list[Path]) -> None:
 
 
 def tenth_start(dataset: Dataset) -> int:
-    """The index at which the fixed tenth begins: the last tenth of a dataset, which training leaves alone.
+    """The index at which the fixed tenth begins: the last tenth of a dataset, which training does not use.
 
-    A run of neighbours, not words at random: neighbours in the lists of photographs are often crops of one scene, in
-    one light and one typeface, and of a random tenth nearly every scene would be among the rest as well.
+    It is a contiguous run, not random words: neighbours in lists of photographs are often crops of one scene, in the
+    same light and typeface, and a random tenth would share nearly all its scenes with the rest.
     """
     return len(dataset) - len(dataset) // 10
 
 
 def take_part(dataset: Dataset, part: str) -> Dataset:
-    """`all` of a dataset, its fixed `tenth`, or the `rest` in front of that (see `tenth_start`).
+    """`all` of a dataset, its fixed `tenth`, or the `rest` before it (see `tenth_start`).
 
     Raises DatasetError for the tenth of fewer than ten words.
     """

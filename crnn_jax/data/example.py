@@ -1,4 +1,4 @@
-"""tf.train.Example messages of labelled images, in the schemas that are in circulation; without TensorFlow."""
+"""tf.train.Example messages of labelled images, in the schemas in common use; without TensorFlow."""
 
 import threading
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from crnn_jax.data.sample import DatasetError, Record
 
 IMAGE = "image/encoded"
-LABELS = ("text/string", "image/transcript")  # the first is ours, too; the second is ASTER's and its relatives'
+LABELS = ("text/string", "image/transcript")  # the first is also written here; ASTER and others use the second
 _IMPORT = threading.Lock()
 
 
 def parse_features(message: bytes, where: str) -> Mapping:
-    """The features of a message by their names. Raises DatasetError, which names `where`."""
+    """The features of a message by name. Raises DatasetError, which names `where`."""
     example, decode_error = _protobuf()
     try:
         return example.FromString(message).features.feature
@@ -20,7 +20,7 @@ def parse_features(message: bytes, where: str) -> Mapping:
 
 
 def label_name(features: Mapping, where: str) -> str:
-    """Which feature holds the label. Raises DatasetError where the message is in no schema known."""
+    """The name of the feature that holds the label. Raises DatasetError if the message is in no known schema."""
     label = next((key for key in LABELS if key in features), None)
     if label is None or IMAGE not in features:
         raise DatasetError(f"{where}: needs {IMAGE} and {' or '.join(LABELS)}, has {', '.join(sorted(features))}")
@@ -28,7 +28,7 @@ def label_name(features: Mapping, where: str) -> str:
 
 
 def to_record(message: bytes, label: str, where: str) -> Record:
-    """The labelled image of a message, its label in the feature `label`. Raises DatasetError."""
+    """The labelled image in a message whose label is the feature `label`. Raises DatasetError."""
     features = parse_features(message, where)
     image = _one_value(features, IMAGE, where)
     try:
@@ -47,13 +47,13 @@ def serialise(image: bytes, label: str) -> bytes:
 
 
 def _protobuf():
-    """The class of tf.train.Example, and the error of bytes that are none. Raises DatasetError without the package."""
-    # One thread at a time, up to the class itself: the package loads its modules lazily, under a lock of its own. Two
-    # threads that import it at once, each with one of that lock and Python's lock on a module, wait for ever.
+    """The tf.train.Example class, and its error for other bytes. Raises DatasetError if the package is missing."""
+    # The lock is held until the class is loaded: the package loads its modules lazily, under a lock of its own. Two
+    # threads importing it at once can deadlock, one holding that lock and the other Python's lock on a module.
     with _IMPORT:
         try:
             from google.protobuf.message import DecodeError
-            from tensorflow_datasets.proto import tf_example_pb2  # a ready module: it takes in no TensorFlow
+            from tensorflow_datasets.proto import tf_example_pb2  # a generated module: it does not import TensorFlow
 
             return tf_example_pb2.Example, DecodeError
         except ImportError as error:

@@ -8,21 +8,21 @@ from pathlib import Path
 
 from crnn_jax.data.sample import Dataset, DatasetError, Record
 
-NAMES = "image images img file filename file_name path name id".split()  # of the first column of a table
-TITLES = "label labels text texts word words transcription".split()  # of the second column
+NAMES = "image images img file filename file_name path name id".split()  # headings of the first column of a table
+TITLES = "label labels text texts word words transcription".split()  # of the second
 MARKS = {",": "comma", ";": "semicolon"}
 
 
 class FolderDataset(Dataset):
-    """The images that a list names, one a line, each with its label; UTF-8.
+    """The images named in a list, one per line with its label, in UTF-8.
 
-    `labels.tsv`, and any list but these: `image path<TAB>label`. `gt.txt` comes in several forms: a line without a tab
-    is split at its first comma (ICDAR 2013 and 2015: `word_1.png, "label"`) or space. `*.csv` has two columns, image
-    and label, in quotes where they need them, with commas or, where its first line has none, semicolons between them,
-    or is as `labels.tsv`. But for `gt.txt` they may have a head. Paths are relative to the list's folder.
+    `labels.tsv`, and any list but the following: `image path<TAB>label`. `gt.txt` comes in several forms: a line
+    without a tab is split at its first comma (ICDAR 2013 and 2015: `word_1.png, "label"`) or space. `*.csv` has two
+    columns, image and label, quoted where necessary, separated by commas or, if its first line has none, semicolons; or
+    it is like `labels.tsv`. All but `gt.txt` may have a header. Paths are relative to the list's folder.
 
-    The list is read when the dataset is opened, and with `strict` its images are looked for; without it one that is
-    missing is only found out when it is read, and `damage` tells of the lines that are no entries. Raises DatasetError.
+    The list is read when the dataset is opened. With `strict` its images must exist; without it, a missing image is
+    only noticed when it is read, and `damage` lists the lines that are not entries. Raises DatasetError.
     """
 
     def __init__(self, path: Path, *, strict: bool = True):
@@ -79,9 +79,9 @@ def _read_lines(path: Path) -> list[bytes]:
 
 
 def _is_head(line: str, path: Path, delimiter: str) -> bool:
-    """Whether the first line of a list names its columns, such as filename,words: no image, nor what looks like one.
+    """Whether the first line of a list is a header such as filename,words, and not an image or what looks like one.
 
-    In a list that is no CSV they are of NAMES and TITLES, or else the line is one of an image that is missing.
+    Outside CSVs the columns must be in NAMES and TITLES; any other line is taken for the entry of a missing image.
     """
     name, separator, title = line.partition("\t" if "\t" in line else delimiter)
     name, title = name.strip(' "'), title.strip(' "')
@@ -99,7 +99,7 @@ def _parse(content: bytes, path: Path, number: int, strict: bool, delimiter: str
         raise DatasetError(f"{where}: not UTF-8") from None
     if "\0" in line:
         raise DatasetError(f"{where}: a null character: {line[:80]!r}")
-    if path.suffix == ".csv" and "\t" not in line:  # which some call so, too
+    if path.suffix == ".csv" and "\t" not in line:  # tab-separated lists are sometimes called .csv
         entry = _split_csv(line, where, delimiter)
     else:
         entry = _split_gt(line) if path.name == "gt.txt" else _split_tab(line)

@@ -1,4 +1,4 @@
-"""LMDBs in the form of the CRNN and deep-text-recognition-benchmark repositories."""
+"""LMDBs in the format of the CRNN and deep-text-recognition-benchmark repositories."""
 
 import os
 import threading
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from crnn_jax.data.sample import Dataset, DatasetError, Record
 
-# LMDB refuses to open a folder twice in one process: datasets on one folder share what is open.
+# LMDB refuses to open a folder twice in one process, so datasets on one folder share an open environment.
 _opened: "weakref.WeakValueDictionary[tuple[Path, int], _Environment]" = weakref.WeakValueDictionary()
-_opening = threading.Lock()  # of two threads that look there together both would open it
+_opening = threading.Lock()  # else two threads that look there at once would both open it
 
 
 class LmdbDataset(Dataset):
@@ -49,7 +49,7 @@ class LmdbDataset(Dataset):
             self._environment = _open(self.folder)
         try:
             value = self._environment.get(key.encode())
-        except self._environment.error as error:  # a damaged page: LMDB has no checksums, but looks at some things
+        except self._environment.error as error:  # a damaged page: LMDB has no checksums, but checks some things
             raise DatasetError(f"{self.folder}: the key {key} cannot be read: {error}") from None
         if value is None:
             raise DatasetError(f"{self.folder}: the key {key} is missing")
@@ -67,7 +67,7 @@ class _Environment:
 
         self.error = lmdb.Error
         self._lmdb = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
-        # LMDB maps the file into memory, and reading behind the end of one cut short kills the process.
+        # LMDB maps the file into memory, and reading past the end of a truncated one kills the process.
         needed = (self._lmdb.info()["last_pgno"] + 1) * self._lmdb.stat()["psize"]
         if os.path.getsize(folder / "data.mdb") < needed:
             self._lmdb.close()

@@ -1,9 +1,9 @@
-"""Synth90k in its original layout (MJSynth): the lists of its splits, its lexicon, its images; a folder or an archive.
+"""Synth90k in its original layout (MJSynth): its split lists, lexicon and images, in a folder or an archive.
 
 Jaderberg, Simonyan, Vedaldi, Zisserman 2014, "Synthetic Data and Artificial Neural Networks for Natural Scene Text
 Recognition": https://www.robots.ox.ac.uk/~vgg/data/text/. In the folder `mnt/ramdisk/max/90kDICT32px` of its archive
-there are 8.9 million images such as `3000/7/182_slinking_71711.jpg`: number, label as it is written, and the line of
-`lexicon.txt`, from 0, that has the word in lower case. The list of a split names an image and that line:
+there are 8.9 million images such as `3000/7/182_slinking_71711.jpg`: number, label with its case, and the line of
+`lexicon.txt`, from 0, that has the word in lower case. Each line of a split's list names an image and that number:
 `./3000/7/182_slinking_71711.jpg 71711`.
 """
 
@@ -36,13 +36,13 @@ class Layout(NamedTuple):
     """The text files of a source, and where its images are."""
 
     source: Path  # an archive, or the folder that holds the lists
-    root: str  # within an archive: the folder that holds the lists, "" where there is none
+    root: str  # within an archive: the folder that holds the lists, "" if there is none
     lists: dict[str, bytes]  # by split
     lexicon: bytes
 
 
 class UnfitError(ValueError):
-    """An image that cannot be taken, and why: one of this module's reasons, and what is to be said about it."""
+    """An image that cannot be used, and why: one of this module's reasons, and the details."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(reason, detail)
@@ -50,10 +50,10 @@ class UnfitError(ValueError):
 
 
 def read_layout(source: Path, *, progress: Callable[[int], object] = lambda count: None) -> Layout:
-    """The lists and the lexicon of a folder or an archive, which may be packed as gzip, bzip2 or xz.
+    """Reads the lists and the lexicon of a folder or an archive, which may be compressed with gzip, bzip2 or xz.
 
-    Of an archive no more is read than up to the last of them: `progress` hears of the bytes. The folder may also be the
-    one that the archive was unpacked in. Raises DatasetError.
+    An archive is read only up to the last of them; `progress` is called with the number of bytes of each read. The
+    folder may also be the one that the archive was unpacked in. Raises DatasetError.
     """
     names = {*LISTS.values(), LEXICON}
     if source.is_dir():
@@ -76,9 +76,9 @@ def read_layout(source: Path, *, progress: Callable[[int], object] = lambda coun
 def archive_images(
     layout: Layout, *, progress: Callable[[int], object] = lambda count: None
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Every file of an archive: its path from the lists' folder on, as `image_path` has it, and its content.
+    """Every file of an archive: its path relative to the lists' folder, as in `image_path`, and its content.
 
-    One pass over the whole archive, which cannot be read in any other order. Raises DatasetError.
+    One pass over the whole archive, which can be read in no other order. Raises DatasetError.
     """
     prefix = f"{layout.root}/" if layout.root else ""
     for member, content in _members(layout.source, lambda name: name.startswith(prefix), progress):
@@ -86,17 +86,17 @@ def archive_images(
 
 
 def read_lines(content: bytes) -> list[bytes]:
-    """The lines of a list that are not blank."""
+    """The non-blank lines of a list."""
     return [line for line in content.replace(b"\r\n", b"\n").split(b"\n") if line.strip()]
 
 
 def image_path(line: bytes) -> bytes:
-    """The path in a line of a list, without `./` in front; all of a line that has no index."""
+    """The path in a line of a list, without a leading `./`; the whole line if it has no index."""
     return (line.strip().rpartition(b" ")[0] or line.strip()).removeprefix(b"./")
 
 
 def read_lexicon(content: bytes) -> list[str]:
-    """The words of a lexicon by their lines. Raises DatasetError."""
+    """The words of a lexicon in line order. Raises DatasetError."""
     try:
         return content.decode().replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError:
@@ -104,10 +104,10 @@ def read_lexicon(content: bytes) -> list[str]:
 
 
 def read_entry(line: bytes, lexicon: list[str], read: Callable[[bytes], bytes]) -> tuple[bytes, str]:
-    """The image that a line of a list names, as it is stored, and its label in the case that is rendered.
+    """The image named by a line of a list, as it is stored, and its label in the case that is rendered.
 
-    `read` gives the content of a path. The label of the file's name has to be the lexicon's word in both of the lines
-    that the file's name and the list tell, and the image has to decode as a whole. Raises UnfitError.
+    `read` gives the content of a path. The file name and the list must give the same line of the lexicon, the word
+    there must be the label in the file name, and the whole image must decode. Raises UnfitError.
     """
     path = image_path(line)
     try:
@@ -123,9 +123,9 @@ def read_entry(line: bytes, lexicon: list[str], read: Callable[[bytes], bytes]) 
         raise UnfitError(DISAGREES, f"line {index} of the lexicon is {word}")
     try:
         image = read(path)
-    except DatasetError:  # a ValueError, too, but of what holds the images: they are not missing
+    except DatasetError:  # also a ValueError, but about the file that holds the images: they are not missing
         raise
-    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError):  # the last: a path with a zero byte
+    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError):  # ValueError: a path with a null byte
         raise UnfitError(MISSING, "no such image") from None
     except OSError as error:
         raise UnfitError(UNREADABLE, str(error.strerror)) from None
@@ -152,16 +152,16 @@ def _read(path: Path) -> bytes:
 def _members(
     source: Path, wanted: Callable[[str], bool], progress: Callable[[int], object]
 ) -> Iterator[tuple[str, bytes]]:
-    """The files of an archive whose names are wanted, with their contents, in its order."""
+    """The files of an archive whose names are wanted, with their contents, in archive order."""
     try:
         with open(source, "rb") as file:
             opener = next((open_ for magic, open_ in PACKED.items() if file.peek(8).startswith(magic)), None)
             stream = _Counted(file, progress)
-            # Not unpacked by tarfile, which takes an archive that is cut short between two files for a whole one. As
-            # a stream: otherwise tarfile would go back at times, and unpacking start anew.
+            # Not decompressed by tarfile, which takes an archive cut short between two files for a complete one. Read
+            # as a stream: otherwise tarfile sometimes seeks backwards, and decompression starts over.
             with tarfile.open(fileobj=opener(stream) if opener else stream, mode="r|") as archive:
                 while member := archive.next():
-                    archive.members.clear()  # it would keep a kilobyte for every one of the nine million
+                    archive.members.clear()  # it would keep a kilobyte for each of the nine million
                     name = member.name.removeprefix("./")
                     if member.isfile() and wanted(name):
                         yield name, archive.extractfile(member).read()
@@ -172,7 +172,7 @@ def _members(
 
 
 class _Counted(io.RawIOBase):
-    """A file that tells how many bytes were read from it."""
+    """A file that reports how many bytes are read from it."""
 
     def __init__(self, file, progress: Callable[[int], object]):
         self._file, self._progress = file, progress

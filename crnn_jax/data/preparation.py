@@ -1,8 +1,8 @@
 """A preparation of Synth90k: its plan, which survives an interruption, and its unit of work, one shard.
 
-In the folder of the shards a folder `preparation` has all that is needed to go on: `plan.json`, the lexicon, for every
-shard to do the lines of its images and, out of an archive, the images; and for every shard done what became of it.
-Whoever works on it, processes here or a cluster's workers, shares nothing else.
+The subfolder `preparation` of the shards' folder has everything needed to continue: `plan.json`; the lexicon; for every
+unfinished shard the list lines of its images and, if they come from an archive, the images; and for every finished
+shard its result. The workers, local processes or those of a cluster, share nothing else.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ from crnn_jax.data.whole import write_whole
 
 NAME = "synth90k"  # of the dataset, as TFDS has it
 FOLDER = "preparation"
-SEED = 90_000  # of the order of the images: a shard of the lists' own order would have one folder's words alone
+SEED = 90_000  # for the order of the images: in the lists' own order, a shard would hold only one folder's words
 
 
 class Shard(NamedTuple):
-    """One shard to be written: small, and the same wherever it is sent."""
+    """One shard to write: a small description that means the same wherever it is sent."""
 
     out: str  # the folder of all shards
     name: str
-    images: str | None  # the folder of the images; None: they are in the shard's parcel
+    images: str | None  # the folder of the images; None if they are in the shard's parcel
 
     @property
     def path(self) -> Path:
-        """Where the shard is, once it is whole."""
+        """Where the shard is once complete."""
         return Path(self.out, self.name)
 
     @property
@@ -46,22 +46,22 @@ class Shard(NamedTuple):
 
     @property
     def entries(self) -> Path:
-        """The lines of its images."""
+        """The file with the list lines of its images."""
         return Path(self.out, FOLDER, f"{self.name}.lines")
 
     @property
     def parcel(self) -> Path:
-        """Its images as they came out of the archive: records of path, line feed, content."""
+        """The file with its images as they were in the archive: records of path, line feed, content."""
         return Path(self.out, FOLDER, f"{self.name}.images")
 
     @property
     def result(self) -> Path:
-        """What became of it."""
+        """The file with its result."""
         return Path(self.out, FOLDER, f"{self.name}.json")
 
 
 class Result(NamedTuple):
-    """What became of a shard."""
+    """The outcome of writing a shard."""
 
     written: int  # images
     bytes: int  # of the file
@@ -70,7 +70,7 @@ class Result(NamedTuple):
 
 
 def read_result(shard: Shard) -> Result | None:
-    """What became of a shard, None for one that is still to be written."""
+    """The result of a shard, or None if it is still to be written."""
     try:
         result = Result(**json.loads(shard.result.read_text()))
         return result if shard.path.stat().st_size == result.bytes else None
@@ -79,10 +79,10 @@ def read_result(shard: Shard) -> Result | None:
 
 
 def lay_plan(out: Path, lists: dict[str, list[bytes]], lexicon: bytes, *, shards: int) -> dict[str, list[bytes]]:
-    """The lines of every shard by its name, in an order that depends on their number alone, and the plan in `out`.
+    """Returns every shard's lines by its name, in an order that depends only on their number; saves the plan in `out`.
 
-    `shards` is the number of the largest split's; the others have as many as makes them about as large. Raises
-    DatasetError where `out` has the shards of another plan or none, and OSError.
+    `shards` is the number for the largest split; the others get as many as makes their shards about the same size.
+    Raises DatasetError if `out` has shards of another plan or of none, and OSError.
     """
     content = {split: hashlib.sha256(b"\n".join(lines)).hexdigest() for split, lines in lists.items()}
     plan = {"shards": shards, "seed": SEED, "lists": content, "lexicon": hashlib.sha256(lexicon).hexdigest()}
@@ -108,20 +108,20 @@ def _plan_there(file: Path) -> object:
     try:
         return json.loads(file.read_text())
     except ValueError:
-        return None  # no plan, so another one
+        return None  # not a valid plan, so a different one
 
 
 def sort_images(images: Iterable[tuple[bytes, bytes]], shards: list[Shard]) -> None:
-    """Writes the parcels of shards from one pass over an archive's images. Raises OSError.
+    """Writes the parcels of all shards in one pass over an archive's images. Raises OSError.
 
-    Parcels have their names once all images are in, and a mark tells that all have; without it they are written anew.
+    Parcels get their names once all images are in, and a marker file then says so; without it they are written again.
     """
     mark = Path(shards[0].out, FOLDER, "sorted")
     if mark.exists() and all(shard.parcel.exists() for shard in shards):
         return
     mark.unlink(missing_ok=True)
-    # Python's hash of a path instead of the path: 100 MB instead of a gigabyte and more. A stranger that has the hash
-    # of a path is stored for nothing.
+    # Python's hash of each path instead of the path: 100 MB instead of over a gigabyte. An unlisted file whose hash is
+    # that of a listed path is stored needlessly.
     paths = [[hash(image_path(line)) for line in shard.entries.read_bytes().split(b"\n")] for shard in shards]
     hashes = np.array([value for shard in paths for value in shard], np.int64)
     owners = np.repeat(np.arange(len(shards)), [len(shard) for shard in paths])
@@ -135,19 +135,19 @@ def sort_images(images: Iterable[tuple[bytes, bytes]], shards: list[Shard]) -> N
             last = first
             while last < len(hashes) and hashes[last] == hash(path):
                 last += 1
-            for owner, _ in groupby(owners[first:last]):  # two, where a path is in two lists
+            for owner, _ in groupby(owners[first:last]):  # two if a path is in two lists
                 writers[owner].write(path + b"\n" + content)
     mark.touch()
 
 
 def write_shard(shard: Shard) -> None:
-    """Writes one shard and, behind it, its result; images that cannot be taken are in the result, and in no shard.
+    """Writes one shard and then its result; images that cannot be used are named in the result and left out.
 
-    The same shard may be asked for again, and by two workers at a time. Raises DatasetError.
+    The same shard may be requested again, even by two workers at once. Raises DatasetError.
     """
     if read_result(shard):
         return
-    # Under a name of its own, since a cluster may start a second worker on what the first is slow at.
+    # A unique name, since a cluster may start a second worker on a shard that the first is slow to write.
     partial = Path(shard.out, FOLDER, f"{uuid.uuid4().hex}.partial")
     dropped, written = [], 0
     try:
@@ -173,9 +173,9 @@ def write_shard(shard: Shard) -> None:
 
 
 def sweep(out: Path, *, finished: bool = False) -> None:
-    """Removes the files that were never finished, and once all shards are there what was only needed to write them.
+    """Removes unfinished files and, if all shards are `finished`, what was only needed to write them.
 
-    Nobody may be writing.
+    No process may be writing at the time.
     """
     patterns = ("*.partial", ".incomplete-*", *(("*.lines", "*.images", "sorted") if finished else ()))
     for pattern in patterns:

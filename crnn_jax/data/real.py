@@ -1,12 +1,10 @@
 """Real words for fine-tuning, kept on the device: 10,000 of them are 32 MB, and a step needs nothing of the host."""
 
 from collections import Counter
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, UInt8
 
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config
@@ -21,15 +19,7 @@ from crnn_jax.synth.render import example_keys
 from crnn_jax.synth.style import Style
 
 
-class RealWords(NamedTuple):
-    """Labelled images at the model's size."""
-
-    image: UInt8[Array, "R H W"]
-    label: Int[Array, "R N"]  # class ids, 0 behind the end
-    label_length: Int[Array, " R"]
-
-
-def load_real(config: Config) -> tuple[RealWords, RealWords | None, str]:
+def load_real(config: Config) -> tuple[Batch, Batch | None, str]:
     """The words of `config.data.real`: those to train on, the last tenth of every dataset, and a line on what was kept.
 
     The tenth may be empty where there is other `data.validation`.
@@ -65,7 +55,7 @@ def load_real(config: Config) -> tuple[RealWords, RealWords | None, str]:
     return *(_stack(part, config.data.max_length) if part else None for part in parts), report
 
 
-def load_validation(config: Config) -> tuple[RealWords, str]:
+def load_validation(config: Config) -> tuple[Batch, str]:
     """At most `data.held_out_words` of the words of `data.validation`, rounded up, and a line on what was kept.
 
     Of every dataset equally many are looked at, evenly spread over it; the model's limits are those of `load_real`, but
@@ -93,7 +83,7 @@ def load_validation(config: Config) -> tuple[RealWords, str]:
     return _stack(kept, config.data.max_length), f"{len(kept)} words to validate on{reasons(left_out)}"
 
 
-def real_batch(key, words: RealWords, *, batch_size: int, style: Style, first_index=0) -> Batch:
+def real_batch(key, words: Batch, *, batch_size: int, style: Style, first_index=0) -> Batch:
     """`batch_size` words drawn at random and augmented; example i depends on `key` and `first_index + i` alone."""
 
     def draw(example_key):
@@ -105,8 +95,14 @@ def real_batch(key, words: RealWords, *, batch_size: int, style: Style, first_in
     return jax.vmap(draw)(example_keys(key, first_index, batch_size))
 
 
-def _stack(samples: list[tuple[np.ndarray, list[int]]], slots: int) -> RealWords:
+def take(first, words: Batch, *, size: int) -> Batch:
+    """`size` of the words as they are, from number `first` on; behind the last the first come again."""
+    index = (first + jnp.arange(size)) % words.label.shape[0]
+    return jax.tree.map(lambda leaf: leaf[index], words)
+
+
+def _stack(samples: list[tuple[np.ndarray, list[int]]], slots: int) -> Batch:
     images, ids = zip(*samples, strict=True)
     labels = np.array([row + [0] * (slots - len(row)) for row in ids], np.int32)
     lengths = np.array([len(row) for row in ids], np.int32)
-    return RealWords(*map(jnp.asarray, (np.stack(images), labels, lengths)))
+    return Batch(*map(jnp.asarray, (np.stack(images), labels, lengths)))

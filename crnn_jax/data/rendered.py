@@ -15,10 +15,11 @@ BATCH = 64
 
 
 class RenderedWords(Dataset):
-    """Words that training never sees, in the style, size and charset of a config; always the same of one config.
+    """English words that training never sees, and fresh numbers and codes, in the style, size and charset of a config.
 
-    They are rendered when the dataset is made, so that who times the reading does not time the rendering. Raises
-    DatasetError for a charset that cannot spell them.
+    They are always the same for one config. Short numbers and codes may occur in training, too. They are rendered when
+    the dataset is made, so that timing the reading does not time the rendering. Raises DatasetError for a charset that
+    cannot spell them.
     """
 
     def __init__(self, config: Config, *, count: int = 2048):

@@ -1,4 +1,4 @@
-"""What a dataset is made of: records as they stand in the files, samples, decoded; and what all datasets can do."""
+"""The parts of a dataset, records as stored and samples decoded, and the interface of all datasets."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from crnn_jax.images import load_image
 
 
 class DatasetError(ValueError):
-    """Files that are no dataset: its message is one line that names the file and the line, key or record."""
+    """Raised for files that are not a valid dataset: one line that names the file and the line, key or record."""
 
 
 class Record(NamedTuple):
     """One labelled image as it is stored."""
 
-    image: bytes | UInt8[np.ndarray, "H W"]  # an encoded file; rendered words have none, and are arrays
+    image: bytes | UInt8[np.ndarray, "H W"]  # an encoded file, or an array for rendered words
     label: str  # as it stands in the files
     name: str  # of the image within its dataset
 
@@ -30,13 +30,13 @@ class Sample(NamedTuple):
 
 
 class Dataset:
-    """Labelled images in a fixed order, any of which can be had by its index.
+    """Labelled images in a fixed order, accessible by index.
 
-    A kind of dataset defines `__len__` and `__getitem__`, which gives a Record and raises DatasetError for one that is
-    damaged. It may be read from several threads, and be sent to other processes.
+    Each kind of dataset defines `__len__` and `__getitem__`, which returns a Record and raises DatasetError for one
+    that is damaged. It may be read from several threads and sent to other processes.
     """
 
-    damage: tuple[str, ...] = ()  # what was lost when it was opened with strict=False, a line each
+    damage: tuple[str, ...] = ()  # what was lost when it was opened with strict=False, one line each
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -45,7 +45,7 @@ class Dataset:
         raise NotImplementedError
 
     def place(self, name: str) -> str:
-        """Where the image of that name is, for messages."""
+        """Where the image of this name is, for messages."""
         return name
 
     def __iter__(self) -> Iterator[Sample]:
@@ -54,7 +54,7 @@ class Dataset:
     def samples(self, start: int = 0, *, stop: int | None = None) -> Iterator[Sample]:
         """Samples `start` .. `stop` - 1, decoded one at a time; no other is read.
 
-        Raises DatasetError or ImageError at one that cannot be read.
+        Raises DatasetError or ImageError for one that cannot be read.
         """
         for index in range(len(self))[start:stop]:
             image, label, name = self[index]

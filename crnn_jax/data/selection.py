@@ -1,4 +1,4 @@
-"""Which records of a dataset can be trained on, and why the others cannot: found out before the first step."""
+"""Finds which records of a dataset can be trained on, and why the others cannot, before the first step."""
 
 import glob
 import hashlib
@@ -26,38 +26,38 @@ from crnn_jax.data.sample import Dataset, DatasetError
 from crnn_jax.data.target import class_ids, reasons, turned, unfit
 from crnn_jax.images import ImageError, image_size
 
-CHUNK = 10_000  # records that are looked at together
-IN_PARALLEL = 100_000  # records from which on other processes are worth their start
-PLACES = 20  # of damage, that are told
-VERSION = 4  # of what is kept in a cache
+CHUNK = 10_000  # records examined together
+IN_PARALLEL = 100_000  # records from which starting other processes pays off
+PLACES = 20  # of damage that are reported
+VERSION = 4  # of the cached data
 
 
 class Selection(NamedTuple):
-    """What is kept of a dataset."""
+    """The records of a dataset that are kept."""
 
     indices: Int64[np.ndarray, " R"]  # of the records that can be trained on
-    left_out: dict[str, int]  # reason: how many others
+    left_out: dict[str, int]  # reason: number of others
     damage: tuple[str, ...]  # the first places of damage
-    checksum: int  # of the images and labels that are kept, in their order
+    checksum: int  # of the images and labels that are kept, in order
 
     def report(self, path: str) -> str:
-        """A line: what is kept and why the rest is not."""
+        """One line: how many are kept and why the rest are not."""
         return f"{path}: {len(self.indices)} words{reasons(self.left_out)}"
 
 
 def select(path: str, config: Config, *, cache: Path | None = None, processes: int = 1) -> tuple[Dataset, Selection]:
-    """The dataset at `path`, opened for what is left of it, and what of it fits the model, the charset and the frames.
+    """Opens what is left of the dataset at `path`, and selects what fits the model, the charset and the frames.
 
-    Every record is read, but its image not decoded: about 40 us each. Lost records are counted only where it is known
-    how many they are; behind a cut in a shard there is no telling.
+    Every record is read, but its image is not decoded: about 40 us each. A cut in a shard counts as one lost
+    record, since the number of records after it is unknown.
 
     Args:
-        path: as `open_dataset` takes it.
+        path: as for `open_dataset`.
         config: of the run.
         cache: a folder where the selection is kept, for the next start of the same run on the same files.
-        processes: that share the work where there is enough of it.
+        processes: how many share the work if there is enough of it.
 
-    Raises DatasetError where nothing is left.
+    Raises DatasetError if nothing is left.
     """
     dataset = open_dataset(path, strict=False)
     file = cache / f"{_fingerprint(path, dataset, config)}.npz" if cache else None
@@ -87,7 +87,7 @@ def select(path: str, config: Config, *, cache: Path | None = None, processes: i
         raise DatasetError(f"{selection.report(path)}: nothing is left to train on{first}")
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial_file = file.with_suffix(f".{uuid.uuid4().hex}")  # several hosts may write it at a time
+        partial_file = file.with_suffix(f".{uuid.uuid4().hex}")  # several hosts may write it at once
         with partial_file.open("wb") as stream:
             left_out = json.dumps(selection.left_out)
             damage = np.array(selection.damage, str)
@@ -126,14 +126,14 @@ def _looks(dataset: Dataset, config: Config, chunks: list[range], processes: int
     if processes <= 1:
         yield from map(partial(_look, dataset, config), chunks)
         return
-    # Spawned: a fork of a process that runs JAX's threads may hang. What all chunks share is sent once a process: the
-    # places of nine million records are 100 MB.
+    # Spawned, since a fork of a process that runs JAX's threads may hang. What all chunks share is sent once per
+    # process: the offsets of nine million records are 100 MB.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, initializer=_share, initargs=(dataset, config)) as pool:
         yield from pool.map(_look_at_shared, chunks)
 
 
-_shared: tuple[Dataset, Config] | None = None  # of a worker
+_shared: tuple[Dataset, Config] | None = None  # in a worker
 
 
 def _share(dataset: Dataset, config: Config) -> None:
@@ -141,14 +141,14 @@ def _share(dataset: Dataset, config: Config) -> None:
     _shared = dataset, config
 
 
-def _look_at_shared(chunk: range) -> tuple[np.ndarray, Counter, list[str]]:
+def _look_at_shared(chunk: range) -> tuple[np.ndarray, Counter, list[str], int]:
     return _look(*_shared, chunk)
 
 
 def _fingerprint(path: str, dataset: Dataset, config: Config) -> str:
-    """Changes with everything of the configuration that a selection depends on, and with the files at `path`.
+    """A hash of everything in the configuration that a selection depends on, and of the files at `path`.
 
-    Of a folder those are its shards or its list, not the images in folders below it.
+    In a folder those are its direct entries, such as shards or a list, not the images in folders below it.
     """
     place = Path(os.path.expanduser(path))
     files = place.iterdir() if place.is_dir() else [place] if place.exists() else map(Path, glob.glob(str(place)))

@@ -9,15 +9,15 @@ from crnn_jax.data.example import label_name, parse_features, to_record
 from crnn_jax.data.sample import Dataset, DatasetError, Record
 from crnn_jax.data.tfrecord import TFRecordFile, allow_open
 
-SOUGHT = 1000  # records in which a label is looked for: of files of another kind not all have to be read
+SOUGHT = 1000  # records in which to look for a label, so that files of another kind are not read to the end
 
 
 class ShardDataset(Dataset):
     """The labelled images of several files, in their order.
 
-    Examples have an encoded image in `image/encoded` and its label in `text/string` or `image/transcript`: which of the
-    two, the first record tells. Messages count records from 0. With `strict` a shard that is cut short or whose records
-    cannot be found is an error; without it the records in front of the damage count, and `damage` tells of the others.
+    Examples have an encoded image in `image/encoded` and its label in `text/string` or `image/transcript`; the first
+    record decides which. Messages count records from 0. With `strict`, a shard that is cut short or whose records
+    cannot be located is an error; without it, the records before the damage are kept, and `damage` reports the rest.
     Needs the packages of the extra `data`. Raises DatasetError.
     """
 
@@ -54,7 +54,7 @@ class ShardDataset(Dataset):
         return file[number], *rest, f"{file.path}, record {number}"
 
     def _find_label(self) -> str:
-        # The first record that can be read: a damaged one is no reason to lose the others.
+        # Uses the first record that can be read, so that a damaged one does not lose the others.
         errors = []
         for index in range(min(len(self), SOUGHT)):
             try:
@@ -68,7 +68,7 @@ class ShardDataset(Dataset):
 
 
 class ArrayRecordFile:
-    """The records of one ArrayRecord file by their numbers. Needs the package array-record. Raises DatasetError."""
+    """The records of one ArrayRecord file by number. Needs the package array-record. Raises DatasetError."""
 
     damage = None
 
@@ -77,12 +77,12 @@ class ArrayRecordFile:
         self._reader = None
         try:
             self._count = self._open().num_records()
-        except DatasetError:  # a ValueError, too
+        except DatasetError:  # also a ValueError
             raise
         except (ValueError, RuntimeError, IndexError) as error:
             reason = " ".join(str(error).split())
             raise DatasetError(f"{path}: the ArrayRecord file cannot be read: {reason}") from None
-        if not self._reader.ok():  # the end, where the file says what it holds
+        if not self._reader.ok():  # its end, which describes the contents, is damaged
             raise DatasetError(f"{path}: the ArrayRecord file cannot be read: cut short, or of another kind")
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ class ArrayRecordFile:
                 raise DatasetError(
                     f"{self.path}: ArrayRecords need the package array-record: pip install array-record ({error})"
                 ) from None
-            if not self.path.is_file() or not self.path.stat().st_size:  # the reader would end the process
+            if not self.path.is_file() or not self.path.stat().st_size:  # the reader would abort the process
                 raise DatasetError(f"{self.path}: {'an empty' if self.path.is_file() else 'no such'} file")
             self._reader = ArrayRecordReader(str(self.path))
         return self._reader

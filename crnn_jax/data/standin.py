@@ -1,7 +1,7 @@
-"""A stand-in for Synth90k's archive: rendered words in its layout, to try and to time all that reads it.
+"""A stand-in for Synth90k's archive: rendered words in its layout, to test and time everything that reads it.
 
-As in the original, images are 31 pixels high and as wide as their words, colour JPEGs of 1.6 KB (these are grey), 300
-in a folder, and 81, 9 and 10 % of them are for training, validation and test.
+As in the original, images are 31 pixels high, as wide as their words, colour JPEGs of 1.6 KB (though these look grey)
+and 300 to a folder, and 81, 9 and 10 % of them are for training, validation and test.
 """
 
 import io
@@ -26,10 +26,10 @@ from crnn_jax.synth.render import render
 from crnn_jax.synth.style import MJSYNTH, Style
 from crnn_jax.synth.words import GLYPHS, english_words
 
-HEIGHT = 31  # pixels: of 94 % of the original's images
-CANVASES = ((8, 192), (11, 256), (24, 384))  # letters at most, pixels: a word in a hundred is squeezed, if any
+HEIGHT = 31  # pixels, as in 94 % of the original's images
+CANVASES = ((8, 192), (11, 256), (24, 384))  # maximum letters, pixels: at most one word in a hundred is squeezed
 BATCH = 256
-QUEUE = 4  # batches rendered and not yet written
+QUEUE = 4  # batches rendered but not yet written
 PER_FOLDER, PER_LEAF = 7, 300  # folders in a folder, images in one of those
 QUALITY = 80
 
@@ -45,9 +45,9 @@ def write_stand_in(
 ) -> dict[str, int]:
     """Renders `count` words on the device and writes them to `folder`; returns how many each split's list has.
 
-    `words` is the lexicon, lower case, of at most 24 letters and digits; by default the bundled list, and each word of
-    the stand-in is drawn from it and is lower case, upper case or a title. `fonts` is how many of the bundled fonts are
-    used, 0 all. An interrupted stand-in leaves nothing. Raises DatasetError.
+    `words` is the lexicon: words of at most 24 letters and digits in lower case, by default the bundled list. Each
+    image shows one of them at random, in lower, upper or title case. `fonts` is how many of the bundled fonts are used,
+    0 for all. If interrupted, it leaves nothing behind. Raises DatasetError.
     """
     folder = Path(folder).absolute()
     lexicon = list(english_words() if words is None else words)
@@ -89,17 +89,17 @@ def _path(number: int, label: str, index: int) -> str:
 
 
 def _render(labels: list[str], style: Style, fonts: int, seed: int) -> Iterator[tuple[np.ndarray, jax.Array]]:
-    """Batches of images [B, H, W] with the numbers of their words; the device is always one batch ahead."""
+    """Yields batches of images [B, H, W] with the numbers of their words; the device is always one batch ahead."""
     bank, key = load_bank(fonts), jax.random.key(seed)
     draw = jax.jit(partial(render, style=style, height=HEIGHT, fit="pad"), static_argnames=("width",))
     lengths, ahead, shorter = np.array([len(label) for label in labels]), None, 0
     for longest, width in CANVASES:
-        # Short words on a canvas of their own: rendering costs by the pixel.
+        # Short words get a smaller canvas: the cost of rendering is per pixel.
         chosen = np.flatnonzero((lengths > shorter) & (lengths <= longest))
         shorter = longest
         for first in range(0, len(chosen), BATCH):
             numbers = chosen[first : first + BATCH]
-            filled = np.resize(numbers, BATCH)  # the last batch has some words twice: one shape, compiled once
+            filled = np.resize(numbers, BATCH)  # the last batch repeats some words: one shape, compiled once
             rows = [[GLYPHS.index(c) for c in labels[i].ljust(longest, GLYPHS[0])] for i in filled]
             batch_key = jax.random.fold_in(jax.random.fold_in(key, width), first)
             batch = draw(batch_key, bank, np.array(rows, np.int32), lengths[filled].astype(np.int32), width=width)
@@ -111,7 +111,7 @@ def _render(labels: list[str], style: Style, fonts: int, seed: int) -> Iterator[
 
 
 def _write_images(folder: Path, paths: list[str], batches, count: int) -> None:
-    # Threads: most of the time is Pillow's encoder and the file system, which both work without the interpreter.
+    # Threads: most of the time is spent in Pillow's encoder and the file system, which both release the GIL.
     bar = tqdm(total=count, desc="render words", unit="image", disable=None, dynamic_ncols=True)
     with bar, ThreadPoolExecutor() as pool:
         pending = deque()
@@ -124,7 +124,7 @@ def _write_images(folder: Path, paths: list[str], batches, count: int) -> None:
 
 
 def _write_batch(folder: Path, paths: list[str], images: np.ndarray) -> int:
-    for path, image, width in zip(paths, images, natural_widths(images), strict=False):  # the last one is filled up
+    for path, image, width in zip(paths, images, natural_widths(images), strict=False):  # the last batch is padded
         buffer = io.BytesIO()
         Image.fromarray(image[:, :width]).convert("RGB").save(buffer, "JPEG", quality=QUALITY)
         (folder / path).write_bytes(buffer.getvalue())
@@ -132,7 +132,7 @@ def _write_batch(folder: Path, paths: list[str], images: np.ndarray) -> int:
 
 
 def _write_lists(folder: Path, lines: list[str]) -> dict[str, int]:
-    """Writes the lists with the original's shares; what the roundings leave is the test split's."""
+    """Writes the lists with the original's shares; the test split gets what rounding leaves."""
     sizes, first = {}, 0
     for split, name in LISTS.items():
         share = COUNTS[split] / sum(COUNTS.values())

@@ -1,7 +1,7 @@
-"""Words from disk, in the order of a seed, read ahead: a batch is a function of the seed and its number.
+"""Words from disk in seeded order, read ahead: each batch is a function of the seed and its number.
 
-Grain shuffles, mixes and reads in parallel. Since all of it is by index, a run that resumes at step k asks for batch k
-and nothing of the order is saved; hosts and devices take rows of the same global batch.
+Grain shuffles, mixes and reads in parallel. Everything is by index: a run that resumes at step k asks for batch k, and
+no state of the order is saved. Hosts and devices take rows of the same global batch.
 """
 
 import itertools
@@ -24,18 +24,18 @@ from crnn_jax.data.target import class_ids, fit, unfit
 from crnn_jax.images import ImageError, load_image
 from crnn_jax.synth.batch import Batch
 
-FIRST = 100  # readings before the share of damaged ones is judged
-TOLD = 20  # damaged words that are logged one by one, and then every so many-th
+FIRST = 100  # words read before the share of damaged ones is judged
+TOLD = 20  # damaged words logged one by one; after them, every TOLD-th
 
 log = logging.getLogger("crnn_jax.data")
 
 
 class WordSource:
-    """The selected words of a dataset, decoded and at the model's size, by their positions.
+    """The selected words of a dataset, decoded and at the model's size, by position.
 
-    In the place of a word that proves damaged comes the next one that is not; it is counted and logged. Above
-    `data.max_damaged` of the words that were asked for a DatasetError ends the run. May be read from several threads;
-    with several processes each counts its own.
+    A word that proves damaged is counted, logged and replaced by the next one that is not. If the damaged share of the
+    words asked for exceeds `data.max_damaged`, a DatasetError ends the run. It may be read from several threads; with
+    several processes, each counts its own words.
     """
 
     def __init__(self, dataset: Dataset, selection: Selection, config: Config, *, name: str):
@@ -64,7 +64,7 @@ class WordSource:
                 if reason := unfit(ids, self._config):
                     raise DatasetError(f"{place}: {reason}, which it was not when the words were selected")
             except (DatasetError, ImageError) as error:
-                if step == 0:  # its neighbours, in its place, are counted in their own
+                if step == 0:  # its replacements are counted at their own positions
                     self._count(error)
                 continue
             if step == 0:
@@ -105,13 +105,13 @@ def stream(
     process: int = 0,
     processes: int = 1,
 ) -> Iterator[Batch]:
-    """This process's rows of every global batch, without end, as NumPy arrays; a generator, to be closed in the end.
+    """This process's rows of every global batch, without end, as NumPy arrays; close the generator when done.
 
     Args:
         sources: mixed in a fixed pattern, each reshuffled in every epoch.
-        weights: one a source, in any unit.
-        config: its seed gives the order; `run.read_threads` and `run.read_processes` read ahead.
-        rows: of this process; a global batch has `processes` times as many.
+        weights: one per source, in any unit.
+        config: its seed determines the order; `run.read_threads` and `run.read_processes` read ahead.
+        rows: this process's; a global batch has `processes` times as many.
         start: the number of the first batch.
         process, processes: this process's number, and how many there are.
 
@@ -119,22 +119,22 @@ def stream(
     """
     grain = _grain()
     run = config.run
-    # Grain shuffles, mixes and batches numbers, 11 us each in place of 70 for whole words, which are read last.
+    # Grain shuffles, mixes and batches numbers, at 11 us each instead of 70 for whole words, which are read last.
     stops = list(itertools.accumulate(len(source) for source in sources))
     shuffled = [
         grain.MapDataset.range(stop - len(source), stop).seed(run.seed + i).shuffle().repeat()
         for i, (source, stop) in enumerate(zip(sources, stops, strict=True))
     ]
     mixed = grain.MapDataset.mix(shuffled, weights) if len(shuffled) > 1 else shuffled[0]
-    # Runs of `rows` words in turn for each process: together they are the batches of one process.
+    # Processes take runs of `rows` words in turn: together these are the batches of a single process.
     numbers = mixed.batch(rows)[process::processes][start:]
     batches = numbers.map(partial(_read, sources=sources, stops=stops))
-    ahead = max(2 * run.steps_per_dispatch, run.read_threads)  # batches, of each process
+    ahead = max(2 * run.steps_per_dispatch, run.read_threads)  # batches per process
     options = grain.ReadOptions(num_threads=run.read_threads, prefetch_buffer_size=ahead)
     read = batches.to_iter_dataset(options)
     if run.read_processes:
         _flags_are_parsed()
-        # Batches come through a pipe, 0.2 MB each: Grain's shared memory is left behind where a reader stops early.
+        # Batches come through a pipe, 0.2 MB each: Grain's shared memory would leak when a reader stops early.
         piped = grain.experimental.DatasetOptions(min_shm_size=2**62)
         read = grain.experimental.WithOptionsIterDataset(read, piped)
         options = grain.multiprocessing.MultiprocessingOptions(num_workers=run.read_processes)
@@ -143,7 +143,7 @@ def stream(
 
 
 def _read(numbers: np.ndarray, *, sources: Sequence[WordSource], stops: Sequence[int]) -> dict[str, np.ndarray]:
-    """The batch of the words of these numbers, which count through all sources; source i's end before stops[i]."""
+    """The batch of the words with these numbers, counted across all sources; source i's end before stops[i]."""
     words = []
     for number in numbers.tolist():
         source = bisect_right(stops, number)
@@ -152,9 +152,9 @@ def _read(numbers: np.ndarray, *, sources: Sequence[WordSource], stops: Sequence
 
 
 def _leave_signals(worker: int, workers: int) -> None:
-    """Ctrl-C goes to all processes of a terminal; a scheduler's SIGTERM, too. The run itself saves, and ends these.
+    """Makes a reader process ignore SIGINT and SIGTERM, and end when the run's own process has ended.
 
-    Where it is gone itself, they end, too.
+    Ctrl-C goes to all processes of a terminal, as does a scheduler's SIGTERM; the run saves, then ends its readers.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -175,7 +175,7 @@ def _batches(read) -> Iterator[Batch]:
     except RuntimeError as error:
         if not str(error).startswith("Worker process was terminated"):
             raise
-        # A reader was killed, perhaps for want of memory: what was learnt is to be saved.
+        # A reader was killed, perhaps for lack of memory: what was learnt has to be saved.
         raise DatasetError(f"data.sources cannot be read on: {str(error).splitlines()[0]}") from error
     finally:
         read.close()  # its threads and processes

@@ -1,4 +1,4 @@
-"""What is in a dataset: words, damage, labels, characters, sizes; and a sample of it to look at."""
+"""Surveys a dataset: words, damage, labels, characters, sizes, and a sample to look at."""
 
 import dataclasses
 import textwrap
@@ -21,7 +21,7 @@ BAR = 40  # characters of the longest bar of a histogram
 PLACES = 3  # of each kind of damage, in the text
 FREQUENT = 10  # labels
 LISTED = 100  # characters, in the text
-TIE = "\N{NO-BREAK SPACE}"  # between a name and its count, until lines are broken
+TIE = "\N{NO-BREAK SPACE}"  # between a name and its count until lines are wrapped
 
 Quantiles = dict[int, int | float]  # per cent: value
 
@@ -30,16 +30,16 @@ Quantiles = dict[int, int | float]  # per cent: value
 class Survey:
     """What `survey` found in a dataset.
 
-    Heights and widths are in pixels, aspects are width by height.
+    Heights and widths are in pixels, aspects are width / height.
     """
 
     words: int  # that can be read
     damage: Damage
-    lengths: dict[int, int]  # characters of a label: labels
+    lengths: dict[int, int]  # characters in a label: number of labels
     distinct: int  # labels
     frequent: dict[str, int]  # the labels that occur most often
-    characters: dict[str, int]  # how often each occurs, the most frequent first
-    charsets: dict[str, int]  # preset: labels that have no character outside; in lower case where it has no upper case
+    characters: dict[str, int]  # how often each occurs, most frequent first
+    charsets: dict[str, int]  # preset: labels entirely in it, lower-cased if it has no upper case
     heights: Quantiles
     widths: Quantiles
     aspects: Quantiles
@@ -47,16 +47,16 @@ class Survey:
     image_bytes: Quantiles
     total_bytes: int  # of all images
     seconds: float
-    samples: tuple[Sample, ...] = dataclasses.field(repr=False)  # evenly over the dataset, at least one of any words
+    samples: tuple[Sample, ...] = dataclasses.field(repr=False)  # spread evenly; at least one if there are any words
 
     def to_json(self) -> dict:
-        """All but the samples."""
+        """All fields but the samples."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["samples"]
         return fields | {"damage": self.damage.to_json()}
 
     def __str__(self) -> str:
-        """Some lines of text."""
+        """A report of several lines."""
         repeated = self.words - self.distinct
         lines = [
             f"words       {self.words}, {len(self.damage)} damaged{' places' if self.damage else ''}",
@@ -78,10 +78,10 @@ class Survey:
 
 
 def survey(dataset: Dataset, *, samples: int = 96) -> Survey:
-    """Reads and decodes all of a dataset, and counts.
+    """Reads and decodes a whole dataset and counts what is in it.
 
-    Memory grows with the number of distinct labels and image sizes, not with that of the words. Open the dataset with
-    strict=False, to see what is left of a damaged one. With no words left the quantiles are empty.
+    Memory grows with the number of distinct labels and image sizes, not with the number of words. Open the dataset with
+    strict=False to see what is left of a damaged one. If no words are left, the quantiles are empty.
     """
     began, damage = time.perf_counter(), Damage()
     labels, sizes, lengths, formats = Counter(), Counter(), Counter(), Counter()
@@ -93,7 +93,7 @@ def survey(dataset: Dataset, *, samples: int = 96) -> Survey:
         encoded = isinstance(record.image, bytes)
         lengths[len(record.image) if encoded else grey.size] += 1
         formats[image_format(record.image) if encoded else "array"] += 1
-        if index >= next_sample:  # a place among those chosen, or the first that can be read behind one
+        if index >= next_sample:  # a chosen place, or the first readable record after one
             sampled.append(Sample(grey, record.label, record.name))
             next_sample = min(chosen[chosen > index], default=len(dataset))
     characters = Counter()
@@ -120,7 +120,7 @@ def survey(dataset: Dataset, *, samples: int = 96) -> Survey:
 
 
 def _wrap(line: str) -> str:
-    if line.startswith(" " * 12):  # a place, which may be a long path to copy
+    if line.startswith(" " * 12):  # a place of damage, which may be a long path to copy
         return line
     wrapped = textwrap.fill(line, 120, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False)
     return wrapped.replace(TIE, " ")
@@ -139,7 +139,7 @@ def _covered(labels: Counter, charset: Charset) -> int:
 
 
 def _quantiles(counts: Counter) -> Quantiles:
-    """The smallest value that at least so many per cent of all are no larger than."""
+    """For each percentage, the smallest value that at least that share of all values do not exceed."""
     if not counts:
         return {}
     values = sorted(counts)
@@ -167,7 +167,7 @@ def _histogram(counts: dict[int, int]) -> list[str]:
 
 
 def _counts(counts: dict[str, int]) -> str:
-    """Such as `E: 12, A: 9`, ended by `...` where there are more; a character that cannot be seen is escaped."""
+    """Such as `E: 12, A: 9`, ending in `...` if there are more; invisible characters are escaped."""
     shown = [
         f"{name if name.isprintable() and not name.isspace() else repr(name)}:{TIE}{count}"
         for name, count in counts.items()

@@ -52,7 +52,7 @@ _bar = partial(tqdm, disable=None, dynamic_ncols=True)
 
 
 class Report(NamedTuple):
-    """What became of the images that the lists name. `OUT/report.json` has the same."""
+    """What became of the images in the lists. `OUT/report.json` has the same."""
 
     out: Path
     listed: dict[str, int]  # by split
@@ -60,11 +60,11 @@ class Report(NamedTuple):
     dropped: list[dict[str, str]]  # split, path, reason, detail: in the order of the shards
 
     def reasons(self, split: str) -> dict[str, int]:
-        """How many images of a split were dropped for which reason."""
+        """How many images of a split were dropped for each reason."""
         return dict(sorted(Counter(drop["reason"] for drop in self.dropped if drop["split"] == split).items()))
 
     def lines(self) -> list[str]:
-        """A line a split, for people."""
+        """One line per split, for people to read."""
         lines = []
         for split, listed in self.listed.items():
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons(split).items())
@@ -84,16 +84,16 @@ def prepare(
 ) -> Report:
     """Writes the splits of `source`, a folder or an archive in the original's layout, as TFRecord shards in `out`.
 
-    `shards` is the number of the training split's; the other splits have as many as makes theirs about as large. The
-    images are mixed, and stored as they are once they have been decoded; what cannot be taken is left out and
-    reported. Beside the shards: TFDS's metadata, `report.json`, and `SHA256SUMS` (`sha256sum -c`).
+    `shards` is the number for the largest split (training); the others get as many as makes theirs about as large. The
+    images are shuffled, decoded as a check, and stored as they are; those that cannot be used are left out and
+    reported. Also written: TFDS's metadata, `report.json`, and `SHA256SUMS` (`sha256sum -c`).
 
-    Interrupted and called again it goes on behind the last whole shard, and gives what it would have given. An archive
-    is a stream and has to be sorted first, which takes the room of its images once more and starts anew.
+    Called again after an interruption, it continues with the unfinished shards and gives the same result. An archive is
+    a stream and has to be sorted first, which takes as much disk space again as its images and cannot be resumed.
 
-    By default `workers` processes, one a core, write a shard each; 1 writes in this process. With `beam_options`, such
-    as ["--runner=FlinkRunner", ...], Apache Beam (extra `beam`) does it on a cluster, whose workers have to see
-    `source` and `out` under the same paths, and to have crnn_jax installed. Raises DatasetError, in one line.
+    By default `workers` processes, one per core, write a shard each; 1 writes in this process. With `beam_options`,
+    such as ["--runner=FlinkRunner", ...], Apache Beam (extra `beam`) does it on a cluster, whose workers need `source`
+    and `out` under the same paths, and crnn_jax installed. Raises DatasetError, in one line.
     """
     source, out = Path(source).absolute(), Path(out).absolute()
     if shards < 1 or workers is not None and workers < 1:
@@ -103,7 +103,7 @@ def prepare(
     with _bar("read the lists", total=_size(source), unit="B", unit_scale=True) as bar:
         layout = read_layout(source, progress=bar.update)
     lists = {split: read_lines(content) for split, content in layout.lists.items()}
-    read_lexicon(layout.lexicon)  # what is wrong with it, before hours
+    read_lexicon(layout.lexicon)  # any error in it shows now, not after hours
     if not any(lists.values()):
         raise DatasetError(f"{source}: its lists are empty")
     try:
@@ -114,7 +114,7 @@ def prepare(
 
 
 def _prepare(source: Path, out: Path, lists, layout, shards: int, workers: int, beam_options) -> Report:
-    """`prepare`, once its arguments are known to be right and nobody else writes in `out`."""
+    """`prepare`, once its arguments are checked and no other process writes in `out`."""
     parts = lay_plan(out, lists, layout.lexicon, shards=shards)
     sweep(out)
     images = str(layout.source) if layout.source.is_dir() else None
@@ -122,7 +122,7 @@ def _prepare(source: Path, out: Path, lists, layout, shards: int, workers: int, 
     try:
         _write(plan, parts, layout, workers, beam_options)
     except BaseException:
-        sweep(out)  # what a full disk left, above all
+        sweep(out)  # mainly partial files left by a full disk
         raise
     results = [read_result(shard) for shard in plan]
     report = _report(out, lists, plan, results)
@@ -136,7 +136,7 @@ def _prepare(source: Path, out: Path, lists, layout, shards: int, workers: int, 
 
 
 def _write(plan, parts, layout, workers: int, beam_options: Sequence[str] | None) -> None:
-    """Writes the shards of a plan that are not there yet."""
+    """Writes the shards of a plan that do not exist yet."""
     pending = [shard for shard in plan if not read_result(shard)]
     for shard in pending:
         shard.entries.write_bytes(b"\n".join(parts[shard.name]))
@@ -166,7 +166,7 @@ def _report(out: Path, lists: dict[str, list[bytes]], plan: list[Shard], results
 
 
 def _describe(report: Report, plan: list[Shard], results: list[Result]) -> None:
-    """Writes all that is beside the shards."""
+    """Writes everything but the shards."""
     import tensorflow_datasets as tfds
 
     splits = {
@@ -186,7 +186,7 @@ def _describe(report: Report, plan: list[Shard], results: list[Result]) -> None:
     what = "Synth90k (MJSynth)" if original else "Words in the layout of Synth90k (MJSynth), but not in its numbers"
     tfds.folder_dataset.write_metadata(
         data_dir=report.out,
-        # Image takes an encoded image as it is, whatever its channels; 3 is what TFDS gives of it.
+        # Image takes an encoded image as it is, whatever its channels; 3 is what TFDS decodes it to.
         features=tfds.features.FeaturesDict(
             {
                 "image": {"encoded": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")},
@@ -195,7 +195,7 @@ def _describe(report: Report, plan: list[Shard], results: list[Result]) -> None:
         ),
         split_infos=infos,
         version=VERSION,
-        check_data=False,  # it would take TensorFlow
+        check_data=False,  # it would need TensorFlow
         description=f"{what}: {sum(report.written.values()):,} rendered English words, cropped, about 31 pixels high.",
         homepage=HOMEPAGE,
         citation=CITATION,
@@ -214,7 +214,7 @@ def _size(source: Path) -> int | None:
 
 
 def _require_writable(out: Path) -> None:
-    # Before an archive is read for minutes; what this cannot see, the first file to be written will tell.
+    # Checked before an archive is read for minutes; anything missed here shows when the first file is written.
     there = next(folder for folder in (out, *out.parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise DatasetError(f"{there}: {'Permission denied' if there.is_dir() else 'Not a directory'}")

@@ -1,4 +1,4 @@
-"""What training makes of a labelled image: class ids within its slots and frames, pixels at the size of the model."""
+"""Makes training targets of labelled images: class ids that fit the slots and frames, pixels at the model's size."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -14,10 +14,10 @@ from crnn_jax.model import num_frames
 
 
 def class_ids(label: str, charset: Charset) -> list[int] | None:
-    """The class ids of a label, None where it has a letter or digit that the charset lacks.
+    """The class ids of a label, or None if it has a letter or digit that the charset lacks.
 
-    It is spelled as the charset spells it (`respell`), and loses its spaces and the punctuation marks that the charset
-    lacks, as the protocol of evaluation has it.
+    The label is respelled for the charset (`respell`), and loses its spaces and the punctuation marks that the charset
+    lacks, as in the evaluation protocol.
     """
     label = "".join(charset.fold(respell(label, charset.characters)).split())
     if any(is_spelled(c) and c not in charset.characters for c in label):
@@ -26,7 +26,7 @@ def class_ids(label: str, charset: Charset) -> list[int] | None:
 
 
 def unfit(ids: list[int] | None, config: Config) -> str:
-    """Why a word of these class ids cannot be trained on; empty where it can."""
+    """Why a word with these class ids cannot be trained on; empty if it can."""
     if ids is None:
         return "characters outside the charset"
     if not ids:
@@ -45,21 +45,21 @@ def _frames(model: ModelConfig) -> int:
 
 
 def turned(size: tuple[int, int], ids: list[int]) -> str:
-    """Why a word cannot be upright in an image of this height and width: that is too tall for three characters.
+    """Why an image of this height and width cannot show a word upright: it is too tall for three or more characters.
 
-    Empty where it can. To which side it is turned nobody tells, and squeezed to the model's size as it is it would
-    teach what is wrong.
+    Empty if it can. Which way the word is turned is unknown, and squeezing the image as it is to the model's size would
+    teach the wrong thing.
     """
     return "turned on its side" if len(ids) > 2 and is_tall(size) else ""
 
 
 def reasons(left_out: Mapping[str, int]) -> str:
-    """How many words were left out for which reason, to go behind how many were kept; empty where none was."""
+    """How many words were left out for each reason, to append to how many were kept; empty if none were."""
     return "".join(f"; {count} left out: {reason}" for reason, count in sorted(left_out.items()))
 
 
 def fit(image: UInt8[np.ndarray, "H W"], config: Config) -> UInt8[np.ndarray, "h w"]:
-    """An image at the size that the model trains at."""
-    # One size for all: with fit="pad" longer words are squeezed into the narrowest bucket, as rendered ones are.
+    """Fits an image to the size that the model trains at."""
+    # One size for all: with fit="pad", longer words are squeezed into the narrowest bucket, like rendered ones.
     model = config.model
     return fit_image(image, height=model.height, width=model.width, fit=model.fit, max_width=model.width)

@@ -1,4 +1,4 @@
-"""TFRecord files: any record by its number, and writing them; without TensorFlow."""
+"""Reads TFRecord files, any record by its number, and writes them; without TensorFlow."""
 
 import os
 import struct
@@ -10,14 +10,14 @@ from crnn_jax.data.sample import DatasetError
 
 HEADER = 12  # bytes: the length of the data, and the length's checksum
 FOOTER = 4  # the data's checksum
-OTHERS = 512  # files that may be open beside those of a dataset
+OTHERS = 512  # files that may be open besides those of a dataset
 
 
 def allow_open(files: int) -> None:
-    """Lets the process have `files` files open beside its others, as far as the system lets it: 1,024 are usual."""
+    """Raises the limit on open files (usually 1,024) to leave room for `files` more, as far as the system allows."""
     try:
         import resource
-    except ImportError:  # Windows, where the limit is another
+    except ImportError:  # Windows, which has a different limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = files + OTHERS if hard == resource.RLIM_INFINITY else min(files + OTHERS, hard)
@@ -26,12 +26,12 @@ def allow_open(files: int) -> None:
 
 
 class TFRecordFile:
-    """The records of one file by their numbers, from 0, each checked against its checksum when it is read.
+    """The records of one file by number, from 0, each verified against its checksum when read.
 
     A record is its length (8 bytes), the length's checksum (4), the data, and the data's checksum (4), little-endian
-    (tensorflow/core/lib/io/record_writer.h). Where the records begin is found out when the file is opened, from their
-    lengths alone: 12 bytes of memory a record. Behind a damaged length no record can be found: `damage` tells it, None
-    where the file is whole. Needs the package google-crc32c (extra `data`). Raises DatasetError.
+    (tensorflow/core/lib/io/record_writer.h). The records are located when the file is opened, from their lengths
+    alone, which takes 12 bytes of memory per record. Beyond a damaged length no record can be found: `damage` reports
+    it, and is None if the file is whole. Needs the package google-crc32c (extra `data`). Raises DatasetError.
     """
 
     def __init__(self, path: Path):
@@ -74,7 +74,7 @@ class TFRecordFile:
         return np.array(offsets, np.int64), np.array(lengths, np.int32), damage
 
     def _read(self, count: int, position: int) -> bytes:
-        # By position: threads share the file, and what was read does not count as this process's memory.
+        # Read by position: threads can share the file, and what was read does not count as this process's memory.
         try:
             if self._file is None:
                 self._file = os.open(self.path, os.O_RDONLY)
@@ -91,9 +91,9 @@ class TFRecordFile:
 
 
 class TFRecordWriter:
-    """Writes records to a file that has its name only once it is whole: a context manager.
+    """Writes records to a file that gets its name only once complete: a context manager.
 
-    Until then, and after an error, there is at most `.incomplete-NAME` beside it.
+    Until then it is called `.incomplete-NAME`; after an error it is removed.
     """
 
     def __init__(self, path: Path):
@@ -117,15 +117,15 @@ class TFRecordWriter:
                 self._partial.replace(self.path)
         finally:
             try:
-                self._file.close()  # what a full disk refused, it refuses once more
+                self._file.close()  # on a full disk this fails again
             finally:
                 self._partial.unlink(missing_ok=True)
 
 
 def _checksum(data: bytes, path: Path) -> bytes:
-    """CRC-32C, masked as TFRecords have it: rotated, and a constant added."""
+    """CRC-32C, masked as in TFRecords: rotated, and a constant added."""
     try:
-        import google_crc32c  # C: 0.4 us a word image; a table in Python takes a millisecond
+        import google_crc32c  # C: 0.4 us per word image; a table in Python takes a millisecond
     except ImportError as error:
         raise DatasetError(
             f"{path}: TFRecords need the package google-crc32c: pip install google-crc32c ({error})"

@@ -1,4 +1,4 @@
-"""Files and folders that are whole, or as they were before; and a folder that one process at a time writes in."""
+"""All-or-nothing writing of files and folders, and a lock for one process at a time to write in a folder."""
 
 import os
 import shutil
@@ -12,17 +12,17 @@ from crnn_jax.data.sample import DatasetError
 
 @contextmanager
 def whole_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
-    """A new folder to write in that becomes `path` at the end; after an error nothing of it is left.
+    """A new folder to write in, which becomes `path` at the end; after an error nothing of it is left.
 
-    Until then it is `.incomplete-NAME` beside it. With `replaces` the folder that is there already makes room then:
-    it is renamed to `.replaced-NAME`, and removed last; of a process that was killed between two renamings it is there
-    still. Raises DatasetError where one is that is not empty, without it, and OSError where it cannot be written.
+    Until then it is `.incomplete-NAME` beside it. With `replaces`, an existing folder is renamed at the end to
+    `.replaced-NAME`, and removed last; it remains if the process is killed between the two renames. Without `replaces`,
+    raises DatasetError if `path` exists and is not an empty folder. Raises OSError if it cannot be written.
     """
     path = path.resolve()
     if not replaces and path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise DatasetError(f"{path}: exists already; name another or remove it")
     partial, before = (path.with_name(f".{state}-{path.name}") for state in ("incomplete", "replaced"))
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -43,10 +43,10 @@ def whole_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Within it no other process that asks for it too can have the folder, which is made where it is not there.
+    """Locks the folder, creating it if necessary, against other processes that also call this.
 
-    It is its file `.lock` that is held, and that stays. The system lets go of it when a process ends, however it does.
-    Raises BlockingIOError where another has it. Where the system or its file system has no such locks, nothing is held.
+    The lock is on its file `.lock`, which stays. The system releases it when the process ends, however it does. Raises
+    BlockingIOError if another process holds it. If the system or file system has no such locks, nothing is locked.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -54,7 +54,7 @@ def only_one(folder: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)  # NFS locks what is open for writing
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)  # NFS locks only files open for writing
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,7 +68,7 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that has its name once it is whole; after an OSError nothing of it is left."""
+    """Writes a file that gets its name only once complete; after an OSError nothing of it is left."""
     partial = path.with_name(f"{uuid.uuid4().hex}.partial")
     try:
         partial.write_bytes(content)
@@ -78,8 +78,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raises OSError where no file can be written at `path`: to be told before the hours that lead to it."""
-    path = path.resolve()  # where a link leads
+    """Raises OSError if no file can be written at `path`, to find out before hours of work."""
+    path = path.resolve()  # follow links
     exists = path.exists()
     path.open("ab").close()
     if not exists:

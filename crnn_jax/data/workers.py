@@ -1,4 +1,4 @@
-"""Who writes the shards of a preparation: this process, others beside it, or a cluster; each shard as it is written."""
+"""Writes the shards of a preparation in this process, in several, or on a cluster; yields each once written."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -20,9 +20,9 @@ def write_here(shards: list[Shard]) -> Iterator[Shard]:
 
 
 def write_in_processes(shards: list[Shard], workers: int) -> Iterator[Shard]:
-    """Writes shards in other processes: no more at a time than there are, so that an interruption stops them all.
+    """Writes shards in other processes, at most one each at a time, so that an interruption stops them all.
 
-    Spawned, since a process that runs JAX has threads, which do not survive a fork. Raises DatasetError.
+    They are spawned, since a process that runs JAX has threads, which do not survive a fork. Raises DatasetError.
     """
     waiting, running = iter(shards), {}
     try:
@@ -42,13 +42,13 @@ def write_in_processes(shards: list[Shard], workers: int) -> Iterator[Shard]:
 
 
 def write_on_beam(shards: list[Shard], options: Sequence[str]) -> Iterator[Shard]:
-    """Writes shards as one Beam pipeline, and looks every second which of them are there. Raises DatasetError."""
+    """Writes shards as one Beam pipeline, and checks every second which are finished. Raises DatasetError."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
     def run() -> None:
         with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
-            # Reshuffled, or a runner would fuse the two and write all shards one after the other.
+            # Without Reshuffle a runner would fuse the two steps and write all shards one after the other.
             pipeline | beam.Create([tuple(s) for s in shards]) | beam.Reshuffle() | beam.Map(_write_row)
 
     pending = list(shards)
@@ -66,11 +66,11 @@ def write_on_beam(shards: list[Shard], options: Sequence[str]) -> Iterator[Shard
 
 
 def _write_row(row: tuple) -> None:
-    write_shard(Shard(*row))  # sent as a plain tuple: Beam makes a schema, and types of its own, of a named one
+    write_shard(Shard(*row))  # sent as a plain tuple: Beam turns a named one into a schema with its own types
 
 
 def _raise_beam_error(error: BaseException | None, shard: Shard) -> None:
-    # A runner wraps a worker's error in its own, of many lines; what the worker itself said begins with its shard.
+    # A runner wraps a worker's error in its own, of many lines; the worker's own message begins with the shard.
     line = next((line for line in str(error).splitlines() if line.strip()), "no reason is known")
     _, at, rest = line.partition(f"{Path(shard.out)}{os.sep}")
     reason = f"{at}{rest}".partition(" [while running")[0] if at else f"{shard.path}: Beam did not write it: {line}"

@@ -16,7 +16,7 @@ IN_A_FOLDER = 1000  # images
 
 
 class LabelError(DatasetError):
-    """A label that a format cannot hold: this record is lost, the others are not."""
+    """A label that a format cannot hold: only this record is lost."""
 
 
 class Writer:
@@ -26,7 +26,7 @@ class Writer:
         folder: where.
         name: what shards are called.
         shards: how many, for the formats that have shards.
-        total: the number of records that there will be at most.
+        total: the maximum number of records.
     """
 
     def __init__(self, folder: Path, *, name: str, shards: int, total: int):
@@ -40,35 +40,35 @@ class Writer:
         if kind is None:
             self.close()
         else:
-            with suppress(Exception):  # the first error is the one to tell
+            with suppress(Exception):  # the first error is the one to report
                 self.abandon()
 
     @classmethod
     def load(cls) -> None:
-        """Imports what it needs, before it opens: an interrupt in the middle of an import can get lost in Python.
+        """Imports what the writer needs, before it opens: Python can lose an interrupt in the middle of an import.
 
-        Raises DatasetError where a package is missing.
+        Raises DatasetError if a package is missing.
         """
 
     def open(self) -> None:
         """Begins."""
 
     def write(self, index: int, image: bytes, label: str) -> None:
-        """Writes the record that was number `index` of `total`, which grows from call to call.
+        """Writes the record that was number `index` of `total`; `index` grows from call to call.
 
-        Raises LabelError where the format cannot hold the label, OSError where the disk is full.
+        Raises LabelError if the format cannot hold the label, OSError if the disk is full.
         """
         raise NotImplementedError
 
     def close(self) -> None:
-        """Writes what is left to write."""
+        """Writes whatever is still pending."""
 
     def abandon(self) -> None:
-        """Lets go of open files, after an error."""
+        """Closes open files after an error."""
 
 
 class TFRecordShards(Writer):
-    """`NAME.tfrecord-00000-of-00008` and so on, as TFDS names them: each an equal run of the records there were."""
+    """`NAME.tfrecord-00000-of-00008` and so on, as TFDS names them: equal runs of the original records."""
 
     suffix = "tfrecord"
 
@@ -82,12 +82,12 @@ class TFRecordShards(Writer):
         self._shard, self._file = -1, None
 
     def write(self, index: int, image: bytes, label: str) -> None:
-        """Into the shard of its index: damaged records, which never come, leave the others where they were."""
+        """Writes to the shard that `index` belongs to, so damaged records, never passed in, do not shift the others."""
         self._advance(index * self.shards // self.total)
         self._file.write(serialise(image, label))
 
     def close(self) -> None:
-        """All shards are there, if need be without a record: their number is in their names."""
+        """Completes all shards, empty ones if need be, since their number is in their names."""
         self._advance(self.shards)
 
     def abandon(self) -> None:
@@ -132,7 +132,7 @@ class _ArrayRecordWriter:
     def __init__(self, path: Path):
         from array_record.python.array_record_module import ArrayRecordWriter
 
-        # One record a group, for reading in any order; encoded images do not get smaller by compression.
+        # One record per group, for reading in any order; compression does not make encoded images smaller.
         self._writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
 
     def __enter__(self):
@@ -148,14 +148,14 @@ class _ArrayRecordWriter:
         try:
             method(*arguments)
         except RuntimeError as error:
-            raise OSError(" ".join(str(error).partition(";")[0].split())) from None  # what follows is where in the file
+            raise OSError(" ".join(str(error).partition(";")[0].split())) from None  # the rest is where in the file
 
 
 class LmdbWriter(Writer):
     """An LMDB with `num-samples`, `image-000000001` and `label-000000001`. Needs the package lmdb.
 
-    It is written twice. In the order in which records come, images and labels in turn, the pages of the tree are left
-    half full, and free ones are left behind; in the order of the keys pages are full, and neighbours in the file.
+    It is written twice. In order of arrival, image and label in turn, tree pages are left half full and free pages
+    remain; written again in key order, the pages are full and contiguous in the file.
     """
 
     map_size = MAP_SIZE
@@ -178,14 +178,14 @@ class LmdbWriter(Writer):
         self._growing = self._create(self.folder / "growing.mdb", self.map_size)
 
     def write(self, index: int, image: bytes, label: str) -> None:
-        """The keys count what is written, without gaps."""
+        """Numbers the keys by what is written, without gaps."""
         self._count += 1
         self._put(f"image-{self._count:09d}".encode(), image)
         self._put(f"label-{self._count:09d}".encode(), label.encode())
         self._commit_batch(self._growing, least=BATCH)
 
     def close(self) -> None:
-        """Leaves `data.mdb`, as small as it can be."""
+        """Leaves `data.mdb`, as small as possible."""
         self._put(b"num-samples", str(self._count).encode())
         self._commit_batch(self._growing)
         size = (self._growing.info()["last_pgno"] + 1) * self._growing.stat()["psize"]
@@ -209,7 +209,7 @@ class LmdbWriter(Writer):
         self._growing.close()
 
     def _create(self, path: Path, map_size: int):
-        # Nobody but this process sees it before it is whole, so that neither locks nor syncs on the way are needed.
+        # Only this process sees it before it is complete, so it needs neither locks nor syncs while it is written.
         return self._lmdb.open(
             str(path), subdir=False, map_size=map_size, lock=False, sync=False, metasync=False, readahead=False
         )
@@ -219,7 +219,7 @@ class LmdbWriter(Writer):
         self._bytes += len(value)
 
     def _commit_batch(self, environment, *, least: int = 0, append: bool = False) -> None:
-        """Stores the batch if it has `least` bytes, in a map that doubles as often as it must."""
+        """Stores the batch if it has at least `least` bytes, doubling the map size as often as necessary."""
         if self._bytes < least:
             return
         while True:
@@ -236,12 +236,12 @@ class LmdbWriter(Writer):
 
 
 def _disk_error(error: Exception) -> OSError:
-    # LMDB calls a write that is cut short an "Input/output error", and most often the disk is full.
+    # LMDB reports a write that is cut short as "Input/output error"; usually the disk is full.
     return OSError(f"{error}: the disk may be full")
 
 
 class FolderWriter(Writer):
-    """`labels.tsv` and the image files that it lists, a thousand a folder: `images/00000/000000001.jpg` and so on."""
+    """`labels.tsv` and the image files that it lists, a thousand per folder: `images/00000/000000001.jpg` and so on."""
 
     def open(self) -> None:
         """See `Writer`."""
@@ -249,7 +249,7 @@ class FolderWriter(Writer):
         self._list = (self.folder / "labels.tsv").open("w", encoding="utf-8", newline="")
 
     def write(self, index: int, image: bytes, label: str) -> None:
-        """The files are numbered without gaps. Raises LabelError for a label with what parts lines or columns."""
+        """Numbers the files without gaps. Raises LabelError for a label that contains a line or column separator."""
         if "\n" in label or "\t" in label or label.endswith("\r"):
             raise LabelError(f"the label {label!r} has a line break or a tab, which cannot be written")
         self._count += 1
@@ -273,6 +273,6 @@ WRITERS = {"tfrecord": TFRecordShards, "array_record": ArrayRecordShards, "lmdb"
 
 
 def image_format(image: bytes) -> str:
-    """The usual suffix of an encoded image, such as `jpg`, by its content."""
+    """The usual suffix of an encoded image, such as `jpg`, from its content."""
     name = Image.open(io.BytesIO(image)).format.lower()
     return {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}.get(name, name)

@@ -1,1 +1,1 @@
-"""What a model does, seen: the page of `evaluate.py --html`, and drawings of a spatial transformer."""
+"""What a model does, in pictures: the page of `evaluate.py --html`, and drawings of a spatial transformer."""

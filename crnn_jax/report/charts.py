@@ -1,6 +1,6 @@
-"""Charts as inline SVG, drawn here: no library, and their colours from the page's style sheet, light or dark.
+"""Charts as inline SVG, drawn without a library; the page's style sheet gives their colours, light or dark.
 
-Sizes are in the units of each chart's viewBox, which are pixels where the page has room for them.
+Sizes are in the units of each chart's viewBox, which are CSS pixels unless the page is too narrow.
 """
 
 from collections import Counter
@@ -13,8 +13,8 @@ from crnn_jax.evaluation import Word
 from crnn_jax.metrics import wilson_interval
 
 WIDTH, LEFT, RIGHT = 560, 46, 14
-TOP, BOTTOM = 16, 196  # of the panel of accuracies: 100 and 0 per cent
-COUNT_TOP, COUNT_BOTTOM = 226, 266  # of the panel of counts beneath
+TOP, BOTTOM = 16, 196  # of the accuracy panel: 100 and 0 per cent
+COUNT_TOP, COUNT_BOTTOM = 226, 266  # of the panel of counts below it
 HEIGHT = 306
 CELL, MARGIN = 15, 24  # of the heat map
 
@@ -28,13 +28,13 @@ class Group(NamedTuple):
 
 
 def count_groups(words: Sequence[Word], names: Sequence[str], which: Callable[[Word], int]) -> list[Group]:
-    """A group a name; `which` gives the index of a word's name."""
+    """One group per name; `which` gives the index of a word's group."""
     counts, correct = Counter(map(which, words)), Counter(which(word) for word in words if word.correct)
     return [Group(name, counts[i], correct[i]) for i, name in enumerate(names)]
 
 
 def accuracy_chart(groups: Sequence[Group], *, axis: str) -> str:
-    """Accuracy of every group with its 95 % interval (Wilson 1927), and beneath how many words there are."""
+    """Accuracy of every group with its 95 % interval (Wilson 1927), and its number of words below."""
     step = (WIDTH - LEFT - RIGHT) / max(len(groups), 1)
     parts, points = _grid(), []
     largest = max((group.count for group in groups), default=1)
@@ -56,7 +56,7 @@ def accuracy_chart(groups: Sequence[Group], *, axis: str) -> str:
 
 
 def reliability_chart(table: Sequence[Bin]) -> str:
-    """Accuracy of every bin of the reliability table as a bar, and its distance from the bin's mean confidence."""
+    """Accuracy of every bin of the reliability table as a bar, and its gap to the bin's mean confidence."""
     scale = WIDTH - LEFT - RIGHT
     parts, largest = _grid(), max((row.count for row in table), default=1)
     for row in table:
@@ -67,7 +67,7 @@ def reliability_chart(table: Sequence[Bin]) -> str:
         y, sure = _y(row.accuracy), _y(row.confidence)
         note = f"confidence {row.confidence:.3f}, accuracy {row.accuracy:.3f}, {row.count} words"
         place = f'x="{x + 1.5:.1f}" width="{width - 3:.1f}"'
-        floor = max(y, sure)  # y runs downwards: the lower of the two
+        floor = max(y, sure)  # y points down: the lower of the two
         parts.append(f'<rect class="bar" {place} y="{floor:.1f}" height="{BOTTOM - floor:.1f}"/>')
         parts.append(_titled(f'<rect class="gap" {place} y="{min(y, sure):.1f}" height="{abs(y - sure):.1f}"', note))
         parts.append(f'<line class="level" x1="{x + 1.5:.1f}" x2="{x + width - 1.5:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -78,9 +78,9 @@ def reliability_chart(table: Sequence[Bin]) -> str:
 
 
 def heat_map(substitutions: Counter[tuple[str, str]], occurrences: Counter[str], order: str) -> str:
-    """Counts of (true, read) characters: a row a true one, a column a read one, stronger where there are more.
+    """Counts of (true, read) characters: a row per true one, a column per read one, more opaque for higher counts.
 
-    Only characters that are part of a substitution, in the `order` of the charset, those outside it behind.
+    Shows only characters that occur in a substitution, in the `order` of the charset, then those outside it.
     """
     found = {character for pair in substitutions for character in pair}
     characters = [c for c in order if c in found] + sorted(found - set(order))
@@ -93,7 +93,7 @@ def heat_map(substitutions: Counter[tuple[str, str]], occurrences: Counter[str],
         parts.append(_text(MARGIN - 7, at + CELL - 3.5, character, "middle", "glyph"))
         parts.append(f'<rect class="self" x="{at}" y="{at}" width="{CELL - 1}" height="{CELL - 1}"/>')
     for (true, read), count in substitutions.items():
-        strength = (count / largest) ** 0.75  # the many rare ones stay pale, and are still to be seen
+        strength = (count / largest) ** 0.75  # the many rare ones are pale but still visible
         share = 100 * count / occurrences[true]
         cell = f'<rect class="cell" x="{place[read]}" y="{place[true]}" width="{CELL - 1}" height="{CELL - 1}"'
         note = f"{true} read as {read}: {count} times, {share:.1f} % of all {true}"
@@ -102,7 +102,7 @@ def heat_map(substitutions: Counter[tuple[str, str]], occurrences: Counter[str],
 
 
 def _grid() -> list[str]:
-    """The lines of 0 to 100 per cent, and the floor of the counts."""
+    """The lines at 0 to 100 per cent, and the baseline of the counts."""
     parts = []
     for percent in (0, 25, 50, 75, 100):
         y = _y(percent / 100)
@@ -127,7 +127,7 @@ def _text(x: int | float, y: int | float, text: str, anchor: str, kind: str = "l
 
 
 def _titled(tag: str, note: str) -> str:
-    """An element, given without its end, with what is shown when the mouse rests on it."""
+    """Completes an element, given as an opening tag without its `>`, with a tooltip."""
     return f"{tag}><title>{escape(note)}</title></{tag[1:].split()[0]}>"
 
 

@@ -1,4 +1,4 @@
-"""Which characters are taken for which: from the alignments of readings with the true words."""
+"""Which characters are mistaken for which, from alignments of the readings with the true words."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Confusions:
-    """Counts over words; the edits make a truth of what was read the least number of times (Levenshtein 1966)."""
+    """Counts over words, from alignments with the fewest edits (Levenshtein 1966)."""
 
     occurrences: Counter[str] = field(default_factory=Counter)  # of each character in the true words
     substitutions: Counter[tuple[str, str]] = field(default_factory=Counter)  # (true, read)
-    deletions: Counter[str] = field(default_factory=Counter)  # true, and not read
-    insertions: Counter[str] = field(default_factory=Counter)  # read, and not there
+    deletions: Counter[str] = field(default_factory=Counter)  # true but not read
+    insertions: Counter[str] = field(default_factory=Counter)  # read but not there
 
 
 def count_confusions(pairs: Iterable[tuple[str, str]]) -> Confusions:
@@ -33,9 +33,9 @@ def count_confusions(pairs: Iterable[tuple[str, str]]) -> Confusions:
 
 
 def align(truth: str, prediction: str) -> list[tuple[str, str]]:
-    """Pairs of a true and a read character, one of them empty where a character is missing or too many.
+    """Pairs of a true and a read character; one of them is empty where a character is missing or extra.
 
-    One of the alignments with the least edits; where several have it, substitutions are preferred, from the end.
+    An alignment with the fewest edits; among several, the one that prefers substitutions, starting from the end.
     """
     rows = [list(range(len(prediction) + 1))]  # distances of every prefix of the truth to every prefix read
     for i, true in enumerate(truth, start=1):

@@ -1,4 +1,4 @@
-"""Pieces of the page as HTML: all text that they are given as such is escaped."""
+"""Pieces of the page as HTML; arguments are escaped unless they are documented as HTML or SVG."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ def section(title: str, note: str, body: str) -> str:
 
 
 def figure(svg: str) -> str:
-    """A chart that scrolls where the page is narrower."""
+    """A chart (SVG) that scrolls if the page is narrower."""
     return f"<figure>{svg}</figure>"
 
 
@@ -36,7 +36,7 @@ def number_table(head: Sequence[str], lines: Sequence[tuple]) -> str:
 
 
 def aligned(word: Word) -> str:
-    """Truth above reading, character under character, with what differs marked."""
+    """Truth above reading, aligned character by character, with differences marked."""
     lines = ["", ""]
     for pair in align(word.truth, word.prediction):
         for i, character in enumerate(pair):
@@ -46,13 +46,13 @@ def aligned(word: Word) -> str:
 
 
 def source_cell(place: Place, sample: Sample) -> str:
-    """The cell of a table that tells of an image its dataset, its name and its label."""
+    """A table cell with an image's dataset, name and label."""
     name = sample.name.rpartition("/")[2]
     return f'<td class="source">{escape(place.dataset)}<br>{escape(name)}<br>{escape(place.word.label)}</td>'
 
 
 def picture(image: UInt8[np.ndarray, "H W *channels"], *, width: float | None = None) -> str:
-    """An image, grey, RGB or RGBA, inlined as PNG; `width`: as it is shown, in CSS pixels, None: by the style sheet."""
+    """An image (grey, RGB or RGBA) inlined as PNG, `width` CSS pixels wide; None leaves its size to the style sheet."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()

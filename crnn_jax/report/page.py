@@ -1,4 +1,4 @@
-"""The page of evaluate.py --html: what a model reads wrong, seen. One file that needs no other."""
+"""The page of evaluate.py --html: what a model reads wrong, in pictures. One self-contained file."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -23,9 +23,9 @@ from crnn_jax.report.transformer import transformer_section
 
 WORST = 24  # words in each list
 TOP = 12  # lines of each list of characters
-LONGEST = 15  # characters: longer words are one group
+LONGEST = 15  # characters: words of this length or more are one group
 HEIGHTS = (0, 12, 16, 20, 24, 32, 40, 48, 64)  # pixels: the lower ends of the groups
-TALLEST = 128  # pixels: images as given are shown no taller
+TALLEST = 128  # pixels: original images are shown no taller
 
 
 def report(
@@ -37,14 +37,14 @@ def report(
     model: str,
     protocol: str,
 ) -> str:
-    """The page as HTML: images are inlined as PNG, charts as SVG, all text is escaped.
+    """The page as HTML: images are inlined as PNG and charts as SVG, and all text is escaped.
 
     Args:
-        reader: the model that read.
+        reader: the model.
         datasets: by name; only the images that are shown are read from them again.
-        evaluations: what it read of each.
+        evaluations: what it read in each.
         table: the rows to show, in order.
-        model: how the model is called.
+        model: the model's name.
         protocol: what was compared, in words.
     """
     words = [word for evaluation in evaluations.values() for word in evaluation.words]
@@ -160,7 +160,7 @@ def _confusion_lists(confusions: Confusions) -> str:
 
 
 def _mistakes(reader: Reader, datasets: dict[str, Dataset], mistakes: Sequence[Place]) -> str:
-    """Rows of wrong words: the image as given, as the model saw it, and rectified, where it has an STN for that."""
+    """Rows of wrong words: the image as given, as the model saw it and, if its STN works on images, rectified."""
     if not mistakes:
         return "<p>None.</p>"
     stn = reader.config.model.stn

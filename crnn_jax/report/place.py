@@ -7,16 +7,16 @@ from crnn_jax.evaluation import Evaluation, Word
 
 
 class Place(NamedTuple):
-    """A word, and the name of the dataset that it is in."""
+    """A word and the name of its dataset."""
 
     dataset: str
     word: Word
 
     def sample(self, datasets: dict[str, Dataset]) -> Sample:
-        """Its image and label, read once more."""
+        """Its image and label, read again."""
         return next(datasets[self.dataset].samples(self.word.index))
 
 
 def places(evaluations: dict[str, Evaluation]) -> list[Place]:
-    """All words of evaluations by the names of their datasets."""
+    """All words of `evaluations`, which are keyed by dataset name."""
     return [Place(name, word) for name, evaluation in evaluations.items() for word in evaluation.words]

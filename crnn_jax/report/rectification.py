@@ -1,7 +1,7 @@
-"""What a spatial transformer does with an image, drawn: where it looks, and what it makes of that. NumPy and Pillow.
+"""Draws what a spatial transformer does to an image, with NumPy and Pillow: where it samples, and the result.
 
-The frame and some lines of the sampling grid lie over the input, in blue, and its edge points in orange: the fiducial
-points of a tps, the corners of an affine; dots along the upper edge, rings along the lower.
+Over the input lie the frame and some lines of the sampling grid, in blue, and its edge points, in orange: the fiducial
+points of a tps, or the corners of an affine transform; dots along the upper edge, rings along the lower one.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 from crnn_jax.stn import edge_points, parameter_grid
 
 GRID, POINTS, PAPER, INK, HAIRLINE = (0, 150, 230), (255, 98, 20), (252, 251, 249), (34, 38, 43), (190, 188, 182)
-CELL = 8  # pixels of the image between two lines of the grid, about
-ROOM = (3, 16)  # pixels of the image around it, at least and at most
-FINE = 4  # drawn so many times larger and then reduced: smooth lines
+CELL = 8  # image pixels between two lines of the grid, roughly
+ROOM = (3, 16)  # image pixels left free around the image, at least and at most
+FINE = 4  # drawn so many times larger, then reduced, for smooth lines
 
 
 def draw_grid(
@@ -29,19 +29,19 @@ def draw_grid(
     scale: int = 3,
     clear: bool = False,
 ) -> UInt8[np.ndarray, "rows columns channels"]:
-    """The image enlarged, over it the grid that the parameters of its transform describe, and the points.
+    """The enlarged image, overlaid with the grid and the points that the parameters of its transform describe.
 
     Args:
-        image: what the transformer resamples, or for one on features what these were made of.
-        parameters: of its transform, see `crnn_jax.stn`.
+        image: what the transformer resamples or, if that is features, the image that they were computed from.
+        parameters: of its transform; see `crnn_jax.stn`.
         kind: affine | tps.
-        room: pixels of the image left free on every side, in which what lies outside is seen; None: what it takes,
+        room: image pixels left free on every side, to show what lies outside the image; None: as many as needed,
             within ROOM.
         scale: pixels drawn for each pixel of the image.
-        clear: the room around the image is transparent, for a page that is light or dark.
+        clear: make the room around the image transparent, for a page that is light or dark.
 
     Returns:
-        RGB, or RGBA where it is `clear`, of `scale` (H + 2 room) times `scale` (W + 2 room) pixels.
+        RGB, or RGBA if `clear`, of `scale` (H + 2 room) by `scale` (W + 2 room) pixels.
     """
     grid, points = _placed(parameters, kind=kind, size=image.shape)
     room = _room(grid, points, image.shape) if room is None else room
@@ -55,7 +55,7 @@ def draw_grid(
     inner = _lines(grid)[1:-1] + _lines(grid.swapaxes(0, 1))[1:-1]
     frame = np.concatenate([grid[0], grid[1:, -1], grid[-1, -2::-1], grid[-2::-1, 0]])
     lower = points[len(points) // 2 :]
-    # Each point on a white disc, which sets it apart from the frame that it lies on.
+    # Each point gets a white disc, which sets it apart from the frame below it.
     for colour, lines, line_width, dots, radius in (
         (GRID, inner, 0.25, [], 0),
         (GRID, [frame], 0.6, [], 0),
@@ -83,7 +83,7 @@ def draw_example(
     room: int | None = None,
     scale: int = 3,
 ) -> UInt8[np.ndarray, "rows columns 3"]:
-    """`draw_grid`, under it the rectified image at the same scale where there is one, and a caption (of ASCII)."""
+    """`draw_grid`, with the rectified image, if any, below it at the same scale, and an ASCII caption."""
     above = draw_grid(image, parameters, kind=kind, room=room, scale=scale)
     margin = (above.shape[1] - scale * image.shape[1]) // 2
     below = 0 if rectified is None else scale * (len(rectified) + 2)
@@ -107,7 +107,7 @@ def draw_sheet(
     columns: int = 3,
     scale: int = 3,
 ) -> UInt8[np.ndarray, "rows columns 3"]:
-    """Examples in rows of `columns`, all with the room that the one with the farthest points takes."""
+    """Examples in rows of `columns`, all with the room that the farthest-reaching one needs."""
     sizes = [image.shape for image in images]
     room = max(_room(*_placed(p, kind=kind, size=size), size) for p, size in zip(parameters, sizes, strict=True))
     drawn = [
@@ -132,13 +132,13 @@ def draw_sheet(
 
 
 def enlarged(grey: UInt8[np.ndarray, "h w"], *, scale: int = 3) -> Image.Image:
-    """The image with `scale` pixels for each of its own."""
+    """The image enlarged `scale` times."""
     height, width = grey.shape
     return Image.fromarray(grey).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
 
 
 def _place_image(page: Image.Image, grey: np.ndarray, corner: tuple[int, int], scale: int) -> None:
-    """Enlarges an image onto the page, in a hairline of its own: bright ones end where the paper begins."""
+    """Enlarges an image onto the page, in a hairline frame that sets bright images apart from the paper."""
     image = enlarged(grey, scale=scale)
     frame = (corner[0] - 1, corner[1] - 1, corner[0] + image.width, corner[1] + image.height)
     ImageDraw.Draw(page).rectangle(frame, outline=HAIRLINE)
@@ -146,13 +146,13 @@ def _place_image(page: Image.Image, grey: np.ndarray, corner: tuple[int, int], s
 
 
 def _lines(grid: Float[np.ndarray, "n m 2"]) -> list[Float[np.ndarray, "m 2"]]:
-    """Rows of the grid about CELL apart, the first and the last among them."""
+    """Rows of the grid about CELL apart, including the first and the last."""
     count = max(round(len(grid) / CELL), 1) + 1
     return [grid[i] for i in np.rint(np.linspace(0, len(grid) - 1, count)).astype(int)]
 
 
 def _room(grid, points, size) -> int:
-    """Pixels around an image of `size` in which what lies outside is seen, and a point's own radius."""
+    """Pixels needed around an image of `size` to show what lies outside it, and a point's radius; within ROOM."""
     xy = np.concatenate([grid.reshape(-1, 2), points])
     beyond = np.max([-xy.min(axis=0), xy.max(axis=0) - np.array(size[::-1]) + 1])
     least, most = ROOM

@@ -1,4 +1,4 @@
-"""The style sheet of the report: one column of text width for words, figures side by side, light and dark."""
+"""The style sheet of the report: one column for text, figures side by side, light and dark."""
 
 STYLE = """
 :root {

@@ -1,4 +1,4 @@
-"""The part of the page on the spatial transformer: what it does over all words, and with some of them, drawn."""
+"""The page's section on the spatial transformer: what it does to all words in numbers, and to some in drawings."""
 
 import math
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from crnn_jax.report.place import Place, places
 from crnn_jax.report.rectification import draw_grid, enlarged
 from crnn_jax.stn import collapse
 
-EACH = 3  # words read right, and as many read wrong, of every kind that is shown
-BINS = 8  # of the deviation, about
-OUTSIDE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # the lower ends of the groups but the first
-SAME = 1e-3  # deviations that differ by less are those of one transform, a twentieth of a pixel of 100
-DRAWN, SHOWN = 5, 2.5  # pixels drawn, and CSS pixels shown, for a pixel of an image
+EACH = 3  # words read right, and as many read wrong, for each kind shown
+BINS = 8  # of the deviation, roughly
+OUTSIDE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # the lower ends of all groups but the first
+SAME = 1e-3  # deviations closer than this count as one transform: a twentieth of a pixel at a width of 100
+DRAWN, SHOWN = 5, 2.5  # pixels drawn, and CSS pixels shown, per image pixel
 
 
 def transformer_section(reader: Reader, datasets: dict[str, Dataset], evaluations: dict[str, Evaluation]) -> str:
-    """The section as HTML, of words that were read with `diagnose`. See `page.report` for the arguments."""
+    """The section as HTML, for words that were read with `diagnose`. See `page.report` for the arguments."""
     found = places(evaluations)
     words, stn = [place.word for place in found], reader.config.model.stn
     on = "the image, before it is read"
@@ -47,7 +47,7 @@ def transformer_section(reader: Reader, datasets: dict[str, Dataset], evaluation
 
 
 def by_deviation(words: Sequence[Word]) -> list[Group]:
-    """Groups of like deviation, about BINS of them and equally wide, the last open."""
+    """Groups by deviation: about BINS of equal width, and an open last one."""
     deviations = [word.diagnosis.deviation for word in words] or [0.0]
     low, high = min(deviations), max(float(np.quantile(deviations, 0.98)), 1e-6)
     step = _round_step((high - low) / BINS)
@@ -59,14 +59,14 @@ def by_deviation(words: Sequence[Word]) -> list[Group]:
 
 
 def by_outside(words: Sequence[Word]) -> list[Group]:
-    """Groups of a like share of samples outside."""
+    """Groups by the share of samples outside."""
     percent = [f"{100 * end:g}" for end in OUTSIDE]
     names = [f"<{percent[0]}", *(f"{a}–{b}" for a, b in zip(percent, percent[1:], strict=False)), f"{percent[-1]}+"]
     return count_groups(words, names, lambda word: sum(word.diagnosis.outside >= end for end in OUTSIDE))
 
 
 def choose(words: Sequence[Place]) -> dict[str, list[Place]]:
-    """Words that show the range: the most deviating, those in the middle, the least; of each some right, some wrong."""
+    """Words that show the range: the largest, middle and smallest deviations, each with some right, some wrong."""
     chosen: dict[str, list[Place]] = {"farthest from the identity": [], "in the middle": [], "nearest to it": []}
     for right in (True, False):
         rest = [place for place in words if place.word.correct == right]
@@ -92,7 +92,7 @@ def _warnings(words: Sequence[Word]) -> list[str]:
 
 
 def _round_step(least: float) -> float:
-    """The least of 1, 2, 5, 10, 20, ..., and of their parts of ten, that is not below `least` nor 0.001."""
+    """The smallest of ..., 0.1, 0.2, 0.5, 1, 2, 5, 10, ... that is at least `least` and at least 0.001."""
     least = max(least, 1e-3)
     decade = 10.0 ** math.floor(math.log10(least))
     return next((factor * decade for factor in (1, 2, 5) if factor * decade >= least * 0.999), 10 * decade)
@@ -111,7 +111,7 @@ def _quantiles(words: Sequence[Word]) -> str:
 
 
 def _examples(reader: Reader, datasets: dict[str, Dataset], words: Sequence[Place]) -> str:
-    """Rows of words: the input with grid and points, the rectified image where there is one, and what was read."""
+    """Rows of words: the input with grid and points, the rectified image, if any, and what was read."""
     on_image = reader.config.model.stn.placement == "image"
     head = ["where it looks", *(["what it makes of it"] if on_image else [])]
     columns = "".join(f'<th class="picture">{title}</th>' for title in head) + "<th>truth, reading</th>"

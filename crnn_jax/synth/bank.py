@@ -48,13 +48,13 @@ class Font(NamedTuple):
 
 
 def load_bank(fonts: int = 0) -> Bank:
-    """Loads the bank that ships with the package onto the default device (870 kB a font).
+    """Loads the bank that ships with the package onto the default device (870 kB per font).
 
     Args:
-        fonts: how many fonts; 0 means all. Fewer are chosen evenly over the categories (see choose_fonts).
+        fonts: how many fonts; 0 means all. Fewer are taken from all categories in proportion (see choose_fonts).
 
     Raises:
-        ValueError: there are not so many fonts.
+        ValueError: the bank has fewer fonts.
     """
     chosen = choose_fonts([font.category for font in font_table()], fonts, seed=0) if fonts else slice(None)
     fields, metrics = (array[chosen] for array in read_glyphs())
@@ -73,8 +73,8 @@ def font_table() -> list[Font]:
 def choose_fonts(categories: list[str], count: int, *, seed: int = 0) -> np.ndarray:
     """Indices of `count` fonts, spread over the categories in proportion to their sizes; int64[count], sorted.
 
-    Every font has its place in a shuffle of its own category, as a fraction of that category, and those with the
-    smallest fractions are chosen. So a larger choice holds every smaller one of the same seed.
+    Each category is shuffled, a font's place in it becomes a fraction of the category, and the fonts with the smallest
+    fractions are chosen. So a larger choice includes every smaller one of the same seed.
 
     Raises:
         ValueError: count is not in 1 .. the number of fonts.
@@ -92,7 +92,7 @@ def choose_fonts(categories: list[str], count: int, *, seed: int = 0) -> np.ndar
 def pack(fields: np.ndarray) -> np.ndarray:
     """Every texel's 2 x 2 neighbourhood in one word: uint8[F, G, S, S] -> uint32[F, G, S, S]; see Bank.texels."""
     packed = np.empty(fields.shape, np.uint32)
-    for i, cells in enumerate(fields):  # a font at a time stays in the processor's cache: ten times faster than at once
+    for i, cells in enumerate(fields):  # one font at a time fits the CPU's cache: ten times faster than all at once
         texels = np.pad(cells, ((0, 0), (0, 1), (0, 1)), mode="edge").astype(np.uint32)
         pairs = texels[..., :-1] | texels[..., 1:] << 8
         np.bitwise_or(pairs[:, :-1], pairs[:, 1:] << 16, out=packed[i])
@@ -100,9 +100,9 @@ def pack(fields: np.ndarray) -> np.ndarray:
 
 
 def read_glyphs() -> tuple[np.ndarray, np.ndarray]:
-    """The distance fields, uint8[F, 94, S, S], and the metrics, float32[F, 94, 6], as they are in the file."""
+    """The distance fields, uint8[F, 94, S, S], and the metrics, float32[F, 94, 6], of all fonts."""
     arrays = read_arrays("glyphs.npz.xz")
-    fields = arrays["levels"]  # 0..63, to be spread over 0..255
+    fields = arrays["levels"]  # 0..63, spread over 0..255 here
     fields <<= 2
     fields |= fields >> 6
     return fields, arrays["metrics"]

@@ -85,7 +85,7 @@ def synth_batch(
 ) -> Batch:
     """Draw, render and label `batch_size` words. Example i depends on `key` and `first_index + i` alone.
 
-    `held_out` draws the words that training never sees; use a key of its own for it.
+    `held_out` draws English words that training never sees (see `sample_word`); use a key of its own for it.
     """
     word_key, image_key = jax.random.split(key)
     data, model = config.data, config.model

@@ -30,13 +30,13 @@ class Camera(NamedTuple):
     """One shot's parameters."""
 
     light: Float[Array, "2"]  # relative change of the light from one side to the other, x and y
-    exposure: Float[Array, "2"]  # factor on the contrast, and grey levels from the mean to the level that it keeps
+    exposure: Float[Array, "2"]  # contrast factor, and the level it leaves unchanged, in grey levels from the mean
     blur: Float[Array, "2"]  # standard deviation in pixels, x and y; 0: none
-    resolution: Float[Array, "2"]  # the camera's pixels for one of the image, x and y, at most 1
+    resolution: Float[Array, "2"]  # camera pixels per image pixel, x and y, at most 1
     sharpening: Float[Array, ""]  # how much of the difference from a blurred copy is added
     noise: Float[Array, ""]  # standard deviation in grey levels
     seed: UInt32[Array, ""]
-    quality: Float[Array, ""]  # JPEG's, 1 to 100
+    quality: Float[Array, ""]  # of the JPEG, 1 to 100
 
 
 def draw_camera(draws: Draws, style: Style) -> Camera:
@@ -57,9 +57,9 @@ def draw_camera(draws: Draws, style: Style) -> Camera:
 
 
 def hash_normal(seed: UInt32[Array, ""], n: int) -> Float[Array, " n"]:
-    """About N(0, 1) for each of n pixels: the sum of a hash's four bytes (the finaliser of MurmurHash3).
+    """Roughly N(0, 1) for each of n pixels: the sum of the four bytes of a hash (the finaliser of MurmurHash3).
 
-    A hash of the pixel's number fuses into what uses it, where a call of threefry would be written to memory first.
+    A hash of the pixel's index fuses into the code that uses it; threefry's output would be written to memory first.
     """
     h = seed + jnp.arange(n, dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
     h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
@@ -72,11 +72,11 @@ def hash_normal(seed: UInt32[Array, ""], n: int) -> Float[Array, " n"]:
 def take_matrix(
     n: int, *, resolution: Float[Array, ""], blur: Float[Array, ""], sharpening: Float[Array, ""]
 ) -> Float[Array, "n n"]:
-    """The matrix by which a camera takes n pixels along one axis: row k is what its pixel k sees.
+    """The matrix by which a camera samples n pixels along one axis: row k holds the weights of its pixel k.
 
-    Its pixels are 1 / `resolution` as wide as the image's, and round(n * resolution) of them matter; those behind
-    repeat the last. `blur` is the lens's, a standard deviation in the image's pixels. Rows sum to 1, so borders do not
-    darken. Without blur and sharpening, at resolution 1, the identity.
+    A camera pixel is 1 / `resolution` image pixels wide. Only the first round(n * resolution) of them matter; the rest
+    repeat the last. `blur` is the lens blur, a standard deviation in image pixels. Rows sum to 1, so borders do not
+    darken. Without blur and sharpening, at resolution 1, it is the identity.
     """
     step = n / jnp.round(n * resolution)
     centre = jnp.minimum((jnp.arange(n) + 0.5) * step, n) - 0.5
@@ -86,15 +86,15 @@ def take_matrix(
         weights = jnp.exp(-0.5 * distance**2 / jnp.maximum(variance, 0.05**2))
         return weights / jnp.sum(weights, axis=1, keepdims=True)
 
-    variance = blur**2 + (step**2 - 1) / 12  # a wide pixel's own: that of a uniform distribution
-    # Sharpened is the image less a copy that is blurred by one pixel of the camera more.
+    variance = blur**2 + (step**2 - 1) / 12  # a wide pixel adds that of a uniform distribution
+    # Sharpening adds the difference from a copy blurred by one more camera pixel.
     return (1 + sharpening) * gaussian(variance) - sharpening * gaussian(variance + step**2)
 
 
 def enlarge_matrix(n: int, *, resolution: Float[Array, ""]) -> Float[Array, "n n"]:
     """The matrix that enlarges a camera's round(n * resolution) pixels to n: cubic convolution (Keys 1981, a = -1/2).
 
-    It is what Pillow enlarges by, so rendered words pass through the filter that small photographs do.
+    Pillow enlarges with it, so rendered words pass through the same filter as small photographs.
     """
     count = jnp.round(n * resolution)
     place = (jnp.arange(n) + 0.5) * (count / n) - 0.5
@@ -117,7 +117,7 @@ def _dct_matrix(n: int) -> np.ndarray:
 
 
 def jpeg(image: Float[Array, "H W"], quality: Float[Array, ""]) -> Float[Array, "H W"]:
-    """The image behind a JPEG of that quality (luminance, no chroma); ITU-T T.81 with libjpeg's quality scaling."""
+    """The image after JPEG compression at `quality` (luminance only); ITU-T T.81 with libjpeg's quality scaling."""
     height, width = image.shape
     tall, wide = -(-height // 8) * 8, -(-width // 8) * 8
     scale = jnp.where(quality < 50, 5000 / jnp.maximum(quality, 1.0), 200 - 2 * quality)
@@ -130,7 +130,7 @@ def jpeg(image: Float[Array, "H W"], quality: Float[Array, ""]) -> Float[Array, 
 
 
 def shoot(camera: Camera, image: Float[Array, "H W"], *, style: Style) -> Float[Array, "H W"]:
-    """The image as the camera's file has it. What the style never asks for is not computed."""
+    """The image as the camera's file has it. Effects that the style never uses are not computed."""
     height, width = image.shape
     if style.light_std > 0:
         x, y = jnp.linspace(-0.5, 0.5, width)[None, :], jnp.linspace(-0.5, 0.5, height)[:, None]

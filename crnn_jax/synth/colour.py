@@ -1,4 +1,4 @@
-"""Grey levels: how the layers of a word are filled and laid over each other. All values are 0 to 1."""
+"""Grey levels: how the layers of a word are filled and blended. All values are 0 to 1."""
 
 from typing import NamedTuple
 
@@ -24,9 +24,9 @@ class Fill(NamedTuple):
 class Edge(NamedTuple):
     """The edge of a panel, or a line of a frame, in the image's pixels."""
 
-    normal: Float[Array, "2"]  # x and y, of length 1; beyond the edge is where it points
+    normal: Float[Array, "2"]  # x and y, of length 1; points beyond the edge
     distance: Float[Array, ""]  # of the edge from the image's middle, along the normal; FAR without one
-    thickness: Float[Array, ""]  # of a line; FAR where everything beyond the edge is another panel
+    thickness: Float[Array, ""]  # of a line; FAR if everything beyond the edge is another panel
     level: Float[Array, ""]
 
 
@@ -38,7 +38,7 @@ class Look(NamedTuple):
     border: Fill
     ink_mode: Int[Array, ""]
     border_mode: Int[Array, ""]
-    rescue: Float[Array, ""]  # extra contrast for ink that would not be seen
+    rescue: Float[Array, ""]  # extra contrast for ink that would be invisible
     edges: tuple[Edge, Edge]
 
 
@@ -47,12 +47,12 @@ def _draw_fill(draws: Draws, level, textures_shape, size, plain, style: Style) -
     row, column = draws.choice(max(tall - size[0], 0) + 1), draws.choice(max(wide - size[1], 0) + 1)
     texture = (draws.choice(count) * tall + row) * wide + column
     amount = jnp.where(plain, 0.0, jnp.minimum(jnp.abs(style.blend_std * draws.normal()), 1.0))
-    # A colour over nothing of a texture is that colour only when the texture lies on top.
+    # With an amount of 0 the colour stays as it is in every mode, if the texture is the upper of the two.
     return Fill(level, texture, amount, jnp.where(plain, 0, draws.choice(5)), plain | draws.chance(0.5))
 
 
 def _draw_edge(draws: Draws, size, style: Style) -> Edge:
-    """Along one of the four sides, turned a little, up to a third of the image's height inside it."""
+    """Along one of the four sides, slightly rotated, up to 0.3 of the image's height inside it."""
     height, width = size
     along = draws.chance(0.6)  # the upper or lower side, rather than the left or right one
     angle = jnp.deg2rad(8.0) * draws.normal() + jnp.where(along, jnp.pi / 2, 0.0)
@@ -74,7 +74,7 @@ def lay_edge(edge: Edge, ground: Float[Array, "H W"]) -> Float[Array, "H W"]:
 
 
 def draw_look(draws: Draws, textures: UInt8[Array, "N h w"], *, size: tuple[int, int], style: Style) -> Look:
-    """The colours of ground, ink and border: two of a bimodal pair a good way apart, one at random."""
+    """Draws the colours: ground and ink as a well-separated, bimodal pair, the border independently."""
     plain = draws.chance(style.plain_share)
     ground = draws.uniform() ** 0.75
     apart = 0.05 + 0.26 * jnp.abs(draws.normal()) + jnp.where(plain, style.min_contrast, 0.0)
@@ -90,7 +90,7 @@ def draw_look(draws: Draws, textures: UInt8[Array, "N h w"], *, size: tuple[int,
 def blend(mode: Int[Array, ""], source, alpha, ground) -> Float[Array, "H W"]:
     """`source` with coverage `alpha` over an opaque ground: normal, add, inverted multiply, screen or maximum.
 
-    The five modes that Synth90k's generator draws from.
+    These are the five modes that Synth90k's generator uses.
     """
     over, under = source * alpha, ground * (1 - alpha)
     choices = (
@@ -107,7 +107,7 @@ def blend(mode: Int[Array, ""], source, alpha, ground) -> Float[Array, "H W"]:
 
 
 def _mirrored(n: int, length: int) -> Int[Array, " n"]:
-    """Where n pixels lie in a texture of `length`: one behind the other, and back from its end, so without a seam."""
+    """Indices of n consecutive pixels in a texture of `length`, mirrored at its ends so that there is no seam."""
     place = jnp.arange(n)
     return jnp.abs((place + length - 1) % (2 * length - 2) - (length - 1)) if n > length else place
 
@@ -124,7 +124,7 @@ def paint(fill: Fill, textures: UInt8[Array, "N h w"], size: tuple[int, int]) ->
 
 
 def contrast(image: Float[Array, "H W"], alpha: Float[Array, "H W"]) -> Float[Array, ""]:
-    """The mean under the ink less the mean around it."""
+    """The mean level under the ink minus the mean around it."""
     inside = jnp.sum(alpha)
     total, under = jnp.sum(image), jnp.sum(image * alpha)
     return under / (inside + 1e-3) - (total - under) / (image.size - inside + 1e-3)
@@ -140,8 +140,8 @@ def compose(
 ) -> Float[Array, "H W"]:
     """The word's image before the camera: ground, the lower layer of ink and, for bordered words, the upper one.
 
-    Synth90k's generator throws samples away until the contrast is large enough; here ink that would not be seen is
-    laid on again in normal mode and, where that is not enough, pushed to a level that shows.
+    Synth90k's generator discards samples until the contrast is large enough; here ink that would be invisible is
+    laid on again in normal mode and, if that is not enough, pushed to a visible level.
     """
     size = lower.shape
     ground = paint(look.ground, textures, size)
@@ -153,7 +153,7 @@ def compose(
         image = blend(look.ink_mode, ink, lower, ground)
         visible = jnp.abs(contrast(image, lower))
     else:
-        # An upper layer carries the word's ink, the lower one its border's.
+        # The upper layer carries the word's ink, the lower one its border.
         border = paint(look.border, textures, size)
         image = blend(look.ink_mode, ink, upper, blend(look.border_mode, border, lower, ground))
         rim = jnp.clip(lower - upper, 0.0, 1.0)

@@ -1,7 +1,7 @@
 """Random numbers for one word, handed out one after another from one block of random bits.
 
-Dozens of `jax.random` calls would cost seconds of compilation and a pass of threefry each; one call for a word's bits
-costs neither. Which bits a draw gets depends on the order of the draws alone, so it is fixed when the code is traced.
+Dozens of `jax.random` calls would cost seconds of compilation and one pass of threefry each; a single call for all of
+a word's bits avoids both. Which bits a draw gets depends only on their order, so it is fixed when the code is traced.
 """
 
 import math
@@ -16,7 +16,7 @@ class Draws:
 
     def __init__(self, bits: UInt32[Array, " n"]):
         self._bits, self._used = bits, 0
-        # All of them at once, and kept: fused into their uses they would be computed, and compiled, at every use.
+        # All at once, behind a barrier: fused into their uses, they would be computed, and compiled, at every use.
         unit = ((bits >> 9).astype(jnp.float32) + 0.5) * 2.0**-23
         normal = math.sqrt(2) * jax.lax.erf_inv(2 * unit - 1)
         self._unit, self._normal = jax.lax.optimization_barrier((unit, normal))
@@ -48,5 +48,5 @@ class Draws:
         return jnp.minimum((self.uniform() * n).astype(jnp.int32), n - 1)
 
     def gamma(self, shape: int) -> Float[Array, ""]:
-        """Gamma of an integer shape and scale 1, as a sum of exponentials."""
+        """Gamma with an integer shape and scale 1, as a sum of exponentials."""
         return -jnp.sum(jnp.log(self.uniform(size=shape)))

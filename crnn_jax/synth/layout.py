@@ -1,4 +1,4 @@
-"""Where the letters of one word go, and from where they are seen. Nothing here is per pixel.
+"""Where the letters of one word go, and how they are viewed. Nothing here is per pixel.
 
 Three planes: the image (pixels), the word plane (font pixels, x right, y down, the origin on the baseline under the
 middle letter), and a glyph's cell in the bank (texels). Rendering maps backwards, image -> word plane -> cell, so the
@@ -18,7 +18,7 @@ from crnn_jax.synth.style import Style
 FAR = 1e6  # font pixels: beyond everything
 CAPITALS = (ord("A") - FIRST_GLYPH, ord("Z") - FIRST_GLYPH)
 
-# Keeps what it is given instead of computing it again at every use: a fused layout compiles ten times longer.
+# Keeps its argument from being recomputed at every use: a fused layout takes ten times as long to compile.
 _keep = jax.lax.optimization_barrier
 
 
@@ -40,19 +40,19 @@ class Layout(NamedTuple):
     centres: Float[Array, " L"]  # x of the letters' middles in the word plane; FAR for unused slots
     pixels_per_texel: Float[Array, ""]  # font pixels
     softness: Float[Array, ""]  # standard deviation of the soft edge, font pixels
-    lower_radius: Float[Array, ""]  # how much the lower layer of ink is fatter than the glyphs
-    lower_shift: Float[Array, "2"]  # of the lower layer, where it is a shadow
-    upper_radius: Float[Array, ""]  # of the upper layer, of those words that have one
+    lower_radius: Float[Array, ""]  # how much fatter than the glyphs the lower layer is, font pixels
+    lower_shift: Float[Array, "2"]  # of the lower layer, if it is a shadow
+    upper_radius: Float[Array, ""]  # the same for the upper layer, in words that have one
     filled: Float[Array, ""]  # share of the image's width that the crop fills, from the left
     underline: Float[Array, "4"]  # x0, x1, y, half thickness; x0 = FAR without one
-    neighbour_shift: Float[Array, "2"]  # font pixels, from this word's place to another's; FAR without one
+    neighbour_shift: Float[Array, "2"]  # font pixels, from this word to its neighbour; FAR without one
 
 
 def _view_matrix(draws: Draws, style: Style) -> tuple[Float[Array, "2 2"], Float[Array, "2"]]:
     """A rotation, then a small random affine map and a perspective."""
     wide = jnp.where(draws.chance(style.wide_share), style.wide_factor, 1.0)
     angle = jnp.deg2rad(style.rotation_std * wide * draws.normal())
-    if style.turn > 0:  # no draw of its own where it is not asked for: the words of other styles stay as they are
+    if style.turn > 0:  # not drawn unless asked for, so that the words of other styles stay the same
         angle = angle + jnp.deg2rad(draws.uniform(-style.turn, style.turn))
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     scale = 1 + style.scale_std * wide * draws.normal(size=2)
@@ -64,7 +64,7 @@ def _view_matrix(draws: Draws, style: Style) -> tuple[Float[Array, "2 2"], Float
 
 
 def _word_to_image(view_matrix, tilt, xy):
-    """The inverse of the view's homography for points `... 2`, kept off its horizon."""
+    """The inverse of the view's homography for points `... 2`, kept clear of its horizon."""
     (a, b), (c, d) = view_matrix
     x, y = xy[..., 0], xy[..., 1]
     det = a * d - b * c
@@ -80,7 +80,7 @@ def _pen_positions(draws: Draws, style: Style, used, size, left, ink, advance):
     jitter = jnp.where(draws.chance(style.kerning_share), style.kerning_std * draws.normal(size=used.shape[0]), 0.0)
     apart = jnp.where(draws.chance(style.apart_share), draws.uniform(*style.apart), 0.0) * size[0]
     step = jnp.where(used, ink * size + gap * (1 + jitter) + apart, 0.0)
-    start = jnp.cumsum(step) - step - left * size  # the ink begins where the last ink and the gap ended
+    start = jnp.cumsum(step) - step - left * size  # each ink begins where the previous ink and gap end
     own_step = jnp.where(used, advance * size * (1 + 0.5 * jitter) + apart, 0.0)
     own_start = jnp.cumsum(own_step) - own_step
     return jnp.where(draws.chance(style.advance_share), own_start, start)
@@ -92,7 +92,7 @@ def _curve(draws: Draws, style: Style, used, length, size):
     bend = jnp.where(curved, style.curve_std * draws.normal(), 0.0)
     k = jnp.arange(used.shape[0]) - length // 2
     steps = jnp.abs(k).astype(jnp.float32)
-    # Each letter is bend * k^2 lower than the one before it, seen from the middle: a sum of squares.
+    # Counted from the middle, letter k is bend * k^2 lower than the one before it: a sum of squares.
     drop = bend * steps * (steps + 1) * (2 * steps + 1) / 6
     mean_drop = jnp.sum(jnp.where(used, bend * steps**2, 0.0)) / jnp.maximum(length - 1, 1)
     drop = jnp.where(k == 0, -mean_drop, drop)
@@ -100,14 +100,14 @@ def _curve(draws: Draws, style: Style, used, length, size):
 
 
 def _letter_sizes(draws: Draws, style: Style, glyphs, size):
-    """Size of every letter: in some words in capitals, those behind the first are small."""
+    """Size of every letter; in some words the capitals after the first letter are small capitals."""
     in_capitals = (glyphs[1] >= CAPITALS[0]) & (glyphs[1] <= CAPITALS[1])
     factor = jnp.where(in_capitals & draws.chance(style.small_caps_share), draws.uniform(*style.small_caps), 1.0)
     return size * jnp.where(jnp.arange(glyphs.shape[0]) > 0, factor, 1.0)
 
 
 def _neighbour_shift(draws: Draws, style: Style, size, width):
-    """Where another word of about this one's `width` stands: on a line above or below, or before or behind."""
+    """Shift to another word of about this `width`, on the line above or below or beside this one; FAR for none."""
     side = jnp.where(draws.chance(0.5), -1.0, 1.0)
     line = jnp.stack([draws.uniform(-1.5, 1.5), side * draws.uniform(*style.line_height)]) * size
     beside = jnp.stack([side * (width + draws.uniform(0.2, 0.6) * size), jnp.zeros(())])
@@ -123,7 +123,7 @@ def _ink_box(corners, used: Bool[Array, " L"]):
 
 
 def _crop(low, high, margin, aspect: float | None, matrix, tilt) -> tuple[View, Float[Array, ""]]:
-    """The view of the ink's box and its margin, widened to the right for `aspect`; and the share that is not added."""
+    """The view of the ink's box plus margin, widened rightwards to `aspect`; and the share of it that the box fills."""
     centre, extent = (low + high) / 2, jnp.maximum(high - low + margin, 8.0)
     if aspect is None:
         return View(centre, extent, matrix, tilt), jnp.ones(())
@@ -142,11 +142,11 @@ def lay_out(
     style: Style,
     aspect: float | None = None,
 ) -> Layout:
-    """Set one word of `length` glyphs (ids of the bank, the rest ignored) in a random font and look at it.
+    """Set one word, the first `length` of `glyphs` (ids of the bank), in a random font and choose a view of it.
 
-    `bordered` words get a second layer of ink: an outline, an inset or a shadow. `aspect` is the width of the image
-    over its height where letters keep their proportions: a shorter word leaves its right side to more of the ground.
-    None stretches every word to the image.
+    `bordered` words get a second layer of ink: an outline, an inset or a shadow. `aspect` is the image's width over
+    its height if letters are to keep their proportions: a shorter word then has more ground to its right. None
+    stretches every word to the image.
     """
     fonts, per_font, cell, _ = bank.texels.shape
     used = jnp.arange(glyphs.shape[0]) < length
@@ -179,7 +179,7 @@ def lay_out(
     underlined = draws.chance(style.underline_share)
     line_y, line_half = 0.16 * size, 0.0175 * size
 
-    # The corners of every letter's ink, in its own axes, then in the word plane, then in the image plane.
+    # The corners of every letter's ink, in the letter's own axes, then in the word plane, then in the image plane.
     x0, x1 = left * sizes - grow, (left + ink) * sizes + grow
     y0, y1 = -top * sizes - grow, -bottom * sizes + grow
     y1 = jnp.where(underlined, jnp.maximum(y1, line_y + 2 * line_half), y1)

@@ -1,7 +1,7 @@
 """Words to images, on the device: `render(key, bank, glyphs, lengths, style=...) -> uint8[B, H, W]`.
 
-Four stages on one word each, mapped over the batch: lay out, locate texels, cover with ink, compose and shoot. The
-parts are in `layout.py`, `ink.py`, `colour.py` and `camera.py`.
+Four stages, each for one word and mapped over the batch: lay out, locate texels, cover with ink, compose and shoot.
+They are in `layout.py`, `ink.py`, `colour.py` and `camera.py`.
 """
 
 import jax
@@ -18,20 +18,20 @@ from crnn_jax.synth.layout import lay_out
 from crnn_jax.synth.style import Style
 
 BORDER_EVERY = 4  # every fourth word has two layers of ink: an outline, an inset or a shadow
-NEIGHBOUR_EVERY, NEIGHBOUR_AT = 4, 2  # every fourth word, another one, may have a neighbour (Style.neighbour_share)
-RANDOM_WORDS, ROOM = 224, 100  # 32-bit words of randomness for one image, with letters for so many of them
+NEIGHBOUR_EVERY, NEIGHBOUR_AT = 4, 2  # every fourth word, unbordered, may have a neighbour (Style.neighbour_share)
+RANDOM_WORDS, ROOM = 224, 100  # 32-bit words of randomness per image, enough for up to ROOM letters
 
 
 def example_keys(key, first_index, count: int):
-    """A key for each of `count` examples of a global batch: they depend on `key` and the example's index alone."""
+    """A key for each of `count` examples of a global batch, which depends only on `key` and the example's index."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(first_index + jnp.arange(count))
 
 
 def _stage(function, *rows):
     """`vmap(function)` over the rows of its arguments, computed before anything that uses it.
 
-    XLA for CPUs would compute a stage anew inside every gather of the next one (a third of the speed) and drops
-    optimization barriers before it fuses. A loop's body is a border that it respects; two turns cost least.
+    XLA for CPUs would recompute a stage inside every gather of the next one (a third of the speed), and it drops
+    optimization barriers before it fuses. It does not fuse across a loop's body; two iterations cost least.
     """
     if jax.default_backend() != "cpu":
         return jax.vmap(function)(*rows)
@@ -57,18 +57,18 @@ def render(
 ) -> UInt8[Array, "B {height} {width}"]:
     """Render a batch of words as grey images. Pure: the same key, words and style give the same images.
 
-    `glyphs` are ids of the bank (`ord(character) - 33`), the first `lengths[i]` of row i count, 1 to L. Image i depends
-    on `key`, `first_index + i` and its own word alone, so a device that renders rows d to e of a global batch passes
-    `first_index=d`; d is a multiple of 4, because every fourth word is outlined or shaded.
+    `glyphs` are ids of the bank (`ord(character) - 33`), of which row i uses the first `lengths[i]`, 1 to L. Image i
+    depends only on `key`, `first_index + i` and its own word, so a device that renders rows d to e of a global batch
+    passes `first_index=d`; d must be a multiple of 4, because every fourth word is outlined or shaded.
 
-    `fit` is what `images.fit_image` would do to the crop: resize stretches it to the image; pad keeps its aspect up to
-    `width` and repeats its last column to the right of it.
+    `fit` is what `images.fit_image` would do to the crop: resize stretches it to the image; pad keeps its aspect ratio,
+    up to `width`, and repeats its last column to the right.
     """
     batch, size = glyphs.shape[0], (height, width)
     texels, cell = bank.texels.reshape(-1), bank.texels.shape[2]
     rows, aspect = jnp.arange(batch), width / height if fit == "pad" else None
     random_words = RANDOM_WORDS + max(0, glyphs.shape[1] - ROOM)
-    if glyphs.shape[1] == 1:  # ink.py has every pixel choose between an odd and an even letter: there must be both
+    if glyphs.shape[1] == 1:  # ink.py lets every pixel choose between an odd and an even letter: both must exist
         glyphs = jnp.pad(glyphs, ((0, 0), (0, 1)))
 
     def set_out(example_key, glyphs, length, bordered):
@@ -81,7 +81,7 @@ def render(
         return _stage(lambda p, lay, r: cover(texels, p, lay, r), places, layouts, radius)
 
     def set_neighbour(example_key, glyphs, length, layout):
-        """Another word seen from where this one is: its letters shuffled, in its font, since drawn by the same bits."""
+        """Another word in this one's view: its letters shuffled, in its font because drawn with the same bits."""
         bits = jax.random.bits(example_key, (random_words,))
         order = jnp.argsort(
             jnp.where(jnp.arange(glyphs.shape[0]) < length, bits[: glyphs.shape[0]], jnp.uint32(2**32 - 1))
@@ -107,7 +107,7 @@ def render(
         others = _stage(set_neighbour, *jax.tree.map(lambda x: x[some], (keys, glyphs, lengths, own)))
         beside = layer(others, own.neighbour_shift[some], own.lower_radius[some])
         lower = lower.at[some].max(beside)
-    # The upper layer and what it needs are computed for the bordered words alone.
+    # The upper layer and what it needs are computed only for the bordered words.
     bordered, simple = (np.flatnonzero((np.arange(batch) % BORDER_EVERY == 0) == wanted) for wanted in (True, False))
     framed = jax.tree.map(lambda x: x[bordered], scenes)
     upper = layer(framed[0], jnp.zeros_like(framed[0].lower_shift), framed[0].upper_radius)

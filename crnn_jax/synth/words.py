@@ -1,8 +1,8 @@
 """Which words are rendered: English words in several cases, numbers and prices, random strings and codes.
 
 Ten per cent of the English words are held out: training never renders them, in any case, nor a random string that is
-one; that a string which becomes one without its marks (p&l, for a charset that lacks &) is none, nobody sees to, and in
-training one of 4,000 is such. The split is by a checksum of the word, so it is the same everywhere and for every list.
+one. Not caught is a string that spells a held-out word only once its marks are dropped (p&l, for a charset without &):
+one training string in 4,000. The split is by a checksum of the word, so it is the same everywhere and for every list.
 """
 
 import lzma
@@ -175,8 +175,9 @@ def sample_word(
     """One string to render: glyph ids (0 behind the end) and its length. Needs `5 L + 16` words of random `bits`.
 
     `share_digits` of the strings are numbers, prices, dates; `share_random` are random strings and codes; the rest are
-    English words, `share_punctuation` of them with a mark. `held_out` takes the words that training never sees. With a
-    `length_bias` of b, a share x of the words is among the shortest x ** b of the list; 1 is uniform over the list.
+    English words, `share_punctuation` of them with a mark. `held_out` takes English words that training never sees; its
+    numbers and codes are fresh draws, of which short ones occur in training, too. With a `length_bias` of b, a share x
+    of the words is among the shortest x ** b of the list; 1 is uniform over the list.
     """
     draws = Draws(bits)
     words = table.held_out if held_out else table.train

@@ -34,7 +34,7 @@ from crnn_jax.training.stored import (
     read_text,
     read_tree,
     unreadable,
-    written,
+    write_errors,
 )
 
 # Fields that a resumed run may change: none of them touches what is learnt.
@@ -50,7 +50,8 @@ MOVABLE = {"data.real": "real words", "data.validation": "words to validate on",
 class Checkpoints:
     """The checkpoints of a run under `workdir`: the last `config.run.keep`, and the best by held-out word accuracy.
 
-    `words` tells of the run's words what its configuration does not (`training.words.told`): numbers by their names.
+    `words` identifies the run's words beyond its configuration: counts and checksums by name
+    (`training.words.fingerprint`).
     """
 
     def __init__(self, workdir: Path, config: Config, *, words: dict[str, int | str] | None = None):
@@ -74,7 +75,7 @@ class Checkpoints:
             "metrics": metrics,
         }
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        with written(self.folder / str(step)):
+        with write_errors(self.folder / str(step)):
             self._manager.save(step, args=args, metrics=metrics, force=True)
             self._manager.wait_until_finished()
 
@@ -132,7 +133,7 @@ def save_inference(path: Path, config: Config, variables: dict, card: dict, *, d
     if foreign:
         raise CheckpointError(f"{path}: holds {', '.join(foreign)} besides a model: move that elsewhere first")
     stored = jax.tree.map(lambda x: np.asarray(jnp.asarray(x, dtype)), {k: variables[k] for k in INFERENCE})
-    with written(path), whole_folder(path, replaces=is_model) as partial:
+    with write_errors(path), whole_folder(path, replaces=is_model) as partial:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(partial / "variables", stored)
         (partial / "config.json").write_text(to_json(config) + "\n")
@@ -169,7 +170,7 @@ def find_model(name: str | Path) -> Path:
 def weights_folder(model: str | Path) -> Path:
     """The folder with a model's weights: that of `find_model` or, of a run, its best checkpoint of this moment.
 
-    Who needs it more than once asks once: of a run that goes on the best may be another soon. Raises CheckpointError.
+    Call it once and keep the result: while a run goes on, its best checkpoint may change. Raises CheckpointError.
     """
     folder = find_model(model)
     return folder if (folder / "variables").is_dir() else training_checkpoint(folder.absolute())

@@ -30,13 +30,13 @@ from crnn_jax.training.step import eval_step, mean_metrics, train_step
 from crnn_jax.training.transfer import with_weights
 from crnn_jax.training.words import (
     can_spell,
+    fingerprint,
     load_words,
     open_sources,
     parts,
     real_held_out,
     rendered_held_out,
     streamed_rows,
-    told,
     train_batch,
 )
 
@@ -89,7 +89,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     # 1. its own last checkpoint in the workdir, whose configuration decides: a different one is refused;
     # 2. the weights of `init`, with a fresh optimiser, at step 0;
     # 3. fresh weights, from the run's seed.
-    its_words = told(words, sources, rows=rows * jax.device_count())
+    its_words = fingerprint(words, sources, rows=rows * jax.device_count())
     checkpoints = Checkpoints(workdir, config, words=its_words)
     fresh = checkpoints.latest is None
     note = ""

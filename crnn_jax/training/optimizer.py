@@ -58,8 +58,8 @@ def make_optimizer(
 def clip_by_norm(max_norm: float, *, apart: bool) -> optax.GradientTransformation:
     """Clips the gradient by its norm; `apart`: the localisation net's and the rest's, each by its own.
 
-    The localisation net's is often ten times the rest's: clipped as one, it would hold that up. No state is kept in
-    either way, so that checkpoints of both have the same structure.
+    The localisation net's is often ten times the rest's: clipped together, it would shrink the recogniser's, too.
+    Neither way keeps state, so checkpoints of both have the same structure.
     """
     clip = optax.clip_by_global_norm(max_norm)
     if not apart:

@@ -83,7 +83,7 @@ def is_main() -> bool:
 
 
 def per_device(batch_size: int, *, parts: int = 1) -> int:
-    """Examples a device of a global batch, of which each of `parts` is rendered or not, in fours (see `render`).
+    """Examples per device of a global batch. They divide into `parts` equal parts, each a multiple of four (`render`).
 
     Raises ConfigError where the devices cannot share it equally.
     """

@@ -18,7 +18,7 @@ class CheckpointError(ValueError):
 
 
 @contextmanager
-def written(path: Path) -> Iterator[None]:
+def write_errors(path: Path) -> Iterator[None]:
     """Tells in one line what Orbax raises where it cannot write: a full disk is a ValueError of many lines."""
     try:
         yield

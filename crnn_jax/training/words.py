@@ -19,7 +19,7 @@ from crnn_jax.charset import Charset
 from crnn_jax.config import RENDERED, Config, ConfigError
 from crnn_jax.data.augment import augment
 from crnn_jax.data.dataset import share_words
-from crnn_jax.data.real import RealWords, load_real, load_validation, real_batch
+from crnn_jax.data.real import load_real, load_validation, real_batch, take
 from crnn_jax.data.selection import select
 from crnn_jax.data.stream import WordSource
 from crnn_jax.synth.batch import Batch, Source, check_charset, load_source, synth_batch
@@ -31,9 +31,9 @@ REAL = 2  # folded into a step's key for its words that are not rendered: 0 and 
 class Words(NamedTuple):
     """What batches are made of."""
 
-    source: Source
-    real: RealWords | None = None
-    held_out: RealWords | None = None  # real words never trained on: data.validation, or the last tenths of data.real
+    source: Source | None  # None where the charset can spell nothing that is rendered
+    real: Batch | None = None
+    held_out: Batch | None = None  # real words never trained on: data.validation, or the last tenths of data.real
 
 
 def check_words(config: Config) -> None:
@@ -65,7 +65,7 @@ def load_words(config: Config) -> tuple[Words, list[str]]:
     renders = data.share_real < 1 and (not data.sources or RENDERED in data.sources)
     if renders or not (data.real or data.validation):  # which else tell the best checkpoint
         check_charset(config)
-    source = load_source(config)
+    source = load_source(config) if can_spell(config) else None
     real = held_out = None
     reports = []
     if data.real:
@@ -100,7 +100,7 @@ def open_sources(config: Config, *, cache: Path, processes: int) -> tuple[list[W
     return sources, weights, reports
 
 
-def told(words: Words, sources: list[WordSource], *, rows: int) -> dict[str, int | str]:
+def fingerprint(words: Words, sources: list[WordSource], *, rows: int) -> dict[str, int | str]:
     """What of a run's words its configuration does not tell, and a run that goes on must find as it was.
 
     `rows` words of every global batch come from disk, which where others are rendered depends on the devices.
@@ -111,7 +111,7 @@ def told(words: Words, sources: list[WordSource], *, rows: int) -> dict[str, int
     return real | streamed | {f"words of {source.name}": source.kept for source in sources}
 
 
-def _described(words: RealWords) -> str:
+def _described(words: Batch) -> str:
     """How many words these are, and a checksum of them."""
     checksum = 0
     for leaf in jax.device_get(words):
@@ -177,12 +177,10 @@ def _weights(config: Config) -> tuple[float, ...]:
 
 
 def rendered_held_out(key: Array, words: Words, first_index: Array, *, config: Config, size: int) -> Batch:
-    """`size` rendered examples of words that training never renders."""
+    """`size` rendered examples of held-out words (see `sample_word`)."""
     return synth_batch(key, words.source, batch_size=size, config=config, first_index=first_index, held_out=True)
 
 
 def real_held_out(key: Array, words: Words, first_index: Array, *, size: int) -> Batch:
-    """The held-out real words as they are, in their order; behind the last the first come again."""
-    real = words.held_out
-    index = (first_index + jnp.arange(size)) % real.label.shape[0]
-    return Batch(real.image[index], real.label[index], real.label_length[index])
+    """`size` of the held-out real words, in their order; `key` is not used."""
+    return take(first_index, words.held_out, size=size)

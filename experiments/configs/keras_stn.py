@@ -1,10 +1,10 @@
-"""The network of CRNN-with-STN, the project in Keras that this one starts from, its faults mended: for a GPU or TPU.
+"""The network of CRNN-with-STN, the Keras project that this one starts from, its faults fixed; for a GPU or TPU.
 
     python experiments/train.py --config keras_stn
 
 Images of 31 x 200, seven convolutions, an affine STN on the last features, two bidirectional LSTMs: 8.8 M parameters
-and 13 G multiplications an image, words as in Synth90k. `crnn_jax/ancestor.py` says what was mended, and
-`experiments/ancestor_study.py` measures what it is worth, in a narrow network (`keras_stn_narrow`).
+and 13 G multiplications per image, words as in Synth90k. `crnn_jax/ancestor.py` says what was fixed, and
+`experiments/ancestor_study.py` measures what each fix is worth, in a narrow network (`keras_stn_narrow`).
 
 Not trained yet at this size: it needs an accelerator. A test traces a step of it; the whole command runs on a CPU, with
 fewer words: `--workdir runs/try --set run.steps=2 run.steps_per_dispatch=1 run.log_every=1 run.eval_every=2

@@ -2,7 +2,7 @@
 
     python experiments/train.py --config keras_stn_narrow
 
-Distribution: words of up to 16 letters in 12 fonts, as in `quickstart` otherwise.
+Distribution: words of up to 16 letters in 12 fonts, otherwise as in `quickstart`.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig, StnConfig

@@ -1,12 +1,12 @@
-"""A first run: a small CRNN learns to read clean print, from nothing, in minutes on two CPU cores.
+"""A first run: a small CRNN learns to read clean print from scratch, in minutes on two CPU cores.
 
     python experiments/train.py
 
 Distribution: words of up to 10 letters in 12 fonts, upright, dark on bright or bright on dark, a little blurred and
-JPEG compressed. That is far narrower than Synth90k: it shows that everything works, not how well one can read.
+JPEG compressed. That is far narrower than Synth90k: it shows that everything works, not how well a model can read.
 
 Result: 92.3 % of 1024 held-out words of this distribution after 96 seconds, compilation included, on two CPU cores,
-which then train 1,460 images a second.
+which train 1,460 images a second once compiled.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig

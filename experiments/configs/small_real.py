@@ -1,12 +1,12 @@
-"""The bundled `small_real`: `small` fine-tuned on photographs, half of every batch, the rest rendered as before.
+"""The bundled `small_real`: `small` fine-tuned on batches of half photographs, half words rendered as before.
 
     python experiments/train.py --config small_real --init small --set data.real=FOLDER,FOLDER
 
-FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003 and ICDAR 2015, whose labels tell the case, or words of your
+FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003 and ICDAR 2015, whose labels keep the case, or words of your
 own, as evaluate.py takes them. The last tenth of each is never trained on. The bundled weights are those of this
-command, 16 minutes on one CPU core: 72.4 % of IC15's last tenth, of which `small` reads 68.6. With `run.seed=2` and 3
-it is 72.6 and 72.9, the mean of the three models' weights 72.9; and of all tenths, SVT's too, 80.7, 80.4 and 80.7, the
-mean 80.8: unlike `tiny_real`'s it is no better than they are.
+command, 16 minutes on one CPU core: they read 72.4 % of IC15's last tenth, `small` 68.6. `run.seed=2` and 3 read 72.6
+and 72.9, the mean of the three models' weights 72.9. Of all last tenths, SVT's included, the three read 80.7, 80.4 and
+80.7, the mean 80.8: unlike for `tiny_real`, averaging gains nothing.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig

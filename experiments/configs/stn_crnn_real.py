@@ -1,15 +1,15 @@
-"""The bundled `stn_crnn_real`: `stn_crnn` fine-tuned on photographs, half of every batch, the rest rendered as before.
+"""The bundled `stn_crnn_real`: `stn_crnn` fine-tuned on batches of half photographs, half words rendered as before.
 
     python experiments/train.py --config stn_crnn_real --init stn_crnn --set data.real=FOLDER,FOLDER
 
 FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003, Street View Text and ICDAR 2015, or words of your own, as
 evaluate.py takes them. The last tenth of each is never trained on. The bundled weights are those of this command
-on one H200, ended after 1,550 steps, 40 seconds. Of the 744 held-out photographs it read 79.3, 79.6, 79.3 % after each
-500 steps, case and punctuation counted. The labels of Street View Text, 232 of its 6,600 photographs, are all in
-capitals, whatever the image has: where the case counts, leave that one out, as `small_real` does.
+on one H200, stopped after 1,550 steps, 40 seconds. Of the 744 held-out photographs it read 79.3, 79.6, 79.3 % after
+each 500 steps, case and punctuation counted. The labels of Street View Text, 232 of its 6,600 photographs, are all in
+capitals, whatever the image shows: where case matters, leave that dataset out, as `small_real` does.
 
-25,600 words more, so chosen, at a learning rate of 1e-4 that falls to nothing (23 minutes on one CPU core), are not in
-them: they took it from 80.7 to 81.4 % of IC15's last tenth, and of all tenths that tell the case from 78.9 to 78.9.
+Another 25,600 words without it, at a learning rate of 1e-4 that falls to zero (23 minutes on one CPU core), are not in
+the bundled weights: they took IC15's last tenth from 80.7 to 81.4 %, all tenths with cased labels from 78.9 to 78.9.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig, StnConfig

@@ -1,9 +1,9 @@
-"""The network of the STN study: `tiny` behind a spatial transformer, on clean print seen from every side.
+"""The network of the STN study: `tiny` behind a spatial transformer, on distorted clean print.
 
     python experiments/train.py --config stn_study
 
-`experiments/stn_study.py train` trains variations of it, on the same words in four kinds: straight, rotated by up to 45
-degrees, in perspective, curved. The command above trains one network, on curved words.
+`experiments/stn_study.py train` trains variations of it on four kinds of the same words: straight, rotated by up to 45
+degrees, in perspective and curved. The command above trains one network, on curved words.
 """
 
 from dataclasses import replace

@@ -1,16 +1,16 @@
-"""The bundled `tiny_real`: `tiny` fine-tuned on photographs, half of every batch, the rest rendered as before.
+"""The bundled `tiny_real`: `tiny` fine-tuned on batches of half photographs, half words rendered as before.
 
     python experiments/train.py --config tiny_real --init tiny --set data.real=FOLDER,FOLDER
 
 FOLDERs: the training splits of IIIT5K-Words, ICDAR 2003, Street View Text and ICDAR 2015, or words of your own, as
 evaluate.py takes them. The last tenth of each is never trained on. The bundled weights are the mean of three models:
-two runs from the `tiny` of now, 13 minutes each on one CPU core,
+two runs from today's `tiny`, 13 minutes each on one CPU core,
 
     python experiments/train.py --config tiny_real --init tiny --set data.real=... run.steps=3000 run.seed=1   # and 3
 
-and the `tiny_real` of before, itself the mean of two runs that began with the `tiny` before its last 16,000 steps: the
-first 4,000 of these steps, and all 6,000. Of IC15's last tenth the four read 72.0, 71.1, 70.4 and 70.6 %, the mean
-72.4, `tiny` 66.6; a third run from now, seed 4, 72.0, and the mean with it 72.2.
+and the previous `tiny_real`, itself the mean of two runs that began with `tiny` before its last 16,000 steps: one
+stopped after 4,000 of this config's steps, one after all 6,000. Of IC15's last tenth these four runs read 72.0, 71.1,
+70.4 and 70.6 %, the mean 72.4, `tiny` 66.6; a third run from today's `tiny`, seed 4, 72.0, and the mean with it 72.2.
 """
 
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
