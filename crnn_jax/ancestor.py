@@ -1,20 +1,20 @@
-"""The network of CRNN-with-STN, the project in Keras that this one starts from, with its faults as switches.
+"""The network of CRNN-with-STN, the Keras project that this one started from, with its faults as switches.
 
-https://github.com/sbillburg/CRNN-with-STN reads words in images of 31 x 200 by seven convolutions, an affine STN on the
-last features, 50 frames x 7 rows, and two bidirectional LSTMs. Its author found that the STN does not help, and that
-behind the first convolution it does not converge. Each of FAULTS brings back one of these:
+https://github.com/sbillburg/CRNN-with-STN reads words in images of 31 x 200 with seven convolutions, an affine STN on
+the last features (50 frames x 7 rows) and two bidirectional LSTMs. Its author found that the STN does not help, and
+that it does not converge behind the first convolution. Each of FAULTS restores one of these:
 
 - sampler: at the identity the STN blurs its input and zeroes the last row and column (`keras_sample`).
-- backward: what the backward LSTMs return is never turned back in time, so that frame t joins what one direction has
+- backward: the output of the backward LSTMs is never turned back in time, so that frame t joins what one direction has
   read up to frame t with what the other has read from frame T - 1 - t on.
-- padding: labels are filled up to 16 with a class of padding (`pad_labels`), which the network has to spell behind
-  every word, a blank between each two.
+- padding: labels are filled up to 16 with a padding class (`pad_labels`), which the network has to spell after every
+  word, with a blank between every two.
 - range: images are not normalised, 0..255.
 - norm: conv_2 reads conv_1, and the BatchNorm between the two is computed for nothing. Here it is left out.
-- discard: the first two frames are dropped ahead of the loss and of decoding.
+- discard: the first two frames are dropped before the loss and before decoding.
 
-The rest is that network's, apart from three things: images are grey, they are padded with their last column instead of
-black (`crnn_jax.images`), and weights are drawn as everywhere in this package.
+The rest is the original network, apart from three things: images are grey, they are padded with their last column
+instead of black (`crnn_jax.images`), and weights are initialised as everywhere in this package.
 """
 
 from dataclasses import replace
@@ -41,12 +41,12 @@ SLOTS = 16  # characters of a padded label
 
 
 class KerasCRNN(CRNN):
-    """The network of a `ModelConfig` whose stack is a keras one; without faults it is the mended one.
+    """The network of a `ModelConfig` with a keras stack; without faults it is the mended network.
 
-    Behind a block the STN is the ancestor's own, of one width of images alone; in front of the CNN it is that of CRNN.
+    Behind a block the STN is the ancestor's own, for a single image width; in front of the CNN it is that of CRNN.
 
     Attributes:
-        faults: those of FAULTS that it has.
+        faults: the ones of FAULTS that it has.
     """
 
     faults: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class KerasCRNN(CRNN):
     def __call__(self, images: UInt8[Array, "B H W"], *, train: bool = False) -> Float[Array, "B T K"]:
         """Logits of every frame; T is `num_frames(config, W)`, two less with "discard".
 
-        With "padding" and `train` there is one class more, the last; in reading it counts as blank (`fold_padding`).
+        With "padding" and `train` there is an extra last class; in reading it counts as blank (`fold_padding`).
         """
         x = nn.relu(self.dense(self._features(images, train=train)))
         for lstm in self.lstms:
@@ -83,7 +83,7 @@ class KerasCRNN(CRNN):
             if "backward" in self.faults:
                 backward = backward[:, ::-1]
             x = forward + backward
-        x = jnp.concatenate([forward, backward], axis=-1)  # of the last layer the directions stay apart
+        x = jnp.concatenate([forward, backward], axis=-1)  # the last layer's directions stay apart
         logits = self.head(self.dropout(x, deterministic=not train).astype(jnp.float32))
         if "discard" in self.faults:
             logits = logits[:, DISCARDED:]
@@ -102,7 +102,7 @@ class KerasTransformer(nn.Module):
     """The ancestor's STN: two convolutions, a hidden layer, theta; the output is as large as the input.
 
     Attributes:
-        faulty: whether `keras_sample` resamples, or `crnn_jax.sampler`.
+        faulty: resample with `keras_sample` instead of `crnn_jax.sampler`.
     """
 
     faulty: bool
@@ -129,7 +129,7 @@ class KerasTransformer(nn.Module):
 
 
 class KerasLocalisation(nn.Module):
-    """Its localisation net: `B H W C` to `B 6`, at full size and without BatchNorm, the identity at the start."""
+    """The ancestor's localisation net: `B H W C` to `B 6`, at full size, without BatchNorm, the identity at first."""
 
     dtype: DTypeLike = jnp.float32
 
@@ -143,10 +143,10 @@ class KerasLocalisation(nn.Module):
 
 
 def keras_sample(image: Float[Array, "H W C"], theta: Float[Array, "2 3"]) -> Float[Array, "H W C"]:
-    """ONE image resampled by an affine transform as the ancestor does it, which at the identity is not the identity.
+    """Resamples ONE image by an affine transform as the ancestor does: at the identity the image changes.
 
-    The normalised -1..1 becomes 0..W, W being no pixel any more, and the weights are taken from neighbours that are
-    clipped to the image already, so that beyond the last pixel both are the same pixel with weights of sum 0.
+    The normalised -1..1 becomes 0..W, although the last pixel is W - 1, and the weights are computed from neighbours
+    that are already clipped to the image, so that beyond the last pixel both are that pixel, with weights of sum 0.
     """
     height, width, channels = image.shape
     x, y = jnp.meshgrid(jnp.linspace(-1, 1, width), jnp.linspace(-1, 1, height))
@@ -169,9 +169,9 @@ def keras_sample(image: Float[Array, "H W C"], theta: Float[Array, "2 3"]) -> Fl
 def pad_labels(
     labels: Int[Array, "B N"], lengths: Int[Array, " B"], *, padding: int, slots: int = SLOTS
 ) -> tuple[Int[Array, "B {slots}"], Int[Array, " B"]]:
-    """Labels filled up to `slots` with the class `padding`, and their lengths, which are all `slots` then.
+    """Labels filled up to `slots` with the class `padding`, and their lengths, which are then all `slots`.
 
-    Raises ValueError for labels of more slots than that; the ancestor leaves such words out.
+    Raises ValueError for labels with more slots than that; the ancestor leaves such words out.
     """
     if labels.shape[1] > slots:
         raise ValueError(f"labels of {labels.shape[1]} slots do not fit into {slots}")
@@ -181,18 +181,18 @@ def pad_labels(
 
 
 def fold_padding(logits: Float[Array, "B T L"]) -> Float[Array, "B T K"]:
-    """Logits without their last class, padding, whose maximum with the blank's is the blank's now; K = L - 1.
+    """Folds the last class, padding, into the blank, whose logit becomes the maximum of the two; K = L - 1.
 
-    The ancestor decodes greedily and removes the padding from what was read. Greedy decoding of the folded logits reads
-    the same: what it merges or drops depends on the likeliest class of each frame alone, and padding, like the blank,
-    parts two equal characters and is not read. (The sum of their probabilities would win frames that neither wins.)
+    The ancestor decodes greedily and removes the padding from the text. Greedy decoding of the folded logits reads the
+    same: what it merges or drops depends only on the likeliest class of each frame, and padding, like the blank,
+    separates two equal characters and is not read. (The sum of their probabilities would win frames that neither wins.)
     """
     blank = jnp.maximum(logits[..., BLANK], logits[..., -1])
     return logits[..., :-1].at[..., BLANK].set(blank)
 
 
 def build_keras(config: ModelConfig, *, axis_name: str | None = None) -> KerasCRNN:
-    """The mended network of a config, for `crnn_jax.model.build`. Raises ConfigError for what its STN cannot be."""
+    """The mended network of a config, for `crnn_jax.model.build`. Raises ConfigError for an STN it cannot have."""
     stn = config.stn
     if stn.kind != "none" and stn.placement != "image":
         if config.fit == "pad" and config.max_width != config.width:

@@ -1,4 +1,4 @@
-"""Images in batches: of one width each, of few sizes, on all cores."""
+"""Runs images in batches of one width each and of few sizes, on all cores."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,15 +11,15 @@ from jaxtyping import UInt8
 from crnn_jax.cores import cores
 
 BATCH_SIZES = (1, 8, 32, 256)  # a batch is filled up to the next of these, so that few shapes are ever compiled
-CPU_BATCH = 32  # images at most, on a CPU: more are no faster there
-AHEAD = 4  # batches under way, off the CPU
+CPU_BATCH = 32  # the most images in a batch on a CPU: more are no faster there
+AHEAD = 4  # batches under way on other devices
 
 
 def of_each(function: Callable, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list:
-    """What `function`, of a batch of images of one width, makes of each, on the host: a tree of the rows of its arrays.
+    """Applies `function` to batches of images of one width; returns the tree of each image's rows, on the host.
 
-    On a CPU as many batches are under way as it has cores: one core for each is faster than all for one. Elsewhere the
-    next ones are on their way while the first is fetched. A batch is filled up behind its images with the first.
+    On a CPU one batch per core is under way: one core for each batch is faster than all cores for one. Elsewhere the
+    next batches are computed while the first is fetched. A batch is filled up with copies of its first image.
     """
 
     def start(rows):
@@ -35,13 +35,13 @@ def of_each(function: Callable, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> l
     results = [None] * len(images)
     for rows, tree in zip(parts, made, strict=True):
         leaves, structure = jax.tree.flatten(tree)
-        for i, *row in zip(rows, *leaves, strict=False):  # behind them is what filled the batch up
+        for i, *row in zip(rows, *leaves, strict=False):  # the rows after them only fill the batch up
             results[i] = jax.tree.unflatten(structure, row)
     return results
 
 
 def _fetched(started: Iterable) -> Iterator:
-    """What was started, on the host, in its order; the next few are on their way meanwhile."""
+    """The started results in order, on the host; the next few are computed meanwhile."""
     pending = deque()
     for one in started:
         pending.append(one)
@@ -51,17 +51,17 @@ def _fetched(started: Iterable) -> Iterator:
 
 
 def _on_host(tree):
-    """Its arrays as NumPy's. On a CPU `device_get`, which sets out to copy them first, takes a tenth of a ms longer."""
+    """The tree with NumPy arrays. On a CPU `device_get`, which first starts copying them, takes 0.1 ms longer."""
     return jax.tree.map(np.asarray, tree) if jax.default_backend() == "cpu" else jax.device_get(tree)
 
 
 def batch_shapes(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> set[tuple[int, int]]:
-    """The sizes and widths of the batches in which images are read: of each there is a program of its own."""
+    """The (size, width) of the batches in which images are read; each has its own compiled program."""
     return {(_filled(rows), images[rows[0]].shape[1]) for rows in batches(images)}
 
 
 def batches(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[list[int]]:
-    """The indices of the images of every batch."""
+    """The indices of the images in each batch."""
     by_width = defaultdict(list)
     for index, image in enumerate(images):
         by_width[image.shape[1]].append(index)
@@ -69,8 +69,11 @@ def batches(images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[list[int]]:
 
 
 def _cut(rows: list[int]) -> list[list[int]]:
-    """Images of one width in batches. On a CPU they are smaller where large ones would leave cores without any, or
-    would be filled up a good deal: a word takes 4 to 15 % longer among 8 than among 32."""
+    """Cuts images of one width into batches.
+
+    On a CPU they are smaller where large ones would leave cores idle or need much filling: a word takes 4 to 15 %
+    longer in a batch of 8 than in one of 32.
+    """
 
     def cut(rows, size):
         return [rows[i : i + size] for i in range(0, len(rows), size)]
@@ -85,5 +88,5 @@ def _cut(rows: list[int]) -> list[list[int]]:
 
 
 def _filled(rows: Sequence[int]) -> int:
-    """How many images a batch of these has once it is filled up."""
+    """The size of a batch of these images once it is filled up."""
     return next(size for size in BATCH_SIZES if size >= len(rows))

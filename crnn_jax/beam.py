@@ -1,7 +1,7 @@
-"""Prefix beam search: the likeliest texts of a CTC network, where greedy decoding has only its likeliest path.
+"""Prefix beam search: the likeliest texts of a CTC network, where greedy decoding has only the likeliest path.
 
-Many paths spell a text, with the blanks elsewhere and characters held longer or shorter; their probabilities add up
-(Graves and Jaitly 2014, algorithm 1, without its prior). Frame by frame the `beams` likeliest beginnings are kept.
+Many paths spell a text, with other blanks and with characters held longer or shorter; their probabilities add up
+(Graves and Jaitly 2014, algorithm 1, without its prior). After every frame the `beams` likeliest prefixes are kept.
 """
 
 from typing import NamedTuple
@@ -22,16 +22,16 @@ class Beams(NamedTuple):
 class _State(NamedTuple):
     ids: Int[Array, "M T"]
     lengths: Int[Array, " M"]
-    blank: Float[Array, " M"]  # log-probability of the beginning's paths that end in a blank
+    blank: Float[Array, " M"]  # log-probability of the prefix's paths that end in a blank
     label: Float[Array, " M"]  # and of those that end in its last label
 
 
 def beam_search(logits: Float[Array, "T K"], *, beams: int = 32, classes: int = 8) -> Beams:
-    """The likeliest texts of ONE example, M = `beams` of them.
+    """The M = `beams` likeliest texts of ONE example.
 
-    `classes`: how many labels, the likeliest of a frame, a beginning can grow by there; one that it ends in already is
-    counted always. With as many beams as there are beginnings, and all classes, the log-probabilities are exact, those
-    of `ctc.ctc_loss`; else they miss the paths that were dropped. Raises ValueError for less than one of either.
+    Prefixes grow only by the `classes` likeliest labels of a frame; paths into a prefix that is kept always count. With
+    as many beams as there are prefixes, and all classes, the log-probabilities are exact, those of `ctc.ctc_loss`;
+    otherwise they miss the paths that were dropped. Raises ValueError if either is less than one.
     """
     if min(beams, classes) < 1:
         raise ValueError(f"beams = {beams}, classes = {classes}: expected at least one of each")
@@ -42,7 +42,7 @@ def beam_search(logits: Float[Array, "T K"], *, beams: int = 32, classes: int = 
     state = _State(
         ids=jnp.zeros((beams, frames), jnp.int32),
         lengths=jnp.zeros(beams, jnp.int32),
-        blank=nothing.at[0].set(0.0),  # one beginning that is empty; the other places are free
+        blank=nothing.at[0].set(0.0),  # one empty prefix; the other places are free
         label=nothing,
     )
     state, _ = jax.lax.scan(_step, state, (log_probs, best, labels + 1))
@@ -50,18 +50,18 @@ def beam_search(logits: Float[Array, "T K"], *, beams: int = 32, classes: int = 
 
 
 def _step(state: _State, frame):
-    log_probs, best, labels = frame  # of all classes; of the likeliest labels; these
+    log_probs, best, labels = frame  # of all classes; of the likeliest labels; these labels
     beams, frames = state.ids.shape
     total = jnp.logaddexp(state.blank, state.label)
     places = jnp.arange(frames)
     at_end = places[None] == state.lengths[:, None] - 1
-    last = jnp.sum(jnp.where(at_end, state.ids, 0), axis=1)  # 0 of the empty one
+    last = jnp.sum(jnp.where(at_end, state.ids, 0), axis=1)  # 0 for the empty prefix
 
     def growth(label, log_prob):
-        """Beginnings (rows) that one of `label` is added to: two equal ones need a blank in between."""
+        """Log-probability of prefixes (rows) extended by `label`: two equal labels need a blank in between."""
         return jnp.where(label == last[:, None], state.blank[:, None], total[:, None]) + log_prob
 
-    # child[i, j]: beginning j is i and one label more. What i grows into then adds to what j is.
+    # child[i, j]: prefix j is prefix i plus one label, so extending i by that label adds to j.
     stems = jnp.where(at_end, 0, state.ids)
     child = (state.lengths[None] == state.lengths[:, None] + 1) & (total > -jnp.inf)[None]
     child &= jnp.all(state.ids[:, None] == stems[None], axis=-1)

@@ -1,7 +1,7 @@
-"""Confidence that means something: how far it is from the share of right words, and a temperature that mends it.
+"""Calibration of the confidence: how far it is from the share of right words, and a temperature that corrects it.
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks": the expected calibration error (section 2) and temperature
-scaling (section 4.2), here of the probability of a whole word rather than of one class.
+scaling (section 4.2), here for the probability of a whole word rather than of one class.
 """
 
 import json
@@ -17,16 +17,16 @@ from crnn_jax.data.whole import write_whole
 from crnn_jax.training.checkpoint import CheckpointError, find_model, training_checkpoint, workdir_of
 
 FILE = "calibration.json"  # in a model folder or a workdir
-TEMPERATURES = ("temperature", "lexicon_temperature")  # in it, the second not always
-LOG_TEMPERATURES = np.linspace(np.log(0.05), np.log(20), 61)  # searched; a grid finds the valley among several
+TEMPERATURES = ("temperature", "lexicon_temperature")  # its keys; the second is optional
+LOG_TEMPERATURES = np.linspace(np.log(0.05), np.log(20), 61)  # the search grid, as the loss can have several valleys
 Confidences = Sequence[float] | Float[np.ndarray, " W"]  # of W words, 0..1
 Correct = Sequence[bool] | Bool[np.ndarray, " W"]  # whether each of W words was read right
 
 
 class Bin(NamedTuple):
-    """The words whose confidence is in one interval; its means are NaN where there is none."""
+    """The words whose confidence is in one interval; without any, the means are NaN."""
 
-    low: float  # excluded, but for 0
+    low: float  # excluded, except for 0
     high: float  # included
     count: int
     confidence: float  # their mean confidence, 0..1
@@ -34,7 +34,7 @@ class Bin(NamedTuple):
 
 
 def reliability(confidences: Confidences, correct: Correct, *, bins: int = 15) -> list[Bin]:
-    """The reliability table: `bins` intervals of equal width over 0..1. ValueError where the two differ in length."""
+    """The reliability table: `bins` intervals of equal width over 0..1. ValueError if the two differ in length."""
     confidences, correct = np.asarray(confidences, np.float64), np.asarray(correct, bool)
     if confidences.shape != correct.shape:
         raise ValueError(f"{confidences.size} confidences, but {correct.size} words that are right or wrong")
@@ -49,9 +49,9 @@ def reliability(confidences: Confidences, correct: Correct, *, bins: int = 15) -
 
 
 def expected_calibration_error(confidences: Confidences, correct: Correct, *, bins: int = 15) -> float:
-    """The mean distance of confidence and accuracy over the reliability table, weighted by words: 0 .. 100.
+    """The mean distance between confidence and accuracy over the reliability table, weighted by words: 0 .. 100.
 
-    NaN of no words. Guo et al. 2017, equation 3.
+    NaN without words. Guo et al. 2017, equation 3.
     """
     table = [row for row in reliability(confidences, correct, bins=bins) if row.count]
     total = sum(row.count for row in table)
@@ -62,23 +62,23 @@ def expected_calibration_error(confidences: Confidences, correct: Correct, *, bi
 def greedy_confidences(
     logits: Sequence[Float[np.ndarray, "_ K"]], *, temperature: float = 1.0
 ) -> Float[np.ndarray, " W"]:
-    """The probability of each word's greedy path at softmax(logits / temperature), as `ctc.greedy_decode` has it."""
+    """The probability of each word's greedy path at softmax(logits / temperature), as in `ctc.greedy_decode`."""
     return np.exp(_log_confidence_of(logits)(temperature))
 
 
 def fit_temperature(logits: Sequence[Float[np.ndarray, "_ K"]], correct: Correct) -> float:
-    """The temperature T at which the probability of the greedy path at softmax(logits / T) best foretells a right word.
+    """The temperature T at which the probability of the greedy path at softmax(logits / T) best predicts a right word.
 
     Args:
         logits: of each word, [T, K], frames by classes; any number of frames.
-        correct: whether its greedy reading is right. What is read does not depend on the temperature.
+        correct: whether each word's greedy reading is right. What is read does not depend on the temperature.
 
     Returns:
         The T in 0.05 .. 20 with the least mean binary cross-entropy between confidence and correctness. The search
-        takes the best of a grid over log T, then halves its surroundings by the golden section.
+        takes the best of a grid over log T, then refines it with SciPy's bounded minimisation (Brent).
 
     Raises:
-        ValueError: where no word is wrong or none is right: the best temperature would be 0 or infinite.
+        ValueError: if no word is wrong or none is right: the best temperature would be 0 or infinite.
     """
     if len(logits) != len(correct):
         raise ValueError(f"logits of {len(logits)} words, but {len(correct)} words that are right or wrong")
@@ -86,26 +86,26 @@ def fit_temperature(logits: Sequence[Float[np.ndarray, "_ K"]], correct: Correct
 
 
 def share_confidences(scores: Float[np.ndarray, "W M"], *, temperature: float = 1.0) -> Float[np.ndarray, " W"]:
-    """The share of each word's best text at softmax(scores / temperature), as `Lexicon.choose` has it."""
+    """The share of each word's best text at softmax(scores / temperature), as in `Lexicon.choose`."""
     return np.exp(_log_share_of(scores)(temperature))
 
 
 def fit_lexicon_temperature(scores: Float[np.ndarray, "W M"], correct: Correct) -> float:
-    """As `fit_temperature`, of the share that the best of M texts has at softmax(scores / T); `Lexicon.scores`."""
+    """As `fit_temperature`, for the share of the best of M texts at softmax(scores / T); see `Lexicon.scores`."""
     if len(scores) != len(correct):
         raise ValueError(f"scores of {len(scores)} words, but {len(correct)} words that are right or wrong")
     return _fit(_log_share_of(scores), np.asarray(correct, bool))
 
 
 def _fit(log_confidence: Callable[[float], np.ndarray], correct: Bool[np.ndarray, " W"]) -> float:
-    """The temperature of the least cross-entropy; `log_confidence` gives that of every word at a temperature."""
+    """The temperature of the least cross-entropy; `log_confidence` gives every word's at a temperature."""
     if correct.all() or not correct.any():
         which = "right" if correct.size and correct.all() else "wrong"
         raise ValueError(f"all of {correct.size} words are read {which}: a temperature takes words of both kinds")
-    from scipy.optimize import minimize_scalar  # not above: reading, which needs no fit, starts without it
+    from scipy.optimize import minimize_scalar  # not at the top: reading, which needs no fit, starts without it
 
     def loss(log_temperature: float) -> float:
-        log_right = np.minimum(log_confidence(np.exp(log_temperature)), -1e-9)  # a certain word that is wrong: 21 nats
+        log_right = np.minimum(log_confidence(np.exp(log_temperature)), -1e-9)  # a wrong word at confidence 1: 21 nats
         log_wrong = np.log(-np.expm1(log_right))
         return -float(np.mean(np.where(correct, log_right, log_wrong)))
 
@@ -115,9 +115,9 @@ def _fit(log_confidence: Callable[[float], np.ndarray], correct: Bool[np.ndarray
 
 
 def calibration_place(model: Path | str) -> tuple[Path, int | None]:
-    """The calibration's file of a model, as `find_model` finds it, and of which step its weights are.
+    """The path of a model's calibration file, and the step of its weights; `find_model` finds the model.
 
-    The step is None of a model folder, which has but one, and of a checkpoint that was copied out of its run. Raises
+    The step is None for a model folder, which has only one, and for a checkpoint that was copied out of its run. Raises
     CheckpointError for a workdir without a checkpoint.
     """
     folder = find_model(model)
@@ -129,17 +129,17 @@ def calibration_place(model: Path | str) -> tuple[Path, int | None]:
 
 
 def save_calibration(folder: Path | str, calibration: dict) -> None:
-    """Writes the calibration of a model, as `load_calibration` finds it: its "temperature", and what else there is."""
+    """Writes a model's calibration where `load_calibration` finds it: its "temperature" and any other entries."""
     path, step = calibration_place(folder)
     calibration = calibration if step is None else calibration | {"step": step}
     write_whole(path, (json.dumps(calibration, indent=2) + "\n").encode())
 
 
 def load_calibration(folder: Path | str) -> dict | None:
-    """The calibration of a model folder, a workdir or one of its checkpoints; None, a temperature of 1, without one.
+    """The calibration of a model folder, a workdir or one of its checkpoints; None (temperature 1) if there is none.
 
-    None as well where it was fitted to another checkpoint of the run. Raises CheckpointError, in one line, where it is
-    damaged or a temperature no number above 0.
+    Also None if it was fitted to another checkpoint of the run. Raises CheckpointError, in one line, if it is damaged
+    or a temperature is not a number above 0.
     """
     path, step = calibration_place(folder)
     if not path.exists():
@@ -160,7 +160,7 @@ def _log_confidence_of(logits: Sequence[Float[np.ndarray, "_ K"]]) -> Callable[[
     """The function from a temperature to the log-probability of each word's greedy path.
 
     The largest logit of a frame stays the largest at every temperature, so its log-probability is minus the logarithm
-    of sum(exp(-gap / T)) over the gaps between the largest and all others.
+    of sum(exp(-gap / T)) over the gaps between the largest and every logit.
     """
     if not len(logits):
         return lambda temperature: np.zeros(0)

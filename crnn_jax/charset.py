@@ -18,7 +18,7 @@ PRESETS = {
     "94": string.digits + string.ascii_lowercase + string.ascii_uppercase + string.punctuation,
 }
 
-# Typographic marks, and ASCII's for them.
+# Typographic marks and their ASCII equivalents.
 PLAIN = dict.fromkeys("‘’‚", "'") | dict.fromkeys("“”„", '"') | dict.fromkeys("‐‑–—", "-")
 
 
@@ -26,7 +26,7 @@ PLAIN = dict.fromkeys("‘’‚", "'") | dict.fromkeys("“”„", '"') | dict
 class Charset:
     """The characters that a model can read, in the order of its classes.
 
-    Raises ValueError where a character occurs twice or there is none.
+    Raises ValueError if a character occurs twice or there is none.
     """
 
     characters: str
@@ -53,9 +53,9 @@ class Charset:
         return {character: i for i, character in enumerate(self.characters, start=1)}
 
     def encode(self, text: str) -> list[int]:
-        """Class ids of `text`, 1 .. num_classes - 1, in the order in which an image has them, from left to right.
+        """Class ids of `text`, 1 .. num_classes - 1, in the order of the image, from left to right.
 
-        ValueError names the characters outside the charset.
+        Raises ValueError, which names the characters outside the charset.
         """
         visual = reorder(text)
         unknown = sorted(set(visual) - self._class_of.keys())
@@ -64,10 +64,10 @@ class Charset:
         return [self._class_of[character] for character in visual]
 
     def decode(self, ids: Iterable) -> str:
-        """The text of class ids (a list or a 1-D array), as it is typed: of Hebrew or Arabic the rightmost comes first.
+        """The text of class ids (a list or 1-D array) as it is typed: in Hebrew or Arabic the rightmost comes first.
 
         Blanks, which also fill up label arrays, are left out.
-        Repeats are kept: merging the repeats of a CTC path is the decoder's work. ValueError for an id without a class.
+        Repeats are kept: merging the repeats of a CTC path is the decoder's job. ValueError for an id without a class.
         """
         ids = np.asarray(ids, dtype=np.int64).tolist()
         if any(not 0 <= i < self.num_classes for i in ids):
@@ -75,12 +75,12 @@ class Charset:
         return reorder("".join(self.characters[i - 1] for i in ids if i != BLANK))
 
     def keep(self, text: str) -> str:
-        """`text` without the characters that the charset lacks, as the image has them: a bracket may be the other."""
+        """`text` without the characters that the charset lacks, as drawn in the image: brackets may be mirrored."""
         return reorder("".join(c for c in reorder(text) if c in self._class_of))
 
     def fold(self, text: str) -> str:
-        """`text`, but each letter that the charset has in its other case alone, in that one."""
-        if "Σ" in text and len(text.lower()) == len(text):  # at a word's end another letter in lower case
+        """`text` with each letter that the charset has only in the other case converted to that case."""
+        if "Σ" in text and len(text.lower()) == len(text):  # its lower case is another letter at a word's end
             lower = text.lower()
             text = "".join(b if a == "Σ" and b in self._class_of else a for a, b in zip(text, lower, strict=True))
         return text.translate(self._folding)
@@ -91,7 +91,7 @@ class Charset:
 
 
 class _Folding(dict):
-    """For `str.translate`: what `Charset.fold` makes of a character, found out when it is met first."""
+    """For `str.translate`: what `Charset.fold` makes of a character, computed when it is first met."""
 
     def __init__(self, characters: str):
         super().__init__({ord(c): c for c in characters})
@@ -99,16 +99,16 @@ class _Folding(dict):
 
     def __missing__(self, code: int) -> str:
         c = chr(code)
-        cases = c.lower()[0], c.upper()  # of İ in lower case there are two: an i, and its dot
+        cases = c.lower()[0], c.upper()  # İ in lower case is two characters: an i and its dot
         self[code] = next((case for case in cases if case in self._characters), c)
         return self[code]
 
 
 def respell(text: str, characters: str) -> str:
-    """`text`, a label that somebody typed, as `characters` spell it where no more than Unicode's ways of it differ.
+    """`text`, a typed label, in plain Unicode spelling, except for what `characters` contains.
 
-    A letter and the accents behind it become one character (NFC), typographic quotation marks and dashes ASCII's.
-    What `characters` has as it is, in either case, stays as it is.
+    A letter and the accents behind it become one character (NFC), typographic quotation marks and dashes ASCII ones.
+    What `characters` contains, in either case, stays as it is.
     """
     if text.isascii():
         return text
@@ -124,12 +124,12 @@ def _respelled(cluster: str, known: frozenset[str]) -> str:
 
 @functools.cache
 def in_both_cases(characters: str) -> frozenset[str]:
-    """The characters, and what they are in the other case."""
+    """The characters in both cases."""
     return frozenset(characters + characters.lower() + characters.upper())
 
 
 def is_spelled(character: str) -> bool:
-    """Whether a character is a letter, a digit or a sign that belongs to one: a word without it is another word."""
+    """Whether a character is a letter, a digit or a mark on one, so that a word without it is another word."""
     return unicodedata.category(character)[0] in "LMN"
 
 

@@ -1,4 +1,4 @@
-"""The CNN: what the tables of `crnn_jax.stacks` say, as layers, and what sizes come out of them."""
+"""The CNN: the tables of `crnn_jax.stacks` as layers, and the sizes of their outputs."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from crnn_jax.stacks import Block, ConvLayer, KerasLayer, PatchLayer, PoolLayer,
 
 
 def layer_size(layer, size: Pair) -> Pair:
-    """The (height, width) in pixels behind a layer that sees `size`."""
+    """The output (height, width) in pixels of a layer for an input of `size`."""
     match layer:
         case ConvLayer(_, kernel, strides, padding):
             window, padding = kernel, padding or (kernel[0] // 2, kernel[1] // 2)
@@ -46,7 +46,7 @@ class CnnBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
         def norm(x, scale=nn.initializers.ones, epsilon=1e-5):
-            # Over bfloat16 activations too the statistics are float32: flax computes them so.
+            # Flax computes the statistics in float32 for bfloat16 activations, too.
             options = {"momentum": 0.99, "dtype": self.dtype, "axis_name": self.axis_name, "scale_init": scale}
             return nn.BatchNorm(not train, epsilon=epsilon, **options)(x)
 
@@ -68,7 +68,7 @@ class CnnBlock(nn.Module):
                     x = max_pool(x, window, strides, padding=padding)
                 case PatchLayer():
                     b, h, w, c = x.shape
-                    x = x[:, : h - h % 2, : w - w % 2]  # of an odd length the last pixel is left out
+                    x = x[:, : h - h % 2, : w - w % 2]  # the last pixel of an odd length is left out
                     x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
                     x = x.reshape(b, h // 2, w // 2, 4 * c)
         return x

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-RENDERED = "rendered"  # among data.sources: words that are rendered on the device
+RENDERED = "rendered"  # in data.sources: words that are rendered on the device
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class StnConfig(Section):
     disturbance: float = 0.1  # size of a disturbed start, in normalised coordinates (the image is 2 wide)
     feature_gain: float = 1.0  # factor on the features in front of the last layer (ASTER: 0.1)
     bound: float = 0.0  # the largest deviation from the identity, by tanh, in normalised coordinates; 0: unbounded
-    outside: str = "border"  # border | zeros: what lies beyond the edges of what is resampled
-    bypass: float = 0.0  # in training: the probability that an example passes by the identity (MORAN v2: 0.5)
+    outside: str = "border"  # border | zeros: what is sampled beyond the edges of the input
+    bypass: float = 0.0  # in training: the probability that an example gets the identity instead (MORAN v2: 0.5)
     oversample: float = 1.3  # placement=image: the STN reads an image this much larger than the one it returns
     features: tuple[int, ...] = (16, 32, 64, 64)  # channels of the localisation net's convolutions
 
@@ -61,7 +61,7 @@ class StnConfig(Section):
         self._at_least(0, "disturbance", "bound")
         self._require(self.feature_gain > 0, "feature_gain", "a number above 0")
         self._at_least(1, "oversample")
-        layers = len(self.features)  # with a pool between two, of which the 16 rows that they see allow four
+        layers = len(self.features)  # with a pool between every two; the 16 rows that they see allow four pools
         self._require(1 <= layers <= 5 and min(self.features) > 0, "features", "one to five positive integers")
         free = self.start == "identity" or self.bound == 0 or self.bound > 2 * self.disturbance
         self._require(free, "bound", f"0 for none, or more than twice the start's disturbance of {self.disturbance:g}")
@@ -76,7 +76,7 @@ class ModelConfig(Section):
     charset: str = "36"  # 36 | 62 | 94, or the characters themselves
     height: int = 32  # pixels
     width: int = 100  # pixels; for fit=pad the width of the narrowest bucket
-    fit: str = "resize"  # resize: stretched to height x width | pad: aspect kept, padded on the right
+    fit: str = "resize"  # resize: stretched to height x width | pad: aspect ratio kept, padded on the right
     normalise: str = "range"  # range: 0..255 becomes -1..1 | contrast: each image to mean 0, variance 1
     max_width: int = 400  # pixels; fit=pad: the widest bucket that the Reader uses; training squeezes to `width`
     cnn: str = "tiny"  # a table of `crnn_jax.stacks`: tiny | compact | small | vgg | resnet | keras | keras_narrow
@@ -101,29 +101,29 @@ class ModelConfig(Section):
 
     @property
     def widest(self) -> int:
-        """Pixels: no image is fitted to more."""
+        """The largest width in pixels that an image is fitted to."""
         return self.max_width if self.fit == "pad" else self.width
 
 
 @dataclass(frozen=True)
 class DataConfig(Section):
-    """Words rendered on the device and, for fine-tuning, real ones among them."""
+    """The words of a run: rendered on the device, real ones to fine-tune on, or read from disk."""
 
     path = "data"
 
-    style: Style = MJSYNTH  # how they look; on the command line also one of its presets: data.style=photo
+    style: Style = MJSYNTH  # look of rendered words; on the command line also a preset's name: data.style=photo
     fonts: int = 0  # how many of the bundled fonts; 0: all
-    max_length: int = 24  # characters: label slots N
+    max_length: int = 24  # characters of a word: the label slots N
     length_bias: float = 1.0  # above 1 short words are likelier, see `sample_word`; 1: uniform over the list
     share_digits: float = 0.07  # of the samples: digit strings, prices, dates
     share_random: float = 0.07  # of the samples: random strings and codes
-    share_punctuation: float = 0.0  # of the words: a punctuation mark in front, behind or inside
+    share_punctuation: float = 0.0  # of the words: with a punctuation mark in front, behind or inside
     held_out_words: int = 1024  # held-out samples in an evaluation
     real: tuple[str, ...] = ()  # datasets of real words; the last tenth of each is never trained on
     share_real: float = 0.0  # of every batch, in quarters: real words, augmented
     sources: tuple[str, ...] = ()  # datasets of any size that are read from disk; RENDERED stands for rendered words
-    weights: tuple[float, ...] = ()  # how much of a batch each source is, in any unit; empty: all as much
-    augment: bool = False  # warp the words of the sources as those of `real`
+    weights: tuple[float, ...] = ()  # each source's share of a batch, in any unit; empty: equal shares
+    augment: bool = False  # warp the words of the sources like those of `real`
     validation: tuple[str, ...] = ()  # datasets whose words decide which checkpoint is the best
     min_height: int = 8  # pixels; lower images of the sources are left out
     max_damaged: float = 0.01  # share of the words read that may prove damaged before the run stops
@@ -153,13 +153,13 @@ class OptimizerConfig(Section):
     name: str = "adamw"  # adamw | sgd | adadelta
     learning_rate: float = 2e-3  # the peak of the schedule
     warmup_steps: int = 500
-    final_factor: float = 0.01  # of the peak, where the cosine ends
+    final_factor: float = 0.01  # of the peak, at the end of the cosine
     weight_decay: float = 1e-4  # adamw only; kernels only
     momentum: float = 0.9  # sgd only, Nesterov
     clip_norm: float = 5.0  # of the gradient; 0: none
-    clip_apart: bool = True  # the localisation net's gradient and the rest's, each by its own norm
+    clip_apart: bool = True  # clip the localisation net's gradient and the rest's each by its own norm
     localisation_factor: float = 0.1  # on the learning rate of the localisation net
-    ema_decay: float = 0.999  # exponential moving average of the parameters, read at evaluation; 0: none
+    ema_decay: float = 0.999  # exponential moving average of the parameters, used in evaluation; 0: none
 
     def _check(self):
         self._one_of("name", "adamw", "sgd", "adadelta")
@@ -180,11 +180,11 @@ class RunConfig(Section):
     steps_per_dispatch: int = 10  # by lax.scan; the other periods are multiples of it
     log_every: int = 50  # steps
     eval_every: int = 500
-    checkpoint_every: int = 500  # and at every evaluation, and where a run is stopped
+    checkpoint_every: int = 500  # steps; also at every evaluation and when a run is stopped
     keep: int = 2  # checkpoints besides the best
     seed: int = 0
-    read_threads: int = 1  # that read data.sources ahead; more are slower (Python's lock), unless the disk is slow
-    read_processes: int = 0  # besides this one, each with so many threads: about 4,000 words a second each
+    read_threads: int = 1  # reading data.sources ahead; more are slower (Python's GIL), unless the disk is slow
+    read_processes: int = 0  # besides this one, each with that many threads: about 4,000 words a second each
 
     def _check(self):
         self._at_least(1, "batch_size", "steps_per_dispatch", "keep", "read_threads")
@@ -211,5 +211,5 @@ class Config(Section):
 
 
 def from_json(text: str) -> Config:
-    """The Config that `to_json` wrote; what it lacks takes its default. Raises ConfigError."""
+    """The Config that `to_json` wrote; missing fields take their defaults. Raises ConfigError."""
     return section.from_json(text, Config)

@@ -1,10 +1,10 @@
-"""Convolution and max pooling, each in the formulation that is fastest on the backend at hand.
+"""Convolution and max pooling, each in the formulation that is fastest on the current backend.
 
-XLA's convolution gradient is slow on the CPU. There a 3x3 convolution goes by Winograd's way, and others are written as
-shifted slices side by side and one matrix product; both give the same numbers, but for rounding. Elsewhere the
-library's convolution is right, but on a GPU for the first layer's, of one channel: a matrix product takes half its
-time. The gradient of the library's pool is a slow scatter on CPUs and GPUs. The choice is made here and nowhere else;
-`tests/test_conv.py` and `test_winograd.py` hold them against the library's.
+XLA's convolution gradient is slow on the CPU. There a 3x3 convolution uses Winograd's algorithm, and others are one
+matrix product over shifted slices side by side; both give the same numbers except for rounding. Elsewhere the library's
+convolution is best, except for the first layer's on a GPU: with its one channel a matrix product takes half the time.
+The gradient of the library's pool is a slow scatter on CPUs and GPUs. The choice is made here and nowhere else;
+`tests/test_conv.py` and `test_winograd.py` compare the results with the library's.
 """
 
 import operator
@@ -22,13 +22,13 @@ from crnn_jax.winograd import winograd_conv
 
 Pair = tuple[int, int]
 
-SHALLOW = 4  # channels at most of an image, or of its 2x2 patches
-FEW = 8  # images: of fewer, the transform of a Winograd kernel costs more than the products that it saves
-PREPARED = "prepared"  # the collection of what is made of the weights once, to read with them many times
+SHALLOW = 4  # the most channels that an image or its 2x2 patches have
+FEW = 8  # images: for fewer, transforming a Winograd kernel costs more than the products that it saves
+PREPARED = "prepared"  # the collection of what is computed from the weights once, for many readings
 
 
 def out_length(length: int, window: int, stride: int, padding: int) -> int:
-    """The number of places of a window of `window` pixels in `length` pixels with `padding` on both sides."""
+    """The number of positions of a `window` of pixels over `length` pixels with `padding` on both sides."""
     return (length + 2 * padding - window) // stride + 1
 
 
@@ -59,15 +59,15 @@ def matmul_conv(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def shallow_conv(x: Float[Array, "B H W C"], kernel: Float[Array, "kh kw C F"], strides: Pair, padding: Pair):
-    """`matmul_conv` of few channels, `Float[Array, "B h w F"]`, whose kernel has a fast gradient, differentiable once.
+    """`matmul_conv` for few channels, `Float[Array, "B h w F"]`, with a fast kernel gradient; differentiable once.
 
-    That is a product of few rows and all pixels. Made of the slices side by side, as JAX does, each row lies scattered
-    in memory; here the slices are its rows: 2 in place of 15 ms for 32 images of 32x100, 64 features, on one core.
+    That gradient is a product of few rows over all pixels. JAX takes the slices side by side, so each row is scattered
+    in memory; here the slices are the rows: 2 instead of 15 ms for 32 images of 32x100, 64 features, on one core.
     """
     if kernel.shape[2] > 1 or x.dtype == jnp.bfloat16:
         return matmul_conv(x, kernel, strides=strides, padding=padding)
-    # Of one channel a product has so little to add up that it waits for memory. A sum of slices is fused with what
-    # follows: with ReLU and pool 0.4 of the time, 16 images of 32x100, 64 features, on one core. (In bfloat16 every
+    # With one channel a product sums so few terms that it is bound by memory. A sum of slices is fused with what
+    # follows: with ReLU and pool 0.4 of the time for 16 images of 32x100, 64 features, on one core. (In bfloat16 every
     # partial sum would be rounded.)
     slices = _shifted_slices(x, kernel.shape[:2], strides, padding, 0.0)
     features = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1])
@@ -102,7 +102,7 @@ def library_conv(
 def convolve(
     x: Float[Array, "B H W C"], kernel: Float[Array, "kh kw C F"], *, strides: Pair, padding: Pair
 ) -> Float[Array, "B h w F"]:
-    """The convolution by whichever formulation is fastest for these shapes on the backend at hand."""
+    """The convolution by whichever formulation is fastest for these shapes on the current backend."""
     options, backend = {"strides": strides, "padding": padding}, jax.default_backend()
     if backend == "gpu" and kernel.shape[2] == 1:
         return matmul_conv(x, kernel, **options)
@@ -116,10 +116,10 @@ def convolve(
 
 
 def pays_by_winograd(kernel: Float[Array, "kh kw C F"], *, strides: Pair, padding: Pair) -> bool:
-    """Whether Winograd's way is right for this convolution, once its kernel is transformed.
+    """Whether Winograd's algorithm is best for this convolution, once its kernel is transformed.
 
-    Of fewer channels the images' transforms cost more than the products that they save; in bfloat16 their sums would
-    lose what precision there is.
+    With fewer channels, transforming the images costs more than the products that it saves; in bfloat16 the sums of the
+    transforms would lose what precision there is.
     """
     is_plain = kernel.shape[:2] == (3, 3) and strides == (1, 1) and padding == (1, 1)
     has_channels = min(kernel.shape[2:]) >= 16 and kernel.dtype != jnp.bfloat16
@@ -127,11 +127,11 @@ def pays_by_winograd(kernel: Float[Array, "kh kw C F"], *, strides: Pair, paddin
 
 
 def prepare_kernel(kernel: Float[Array, "kh kw C F"], *, strides: Pair, padding: Pair) -> dict:
-    """What can be made of a kernel beforehand, to convolve any images with it: on a CPU, of more than a few channels.
+    """What can be computed from a kernel beforehand for any images: on a CPU, for more than a few channels.
 
-    It is transformed for Winograd's way, or else laid on its side: a matrix on the right of a product is copied to
-    another order, all of it, at every call, one on the left is not. Of one word that takes 0.6 to 0.75 of the time (a
-    2x2 kernel of 512 channels), of many as long.
+    It is transformed for Winograd's algorithm, or else transposed: a matrix on the right of a product is copied into
+    another order, all of it, at every call; one on the left is not. One word then takes 0.6 to 0.75 of the time (a 2x2
+    kernel of 512 channels), many words as long as before.
     """
     if pays_by_winograd(kernel, strides=strides, padding=padding):
         return winograd.prepare_kernel(kernel)
@@ -143,35 +143,35 @@ def prepare_kernel(kernel: Float[Array, "kh kw C F"], *, strides: Pair, padding:
 def convolve_prepared(
     x: Float[Array, "B H W C"], prepared: dict, *, window: Pair, strides: Pair, padding: Pair
 ) -> Float[Array, "B h w F"]:
-    """The convolution by a kernel that `prepare_kernel` has prepared, for the same strides and padding."""
+    """The convolution with a kernel that `prepare_kernel` has prepared for the same strides and padding."""
     if "turned" in prepared:
         return jnp.einsum("fk,bhwk->bhwf", prepared["turned"], _patches(x, window, strides, padding))
     return winograd.convolve_prepared(x, prepared)
 
 
 def max_pool(x: Float[Array, "B H W C"], window: Pair, strides: Pair, *, padding: Pair = (0, 0)):
-    """The maximum over windows, `Float[Array, "B h w C"]`; outside the image nothing is ever the maximum.
+    """The maximum over windows, `Float[Array, "B h w C"]`; padding is never the maximum.
 
-    On a CPU or GPU a NaN may be passed over, where the library's pool is NaN.
+    On a CPU or GPU a NaN may be passed over, where the library's pool returns NaN.
     """
     if jax.default_backend() not in ("cpu", "gpu"):
         return nn.max_pool(x, window, strides, [(p, p) for p in padding])
-    # There the gradient of the library's reduce_window is a slow scatter; that of a chain of maxima is not: on an H200
-    # 0.14 in place of 0.49 ms for 512 images of 8x25, 256 features, forward and backward.
+    # Here the gradient of the library's reduce_window is a slow scatter; that of a chain of maxima is not: on an H200
+    # 0.14 instead of 0.49 ms for 512 images of 8x25, 256 features, forward and backward.
     slices = _shifted_slices(x, window, strides, padding, -jnp.inf)
     result = slices[0]
     for other in slices[1:]:
-        # Not jnp.maximum: its gradient asks whether the input equals the maximum, which XLA may compute anew with
-        # another rounding, and where it does the gradient is lost.
+        # Not jnp.maximum: its gradient tests whether the input equals the maximum, which XLA may recompute with
+        # different rounding, so that the gradient is lost.
         result = jnp.where(result >= other, result, other)
     return result
 
 
 class Conv(nn.Module):
-    """A convolution `B H W C -> B h w F`, without bias unless asked; padded by half the kernel, if odd as by SAME.
+    """A convolution `B H W C -> B h w F`, by default without bias and padded by half the kernel (SAME, if it is odd).
 
-    Applied with the collection PREPARED mutable it puts there what can be made of the kernel beforehand; applied with
-    what is there, it goes by that, for any number of images.
+    Applied with the collection PREPARED mutable, it stores there what can be computed from the kernel beforehand;
+    applied with that collection, it uses it, for any number of images.
     """
 
     features: int
@@ -183,7 +183,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w {self.features}"]:
-        # Of a kernel that is there flax only compares the shape with init's, which it traces at every apply.
+        # Flax only compares an existing kernel's shape with that of init, which it traces at every apply.
         is_there = self.has_variable("params", "kernel")
         init = nn.initializers.zeros if is_there else nn.initializers.he_normal()
         kernel = self.param("kernel", init, (*self.kernel, x.shape[-1], self.features), jnp.float32)
@@ -193,7 +193,7 @@ class Conv(nn.Module):
         if is_preparing and (prepared := prepare_kernel(kernel, **options)):
             self.put_variable(PREPARED, "kernel", prepared)
         if is_preparing or self.is_initializing():
-            # Nobody asks for the features, only for their shapes: the formulations below take long to trace.
+            # Only the shapes of the features are needed, and the formulations below take long to trace.
             y = library_conv(x, kernel, **options)
         elif self.has_variable(PREPARED, "kernel"):
             y = convolve_prepared(x, self.get_variable(PREPARED, "kernel"), window=self.kernel, **options)

@@ -1,4 +1,4 @@
-"""The CPU cores that there are to work with."""
+"""The CPU cores that are available."""
 
 import os
 

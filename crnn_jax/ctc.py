@@ -13,27 +13,27 @@ def ctc_loss(
 ) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
     """Negative log-likelihood of each label, in nats and float32, and whether the label fits into T frames at all.
 
-    `labels` hold class ids from 1 on, the first `label_lengths` of each row, with zeros behind; N >= 1. An infeasible
-    label (see `feasible`) has loss 0 and gradient 0: count it with the mask rather than let it poison a mean. Of
-    logits whose sums along a path stay below 1e5, optax's logarithm of 0, no NaN or infinity arises.
+    `labels` holds class ids from 1 on, the first `label_lengths` of each row, followed by zeros; N >= 1. An infeasible
+    label (see `feasible`) has loss 0 and gradient 0: use the mask to leave it out of a mean. No NaN or infinity arises
+    as long as the logits' sums along a path stay below 1e5, optax's logarithm of 0.
 
-    Whatever the dtype of the logits, everything is computed in float32 at the highest matmul precision: bfloat16
-    errs by 0.1 nats at a loss of 100, and optax picks the labels' log-probabilities by a product with a one-hot.
+    Whatever the dtype of the logits, everything is computed in float32 at the highest matmul precision: bfloat16 is off
+    by 0.1 nats at a loss of 100, and optax picks the labels' log-probabilities by a product with a one-hot.
     """
-    import optax  # not above: who only reads does without it, and is there the sooner
+    import optax  # not at the top: reading does without it and starts faster
 
     batch, frames, _ = logits.shape
     fits = feasible(labels, label_lengths, frames=frames)
     label_paddings = (jnp.arange(labels.shape[1])[None] >= label_lengths[:, None]).astype(jnp.float32)
     with jax.default_matmul_precision("highest"):
         loss = optax.ctc_loss(logits.astype(jnp.float32), jnp.zeros((batch, frames)), labels, label_paddings)
-    # Rounding can take the loss of a certain label to -8e-8; jnp.maximum would halve the gradient where it is 0.
+    # Rounding can take the loss of a label of probability 1 to -8e-8; jnp.maximum would halve the gradient at 0.
     loss = loss - jax.lax.stop_gradient(jnp.minimum(loss, 0.0))
     return jnp.where(fits, loss, 0.0), fits
 
 
 def needed_frames(label: Sequence) -> int:
-    """How many frames it takes to spell one label: one for each character, a blank between equal neighbours."""
+    """How many frames it takes to spell one label: one for each character, and a blank between equal neighbours."""
     return len(label) + sum(a == b for a, b in pairwise(label))
 
 
@@ -49,8 +49,8 @@ def frame_posteriors(
 ) -> Float[Array, "B T K"]:
     """The probability of each class at each frame given that the label is right, over all paths that spell it.
 
-    Rows sum to 1. From the identity d loss / d logits = softmax(logits) - posterior (Graves et al. 2006, eq. 16), so
-    the forward-backward recursion is what autodiff makes of the loss. For an infeasible label, the softmax itself.
+    Rows sum to 1. By the identity d loss / d logits = softmax(logits) - posterior (Graves et al. 2006, eq. 16),
+    differentiating the loss is the forward-backward recursion. For an infeasible label, the softmax itself.
     """
     logits = logits.astype(jnp.float32)
     gradient = jax.grad(lambda z: ctc_loss(z, labels, label_lengths)[0].sum())(logits)
@@ -60,12 +60,12 @@ def frame_posteriors(
 def text_log_probs(
     logits: Float[Array, "T K"], labels: Int[Array, "W N"], label_lengths: Int[Array, " W"]
 ) -> Float[Array, " W"]:
-    """The log-probability of each of W texts of ONE example, over all paths that spell it; -inf of an infeasible one.
+    """The log-probability of each of W texts of ONE example, over all paths that spell it; -inf if infeasible.
 
-    Minus `ctc_loss` of each, by the forward recursion alone (Graves et al. 2006, section 4.1), all texts together.
+    Minus `ctc_loss` of each, by the forward recursion alone (Graves et al. 2006, section 4.1), for all texts at once.
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    # A blank in front of every label and behind the last; only from one label to another one may it be passed over.
+    # A blank before every label and after the last; it may only be skipped between two different labels.
     states = jnp.zeros((len(labels), 2 * labels.shape[1] + 1), jnp.int32).at[:, 1::2].set(labels)
     passes = (states[:, 2:] != 0) & (states[:, 2:] != states[:, :-2])
 
@@ -96,7 +96,7 @@ def greedy_decode(logits: Float[Array, "T K"]) -> tuple[Int[Array, " T"], Int[Ar
     path = jnp.argmax(log_probs, axis=-1).astype(jnp.int32)
     previous = jnp.concatenate([jnp.zeros(1, jnp.int32), path[:-1]])
     kept = (path != 0) & (path != previous)
-    # Every kept id goes to its rank among the kept; the others go one past the end, where `drop` loses them.
+    # Every kept id goes to its rank among the kept; the others go one past the end, where `drop` discards them.
     slot = jnp.where(kept, jnp.cumsum(kept) - 1, path.size)
     ids = jnp.zeros_like(path).at[slot].set(path, mode="drop")
     return ids, jnp.sum(kept, dtype=jnp.int32), jnp.exp(jnp.sum(jnp.max(log_probs, axis=-1)))

@@ -7,14 +7,14 @@ import re
 import unicodedata
 from itertools import groupby
 
-MIRRORED = str.maketrans("()[]{}<>«»‹›", ")(][}{><»«›‹")  # signs that are drawn the other way round
+MIRRORED = str.maketrans("()[]{}<>«»‹›", ")(][}{><»«›‹")  # signs that are mirrored in right-to-left text
 
-FIRST = "\u0590"  # no character before this one runs to the left
+FIRST = "\u0590"  # no character before this one runs from right to left
 
-# A letter for each bidirectional class (UAX #9, table 4); N of all others.
+# A letter for each bidirectional class (UAX #9, table 4); N for all others.
 KINDS = {"L": "L", "R": "R", "AL": "R", "EN": "E", "AN": "A", "ES": "S", "ET": "T", "CS": "C"}
 
-# What becomes part of the word from left to right that it stands beside (rules W7, N1), then of a number (W4, W5).
+# What joins the left-to-right word beside it (rules W7, N1), then what joins the number beside it (W4, W5).
 TO_WORDS = [
     (re.compile("[EA]+(?=L)|(?<=L)[EA]+"), "L"),
     (re.compile("(?<=L)[NSCT]+(?=[LEA])|(?<=[LEA])[NSCT]+(?=L)"), "L"),
@@ -27,15 +27,15 @@ TO_NUMBERS = [
 
 
 def reorder(text: str) -> str:
-    """A word in visual order, from left to right, given it in logical order, or the reverse: it is its own inverse, of
-    words that do not begin with a combining mark.
+    """Turns a word from logical into visual order, from left to right, or back.
 
-    A word without a letter of Hebrew, Arabic or their like stays as it is. With one it is read from right to left as a
-    whole, but for numbers and words of other scripts in it, which keep their order: the Unicode bidirectional algorithm
-    (UAX #9) for a word in a paragraph that runs to the left. It is simpler where that could not be inverted: signs
-    beside other scripts do not depend on what comes first, and beside Arabic letters all numbers are Arabic ones.
+    It is its own inverse for words that do not begin with a combining mark. A word without Hebrew, Arabic or similar
+    letters stays as it is. Any other is reversed, except that numbers and words of other scripts in it keep their
+    order: the Unicode bidirectional algorithm (UAX #9) for a word in a right-to-left paragraph. It is simplified where
+    that could not be inverted: signs beside other scripts do not depend on what comes first, and beside Arabic letters
+    all numbers are Arabic ones.
 
-    Combining marks stay behind their letter, and brackets become those that are drawn.
+    Combining marks stay behind their letter, and brackets are mirrored as they are drawn.
     """
     if text.isascii() or not any(c >= FIRST and unicodedata.bidirectional(c) in ("R", "AL") for c in text):
         return text
@@ -49,7 +49,7 @@ def reorder(text: str) -> str:
 
 
 def split_clusters(text: str) -> list[str]:
-    """Each character with the combining marks behind it."""
+    """Each character with the combining marks that follow it."""
     clusters = []
     for c in text:
         if clusters and unicodedata.category(c)[0] == "M":
@@ -60,7 +60,7 @@ def split_clusters(text: str) -> list[str]:
 
 
 def _kinds(clusters: list[str]) -> str:
-    """A letter of KINDS for each, after all joins."""
+    """The letter of KINDS for each cluster, after all joins."""
     classes = [unicodedata.bidirectional(cluster[0]) for cluster in clusters]
     kinds = "".join(KINDS.get(name, "N") for name in classes)
     if {"AL", "AN"} & set(classes):

@@ -1,4 +1,4 @@
-"""What a model reads of labelled words: every word, and the table's row of them."""
+"""Labelled words as a model reads them: every word, and their row of the table."""
 
 import json
 import math
@@ -27,11 +27,11 @@ from crnn_jax.reading import Reading
 from crnn_jax.stn import Diagnosis
 from crnn_jax.wordlist import WordList
 
-RESERVED = (RENDERED, "all", "all words")  # names of rows that are no dataset's
+RESERVED = (RENDERED, "all", "all words")  # row names that no dataset at a path gets
 CHUNK = 512  # images in memory
 
 Row = dict[str, int | float]  # of the table
-Among = WordList | dict[str, WordList]  # a closed list of words, or one for each image, by its name
+Among = WordList | dict[str, WordList]  # a closed list of words, or one for each image, by image name
 
 
 class Given(NamedTuple):
@@ -61,7 +61,7 @@ class Word(NamedTuple):
     confidence: float  # 0..1
     height: int  # pixels, of the image as it was given
     name: str = ""  # of the image in its dataset
-    diagnosis: Diagnosis | None = None  # what the model's STN did with it, where it has one and this was asked for
+    diagnosis: Diagnosis | None = None  # what the model's STN did with it, if it has one and this was asked for
     index: int = 0  # in its dataset
 
     @property
@@ -112,10 +112,10 @@ def open_datasets(
 ) -> dict[str, Dataset]:
     """The datasets at `paths`, or the same part of each (see `dataset.take_part`), by their names in the table.
 
-    None has a name that is `taken`, nor that of a row that is no dataset's. `strict` is that of `open_dataset`.
+    These names are neither `taken` nor RESERVED. `strict` is that of `open_dataset`.
 
     `rendered` stands for held-out words in the style that the model of `config` was trained on; they are always taken
-    whole. Raises DatasetError, of a dataset that is given twice, too.
+    whole. Raises DatasetError, also for a dataset that is given twice.
     """
     paths, datasets, taken = list(map(str, paths)), {}, set(taken)
     for i, path in enumerate(paths):
@@ -135,7 +135,7 @@ def open_datasets(
 
 
 def name_of(path: str, taken: Container[str], *, suffix: str = "") -> str:
-    """A dataset's name in a table: the last part of its path, or as much more of it as others leave, and `suffix`."""
+    """A dataset's name in a table: the last part of its path, or more of the path if that is taken, and `suffix`."""
     names = (Path(path).name or path, path, str(Path(path).absolute()))
     return next(name + suffix for name in names if name + suffix not in taken)
 
@@ -143,9 +143,9 @@ def name_of(path: str, taken: Container[str], *, suffix: str = "") -> str:
 def dataset_words(
     reader: Reader, dataset: Dataset, name: str, *, thorough: bool = False, damage: Damage | None = None
 ) -> Iterator[Chunk]:
-    """Chunks of a dataset, with a bar of progress that bears its name; `thorough` as in `Reader.views`.
+    """Chunks of a dataset, with a progress bar that shows its name; `thorough` as in `Reader.views`.
 
-    What cannot be read goes into the account of `damage`, or is an error (see `whole_records`).
+    What cannot be read is counted in `damage`, or without it raises an error (see `whole_records`).
     """
     words, begin = [], time.perf_counter()
     for index, (_, label, of_image), grey in whole_records(dataset, damage, name=name):
@@ -168,14 +168,14 @@ def read_words(
     diagnose: bool = False,
     compiled: set[tuple[int, int]] | None = None,
 ) -> Evaluation:
-    """Reads chunks, and compares as `metrics.normalise` has it for the model's charset.
+    """Reads chunks, and compares the words by `metrics.normalise` for the model's charset.
 
-    With a list `among`, which takes the place of a lexicon, nothing but its words is read, or with a list for each
-    image, by its name, each among its own; without one nothing is read of it. With `diagnose` an STN is looked at, too.
+    With a list `among`, which replaces a lexicon, only its words are read; with a list for each image, by name, only
+    the words of that list, and an image without one is read as "". With `diagnose` an STN is diagnosed, too.
 
-    A chunk whose batches are the first of their shape is read twice: of its first reading most is compilation. Who
-    reads several datasets in the same way hands the set of `compiled` shapes, at first empty, from one to the next.
-    The diagnosis costs no measured time.
+    A chunk with batches of a new shape is read twice, since most of its first reading is compilation. Callers that read
+    several datasets in the same way pass the same set of `compiled` shapes, at first empty, each time. The diagnosis is
+    not part of the measured time.
     """
     read = _way_to_read(reader, lexicon, among)
     compiled = set() if compiled is None else compiled
@@ -221,7 +221,7 @@ def _way_to_read(
 
 
 def not_expressed(reader: Reader, *, cased: bool, punctuation: bool) -> list[str]:
-    """What is to be compared that the model's charset cannot spell, a clause each: labels with it are always wrong."""
+    """What is compared but not in the model's charset, one clause for each: labels with it are always wrong."""
     characters = reader.charset.characters
     told = []
     if cased and not (any(map(str.isupper, characters)) and any(map(str.islower, characters))):
@@ -238,7 +238,7 @@ def mean_diagnosis(words: Iterable[Word]) -> Diagnosis | None:
 
 
 def format_head(width: int) -> str:
-    """The head of the table whose rows `format_row` gives; the longest name in it has `width` characters."""
+    """The head of the table whose rows `format_row` makes; the longest name in it has `width` characters."""
     columns = (
         f"{'words':>6}  {'accuracy':>8}  {'1-NED':>6}  {'CER':>6}  {'confidence':>10}  {'ECE':>5}  {'images/s':>8}"
     )
@@ -255,7 +255,7 @@ def format_row(name: str, row: Row, width: int) -> str:
 
 
 def to_json(table: dict) -> str:
-    """Tables of rows as JSON, which has no NaN: null is a ratio of nothing."""
+    """Tables of rows as JSON, which has no NaN: a ratio of nothing is null."""
 
     def plain(value):
         if isinstance(value, dict):

@@ -16,21 +16,21 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def export_program(reader: Reader, *, batch: int = 1, width: int | None = None, platforms: Sequence[str] = ()) -> bytes:
-    """What `jax.export.deserialize` takes: a program from images to texts, the weights inside.
+    """A program from images to texts, weights included, as bytes for `jax.export.deserialize`.
 
-    Its `call` takes `batch` images, uint8[B, H, W], grey, as `Reader.fit` makes them, and gives the characters that are
-    read, int32[B, T] Unicode code points from left to right with zeros behind, and the confidences, float32[B], as
-    `Reader.read_fitted` does. It computes as this machine would, whatever the machine that it is run on; JAX keeps to
-    what it has exported for half a year of its versions at least.
+    Its `call` takes `batch` grey images, uint8[B, H, W], as `Reader.fit` makes them, and returns the characters read,
+    int32[B, T] Unicode code points from left to right followed by zeros, and the confidences, float32[B], as
+    `Reader.read_fitted` does. It computes as this machine would, on whatever machine it runs; JAX supports an exported
+    program for at least half a year of its versions.
 
     Args:
         reader: the model, with its temperature.
         batch: images at a time.
-        width: of the images; None: the config's. A model that pads reads others, too (`images.bucket_width`).
-        platforms: of PLATFORMS, those that it shall run on; none: that of this machine.
+        width: of the images; None: the config's. A model that pads also reads others (`images.bucket_width`).
+        platforms: those of PLATFORMS to run on; empty: that of this machine.
 
-    Raises ValueError for less than one image, a width in which the model reads none, a platform that is none;
-    ImportError where flatbuffers is missing (`pip install -e '.[export]'`).
+    Raises ValueError for less than one image, a width that the model does not read or an unknown platform; ImportError
+    if flatbuffers is missing (`pip install -e '.[export]'`).
     """
     config = reader.config.model
     width = config.width if width is None else width
@@ -42,7 +42,7 @@ def export_program(reader: Reader, *, batch: int = 1, width: int | None = None, 
         raise ValueError(f"width = {width}: expected {' or '.join(map(str, widths))}")
     if unknown := sorted(set(platforms) - set(PLATFORMS)):
         raise ValueError(f"platforms {', '.join(unknown)}: expected of {', '.join(PLATFORMS)}")
-    import flatbuffers  # noqa: F401, of which JAX tells only once the model is lowered
+    import flatbuffers  # noqa: F401, which JAX only finds missing after lowering the model
 
     code_points = np.array([0, *map(ord, reader.charset.characters)], np.int32)
 

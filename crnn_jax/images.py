@@ -1,6 +1,6 @@
-"""The one way in for every image: decode, grey, fit to the size of the model. NumPy and Pillow, on the host.
+"""How every image is loaded: decoded, made grey, fitted to the model's size. NumPy and Pillow, on the host.
 
-Images stay uint8 until they are on the device; the model itself takes them to -1 .. 1.
+Images stay uint8 until they are on the device; the model itself normalises them.
 """
 
 import io
@@ -20,14 +20,14 @@ TALL = 1.5  # height / width above which the word may run up or down
 
 
 class ImageError(ValueError):
-    """What was given is no image that can be read: its message is one line that names it."""
+    """An image that cannot be read; the message is one line that names it."""
 
 
 def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndarray, "H W"]:
-    """The grey image in `source`: a path, an encoded file, open or as bytes, a Pillow image, or a uint8 array.
+    """Loads `source` in grey: a path, an encoded file (open or as bytes), a Pillow image, or a uint8 array.
 
-    Any mode that Pillow can make grey is read: transparency is laid over white, EXIF orientation is applied, wider than
-    8 bits is scaled to 8 (see `_to_8_bits`), of several frames the first is taken. Arrays are [H,W], [H,W,1], RGB
+    Any mode that Pillow can convert to grey is read: transparency is laid over white, EXIF orientation is applied, more
+    than 8 bits are scaled to 8 (see `_to_8_bits`), the first of several frames is taken. Arrays are [H,W], [H,W,1], RGB
     [H,W,3] or RGBA [H,W,4]. `name` stands for the image in messages; by default it is the path. Raises ImageError.
     """
     if isinstance(source, Image.Image):
@@ -56,7 +56,7 @@ def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndar
 
 
 def check_list(images) -> None:
-    """TypeError where one image stands in place of a list."""
+    """Raises TypeError for one image in place of a list."""
     is_one = isinstance(images, str | bytes | os.PathLike | Image.Image) or hasattr(images, "read")
     if isinstance(images, np.ndarray | jax.Array) and images.dtype == np.uint8:
         # An array [B,H,W] is a list; [H,W] and [H,W,1|3|4] are not.
@@ -66,10 +66,10 @@ def check_list(images) -> None:
 
 
 def image_size(encoded: bytes, *, name: str) -> tuple[int, int]:
-    """The height and width in pixels that `load_image` gives an encoded image, by its header. Raises ImageError."""
+    """The height and width in pixels of an encoded image as `load_image` loads it, by its header. Raises ImageError."""
     with _opened(io.BytesIO(encoded), name) as image:
-        # Of a PNG that names none of these Pillow would decode all of it, to look behind its pixels; a TIFF's size it
-        # has turned already.
+        # Pillow would decode all of a PNG that has none of these, to look behind its pixels; a TIFF's size is turned
+        # already.
         named = image.info.keys() & {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
         may_turn = image.format != "TIFF" and (image.format != "PNG" or bool(named))
         is_turned = may_turn and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
@@ -81,12 +81,12 @@ def fit_image(
 ) -> UInt8[np.ndarray, "h w"]:
     """`grey` at the size that a model takes: `height` x `width`, or for fit="pad" `height` x one of the buckets.
 
-    resize: stretched, as Shi et al. 2015 (section 3.2) do. pad: scaled to `height` with its aspect kept, squeezed only
-    where it would be wider than `max_width`, then its last column is repeated up to `bucket_width`.
+    resize: stretched, as in Shi et al. 2015 (section 3.2). pad: scaled to `height` with its aspect ratio kept, squeezed
+    only if it would be wider than `max_width`, then its last column is repeated up to `bucket_width`.
 
-    Bicubic with antialiasing (Pillow widens the kernel by the factor of reduction): the recognisers that the field
-    compares (deep-text-recognition-benchmark, PARSeq) resize so, and strokes of small crops stay sharper than
-    with bilinear.
+    Bicubic with antialiasing (Pillow widens the kernel by the reduction factor): the field's usual recognisers
+    (deep-text-recognition-benchmark, PARSeq) resize this way, and strokes of small crops stay sharper than with
+    bilinear.
     """
     if fit == "resize":
         return _resize(grey, height, width)
@@ -95,12 +95,12 @@ def fit_image(
     natural = max(1, round(grey.shape[1] * height / grey.shape[0]))
     scaled = _resize(grey, height, min(natural, max_width))
     padding = bucket_width(scaled.shape[1], narrowest=width, widest=max_width) - scaled.shape[1]
-    # Repeating the edge makes no edge of its own, which a constant would.
+    # Repeating the edge adds no edge of its own, as a constant would.
     return np.pad(scaled, ((0, 0), (0, padding)), mode="edge")
 
 
 def add_margin(grey: UInt8[np.ndarray, "H W"], pixels: int) -> UInt8[np.ndarray, "h w"]:
-    """An image with `pixels` more on all sides, which repeat its edge; or fewer, of which one at least is left."""
+    """An image extended by `pixels` on all sides by repeating its edge; if negative, cropped, to at least one pixel."""
     if pixels == 0:
         return grey
     if pixels > 0:
@@ -117,7 +117,7 @@ def is_tall(size: tuple[int, int]) -> bool:
 def bucket_width(width: int, *, narrowest: int, widest: int) -> int:
     """The width that an image of `width` is padded to: a multiple of `narrowest`, or `widest` where that is less.
 
-    Few buckets, since the model is compiled once for each: four for 100 and 400.
+    Few buckets, since the model is compiled for each of them: four for 100 and 400.
     """
     return min(-(-width // narrowest) * narrowest, widest)
 
@@ -127,17 +127,17 @@ def _decode(source: Image.Image | io.BytesIO, name: str) -> UInt8[np.ndarray, "H
         with _image_errors(name):
             return _grey(source)
     with _opened(source, name) as image:
-        # Of a colour JPEG the luma alone, which is what grey is: a third of the decoder's work is left out.
+        # Only the luma of a colour JPEG, which is its grey: this saves a third of the decoder's work.
         image.draft("L", image.size)
         return _grey(image)
 
 
 @contextmanager
 def _opened(source: io.BytesIO, name: str) -> Iterator[Image.Image]:
-    """An encoded image, of which the header is read; whatever Pillow raises from here on is an ImageError."""
+    """An encoded image, its header read; whatever Pillow raises from here on becomes an ImageError."""
     with _image_errors(name, is_empty=not source.getbuffer().nbytes), Image.open(source) as image:
-        # Pillow warns above its limit and refuses above twice that; an image of a word is never near. (Turning the
-        # warning into an error instead is nothing for several threads: filters are the process's.)
+        # Pillow warns above its limit and refuses above twice that; images of words are far below. (Turning the warning
+        # into an error would not work with several threads: warning filters belong to the process.)
         if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError
         yield image
@@ -174,7 +174,7 @@ def _grey(image: Image.Image) -> UInt8[np.ndarray, "H W"]:
 
 
 def _to_8_bits(values: np.ndarray, tops: list[int]) -> UInt8[np.ndarray, "H W"]:
-    """Values scaled to 0 .. 255 from 0 .. the first of `tops` that holds them all, or else from their own range.
+    """Values scaled to 0 .. 255 from 0 .. the first of `tops` that none exceeds, or else from their own range.
 
     The range of 16 bit images is known; that of 32 bit integers and floats has to be guessed from the values.
     """

@@ -13,10 +13,10 @@ from crnn_jax.conv import PREPARED
 
 
 def orthogonal_gates(key: Key[Array, ""], shape: tuple[int, int, int], dtype: DTypeLike = jnp.float32) -> Array:
-    """Recurrent weights of shape (directions, H, 4H) whose every gate, an H x H block, is orthogonal by itself."""
+    """Recurrent weights of shape (directions, H, 4H) in which each gate, an H x H block, is orthogonal by itself."""
     directions, hidden, gates = shape
     keys = jax.random.split(key, directions * gates // hidden)
-    # One after the other: batched QR decompositions of two layers, under jit, can block XLA's two threads for ever.
+    # One at a time: batched QR decompositions of two layers, under jit, can block XLA's two threads for ever.
     blocks = lax.map(lambda k: nn.initializers.orthogonal()(k, (hidden, hidden), dtype), keys)
     return blocks.reshape(directions, -1, hidden, hidden).swapaxes(1, 2).reshape(shape)
 
@@ -25,18 +25,18 @@ class BiLSTM(nn.Module):
     """Bidirectional LSTM: at frame t one half of the features sees the frames up to t, the other half those from t on.
 
     The cell is that of flax.linen.LSTMCell (gates i, f, g, o; zero biases, no peepholes; Hochreiter & Schmidhuber 1997
-    with the forget gate of Gers et al. 2000), its weights drawn in the same way. The two directions read the sequence
-    from its two ends in the same scan, their product with the weights batched over the directions. The time-reversed
-    half is turned back before it is returned: features [..., H:] at frame t belong to frame t.
+    with the forget gate of Gers et al. 2000), its weights initialised in the same way. The two directions read the
+    sequence from its two ends in the same scan, with one batched product for both. The time-reversed half is turned
+    back before it is returned: features [..., H:] at frame t belong to frame t.
 
     Attributes:
-        features: H, a direction; the output has 2 H.
+        features: H, for each direction; the output has 2 H.
         dtype: of the products (float32 or bfloat16); gates and cell state are float32 at least, parameters float32.
-        unroll: scan steps in one iteration of the loop (`jax.lax.scan`). None: 5 on a GPU, where every turn costs a
-            launch (0.91 of the time at B=512 T=26 D=512 H=256 on an H200; all 26 in one, 0.84, compile for long).
+        unroll: scan steps per loop iteration (`jax.lax.scan`). None: 5 on a GPU, where every iteration costs a launch
+            (0.91 of the time at B=512 T=26 D=512 H=256 on an H200; all 26 in one, 0.84, take long to compile).
 
-    Applied with the collection PREPARED mutable it puts the input kernel there as a CPU takes it (see
-    `conv.prepare_kernel`); applied with what is there, it goes by that.
+    Applied with the collection PREPARED mutable, it stores the input kernel there in a CPU's layout (see
+    `conv.prepare_kernel`); applied with that collection, it uses it.
     """
 
     features: int
@@ -46,8 +46,8 @@ class BiLSTM(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T {2*self.features}"]:
         hidden, depth = self.features, x.shape[-1]
-        # Of a kernel that is there flax only compares the shape with that of what it begins as, which it traces: of
-        # orthogonal ones for long.
+        # Flax only compares an existing kernel's shape with its initialiser's, which it traces; tracing the orthogonal
+        # one is slow.
         is_there = self.has_variable("params", "recurrent_kernel")
         gates = nn.initializers.zeros if is_there else orthogonal_gates
         input_kernel = self.param("input_kernel", nn.initializers.lecun_normal(), (depth, 8 * hidden))
@@ -76,10 +76,10 @@ def both_directions(
 ) -> Float[Array, "T 2 B H"]:
     """The states of both directions, each in the order in which it reads; see `BiLSTM`. Products are in x's dtype.
 
-    A direction has 4 H gates. Differentiable once, in reverse. JAX's own gradient adds up those of the kernels frame by
-    frame, in the loop, a pass over all of them each time. Here the loop yields the gradients of the gates, and two
-    products behind it the rest: 0.6 of the time, forward and backward, at B=32 T=26 D=512 H=256 on a CPU core, 0.8 at
-    B=64.
+    A direction has 4 H gates. Differentiable once, in reverse mode. JAX's own gradient adds up the kernels' gradients
+    frame by frame inside the loop, passing over all of them each time. Here the loop yields the gradients of the gates,
+    and products after it the rest: 0.6 of the time, forward and backward, at B=32 T=26 D=512 H=256 on a CPU core, 0.8
+    at B=64.
     """
     return _scan(x @ input_kernel.astype(x.dtype), recurrent_kernel, bias, unroll, _only_h)
 
@@ -94,9 +94,9 @@ def _forward(x, input_kernel, recurrent_kernel, bias, unroll):
 
 
 def _scan(product, recurrent_kernel, bias, unroll, keep):
-    """What `keep` makes of every frame's state h, of the cell state c before it and of the gates i, f, g, o.
+    """What `keep` returns for every frame, given its state h, the cell state c before it and the gates i, f, g, o.
 
-    The product of all frames with the input's kernel does not depend on the state, and is made in one before the loop.
+    The product of all frames with the input kernel does not depend on the state, so it is computed before the loop.
     """
     hidden, dtype = recurrent_kernel.shape[1], product.dtype
     state_dtype = jnp.promote_types(dtype, jnp.float32)  # the cell state is a sum over time
@@ -104,8 +104,8 @@ def _scan(product, recurrent_kernel, bias, unroll, keep):
     forward, backward = jnp.split(product + bias.astype(dtype)[None, None], 2, axis=-1)
     inputs = jnp.stack([forward, backward[::-1]], axis=1)  # T, direction, B, 4H
 
-    # The logistic function of i, f and o is (1 + tanh(x / 2)) / 2: with one function over all gates a CPU takes a frame
-    # of a single word in a third of the time.
+    # The logistic function of i, f and o is (1 + tanh(x / 2)) / 2: with one function for all gates a CPU computes a
+    # frame of a single word in a third of the time.
     slopes = jnp.repeat(jnp.array([0.5, 0.5, 1.0, 0.5], state_dtype), hidden)[None, None]
 
     def step(carry, inputs_t):

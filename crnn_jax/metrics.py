@@ -1,4 +1,4 @@
-"""How well words were read: word accuracy, 1-NED, CER, confidence, as sums and counts that are divided once."""
+"""How well words were read: word accuracy, 1-NED, CER, confidence, as sums that are divided once, at the end."""
 
 import math
 import string
@@ -11,11 +11,11 @@ from crnn_jax.charset import is_spelled, respell
 
 @dataclass(frozen=True)
 class Score:
-    """Sums over words; the ratios of no words are NaN."""
+    """Sums over words; without words the ratios are NaN."""
 
     count: int = 0  # words
     correct: int = 0  # words read without an error
-    ned_sum: float = 0.0  # of 1 - distance / longer length, a word
+    ned_sum: float = 0.0  # of 1 - distance / longer length of each word
     edits: int = 0  # insertions, deletions and substitutions
     characters: int = 0  # of the true words
     confidence_sum: float = 0.0
@@ -32,7 +32,7 @@ class Score:
 
     @property
     def cer(self) -> float:
-        """Character error rate: edits per true character, 0 and up, 100 being one each."""
+        """Character error rate: edits per 100 true characters, 0 and up."""
         return 100 * _ratio(self.edits, self.characters)
 
     @property
@@ -42,7 +42,7 @@ class Score:
 
 
 def score_compared(predictions: Iterable[str], truths: Iterable[str], confidences: Iterable[float]) -> Score:
-    """The score of predictions against the true words, as they are. ValueError where the three differ in length."""
+    """The score of predictions against the true words, as given. ValueError if the three differ in length."""
     count = correct = edits = characters = 0
     ned_sum = confidence_sum = 0.0
     for prediction, truth, confidence in zip(predictions, truths, confidences, strict=True):
@@ -60,9 +60,9 @@ def score_compared(predictions: Iterable[str], truths: Iterable[str], confidence
 def normalise(text: str, *, cased: bool = False, punctuation: bool = False, charset: str = "") -> str:
     """`text` as the protocol compares it: lower-case ASCII letters and digits, everything else dropped.
 
-    `cased` keeps the case; `punctuation` keeps the 32 ASCII punctuation marks. Spaces are dropped always. Of a model's
-    `charset` what is not ASCII counts as well: its letters and digits, and with `punctuation` its marks. What is only
-    another spelling of the same is none here (`charset.respell`).
+    `cased` keeps the case; `punctuation` keeps the 32 ASCII punctuation marks. Spaces are always dropped. Non-ASCII
+    letters and digits of a model's `charset` are also kept, and with `punctuation` its marks. Different Unicode
+    spellings of the same text are equal (`charset.respell`).
     """
     kept, text = _kept(punctuation, charset), respell(text, charset)
     return "".join(c for c in (text if cased else text.lower()) if c in kept)
@@ -76,14 +76,14 @@ def _kept(punctuation: bool, charset: str) -> frozenset[str]:
 
 
 def edit_distance(a: str, b: str) -> int:
-    """Levenshtein distance: the least number of insertions, deletions and substitutions that make `b` of `a`."""
+    """Levenshtein distance: the least number of insertions, deletions and substitutions that turn `a` into `b`."""
     if a == b:
         return 0
-    above = list(range(len(b) + 1))  # distances of the part of a read so far to every prefix of b
+    above = list(range(len(b) + 1))  # distances from the part of a read so far to every prefix of b
     for i, x in enumerate(a, start=1):
         row = [i]
         for y, diagonal, up in zip(b, above, above[1:], strict=False):
-            # Comparing in place halves the time of min().
+            # These comparisons take half the time of min().
             best = diagonal
             if x != y:
                 left = row[-1]
@@ -102,9 +102,9 @@ def _ratio(total: int | float, count: int) -> float:
 
 
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of which `correct` of `count` were seen, 0..1, for the count alone; NaN of none.
+    """The 95 % interval, 0..1, of a share of `correct` in `count`, from the sample size alone; NaN without any.
 
-    Wilson 1927: unlike the usual one it stays within 0..1, and is not centred on the share.
+    Wilson 1927: unlike the usual interval it stays within 0..1, and is not centred on the share.
     """
     if not count:
         return math.nan, math.nan

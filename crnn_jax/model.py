@@ -17,15 +17,15 @@ from crnn_jax.stacks import STACKS
 from crnn_jax.stn import SpatialTransformer
 from crnn_jax.winograd import chunks
 
-CHUNK = 16  # images at a time through the CNN, in reading on a CPU
-FLAT = 0.03  # added to an image's standard deviation, about 4 grey levels: noise on an even ground is not blown up
+CHUNK = 16  # images at a time through the CNN when reading on a CPU
+FLAT = 0.03  # added to an image's standard deviation, about 4 grey levels: keeps noise on a plain background small
 
 
 class CRNN(nn.Module):
-    """The network of a `ModelConfig`. Images come as they are, uint8, or, for gradients, floats from 0 to 255; logits
-    leave in float32.
+    """The network of a `ModelConfig`, from images to float32 logits.
 
-    `axis_name` names the mapped axis of devices over which BatchNorm shares its statistics in training.
+    Images are uint8 as loaded, or floats from 0 to 255 where gradients are needed. `axis_name` names the mapped axis of
+    devices over which BatchNorm shares its statistics in training.
     """
 
     config: ModelConfig
@@ -53,7 +53,7 @@ class CRNN(nn.Module):
         return self.head(self.dropout(x, deterministic=not train).astype(jnp.float32))
 
     def rectify(self, images: UInt8[Array, "B H W"], *, train: bool = False):
-        """What the STN in front of the CNN makes of images: (`Float[B, h, w, 1]` in -1..1, parameters `Float[B, P]`).
+        """The normalised images resampled by the STN in front of the CNN, `[B, h, w, 1]`, and its parameters, `[B, P]`.
 
         Raises ValueError for a model without an STN on the image.
         """
@@ -62,10 +62,10 @@ class CRNN(nn.Module):
         return self._rectify(images, train=train)
 
     def transform(self, images: UInt8[Array, "B H W"]) -> tuple[UInt8[Array, "B H W"] | None, Float[Array, "B P"]]:
-        """What the STN makes of images, in their grey levels (None of an STN on features), and its parameters.
+        """The images resampled by the STN, in grey levels (None for an STN on features), and its parameters.
 
-        With `mutable=["diagnostics"]` the STN's numbers of each image come along (`stn.Diagnosis`). Raises ValueError
-        for a model without an STN.
+        With `mutable=["diagnostics"]` the STN's numbers for each image are also returned (`stn.Diagnosis`). Raises
+        ValueError for a model without an STN.
         """
         if self._stn_at("image"):
             x, parameters = self._rectify(images, train=False)
@@ -85,7 +85,7 @@ class CRNN(nn.Module):
         return SpatialTransformer(self.config.stn, dtype=jnp.dtype(self.config.dtype), axis_name=self.axis_name)
 
     def _features(self, images, *, train: bool):
-        """What the recurrent layers see, `B T D`: the rows of a frame side by side."""
+        """The input of the recurrent layers, `B T D`: the rows of a frame side by side."""
         x = self._rectify(images, train=train)[0] if self._stn_at("image") else self._normalise(images)
         if self._reads_in_chunks(x, train=train):
             _, parts = nn.scan(
@@ -100,7 +100,7 @@ class CRNN(nn.Module):
         return x.transpose(0, 2, 1, 3).reshape(batch, frames, rows * features)
 
     def _stack(self, x, *, train: bool):
-        """The blocks, and between them the STN where it has its place there."""
+        """Applies the blocks, and the STN between them if it is placed there."""
         for i, block in enumerate(self.blocks, start=1):
             x = block(x, train=train)
             if self._stn_at(f"block{i}"):
@@ -108,10 +108,10 @@ class CRNN(nn.Module):
         return x
 
     def _reads_in_chunks(self, x, *, train: bool) -> bool:
-        """Whether a few images at a time go through all blocks: on a CPU their features then stay in its cache.
+        """Whether a few images at a time go through all blocks, so that on a CPU their features stay in its cache.
 
-        Not in training, where BatchNorm sees the whole batch, nor past an STN, whose numbers are those of a batch, nor
-        where somebody wants to see the features.
+        Not in training, where BatchNorm sees the whole batch, nor with an STN between blocks, whose diagnostics cover
+        the batch, nor when the caller asks for the intermediate features.
         """
         if jax.default_backend() != "cpu" or train or self.is_initializing() or len(chunks(x, CHUNK)) <= 1:
             return False
@@ -131,7 +131,7 @@ class CRNN(nn.Module):
         return x[..., None]
 
     def _grey(self, x, images):
-        """The reverse of `_normalise(images)`, of what was made of it."""
+        """The reverse of `_normalise(images)`, for `x` made from its result."""
         x = x[..., 0].astype(jnp.float32)
         if self.config.normalise == "contrast":
             given = images.astype(jnp.float32) / 127.5 - 1.0
@@ -139,7 +139,7 @@ class CRNN(nn.Module):
         return jnp.clip(jnp.round(127.5 * (x + 1)), 0, 255).astype(jnp.uint8)
 
     def _rectify(self, images, *, train: bool):
-        # An identity grid of the input's own size samples on its pixels, where the bilinear gradient has its kinks:
+        # An identity grid of the input's own size samples exactly on its pixels, where the bilinear gradient has kinks:
         # the transformer reads an enlarged image instead (see `SpatialTransformer`).
         height, width = images.shape[1:]
         x, factor = self._normalise(images), self.config.stn.oversample
@@ -150,9 +150,9 @@ class CRNN(nn.Module):
 
 
 def build(config: ModelConfig, *, axis_name: str | None = None) -> CRNN:
-    """The network of a config, for a keras stack that of `crnn_jax.ancestor`; `axis_name` under pmap only.
+    """The network of a config; for a keras stack that of `crnn_jax.ancestor`. `axis_name` is for pmap only.
 
-    Raises ConfigError for what its stack cannot take.
+    Raises ConfigError for settings that the stack does not support.
     """
     blocks, placement = STACKS[config.cnn], config.stn.placement
     if min(stack_size(blocks, (config.height, config.width))) < 1:
@@ -161,7 +161,7 @@ def build(config: ModelConfig, *, axis_name: str | None = None) -> CRNN:
     if config.stn.kind != "none" and placement not in ("image", *(f"block{i + 1}" for i in range(len(blocks)))):
         raise ConfigError(f"model.stn.placement = {placement!r}: the {config.cnn} stack has {len(blocks)} blocks")
     if config.cnn.startswith("keras"):
-        from crnn_jax.ancestor import build_keras  # not above: that module is made of this one
+        from crnn_jax.ancestor import build_keras  # not at the top: that module imports this one
 
         return build_keras(config, axis_name=axis_name)
     return CRNN(config, axis_name)
@@ -169,16 +169,18 @@ def build(config: ModelConfig, *, axis_name: str | None = None) -> CRNN:
 
 @partial(jax.jit, static_argnames="model")
 def prepare(variables: dict, *, model: nn.Module) -> dict:
-    """What can be made of the variables beforehand, to be added to them, for many a `model.apply` without `train`: a
-    collection `prepared`, on a CPU the transformed kernels (`crnn_jax.winograd`), elsewhere none."""
+    """What can be computed from the variables beforehand, for repeated `model.apply` without `train`.
+
+    A collection `prepared`, to be added to them: on a CPU the prepared kernels (`crnn_jax.conv`), elsewhere none.
+    """
     image = jnp.zeros((1, model.config.height, model.config.width), jnp.uint8)
     return model.apply(variables, image, mutable=[PREPARED])[1]
 
 
 def check_variables(model: nn.Module, variables: dict) -> None:
-    """Raises ValueError where `variables` are not the network's: of another shape, missing, or nothing that it uses.
+    """Raises ValueError if `variables` are not the network's: of another shape, missing, or unused.
 
-    It traces what `prepare` traces, which then finds that done: half a second less until a large model reads.
+    Its trace of `prepare` is reused by `prepare` itself: half a second less until a large model reads.
     """
     try:
         traced = prepare.trace(variables, model=model).jaxpr.jaxpr
@@ -192,10 +194,10 @@ def check_variables(model: nn.Module, variables: dict) -> None:
 
 
 def num_frames(config: ModelConfig, width: int) -> int:
-    """Frames T that the logits of an image `width` pixels wide have."""
+    """The number of frames T in the logits of an image `width` pixels wide."""
     return stack_size(STACKS[config.cnn], (config.height, width))[1]
 
 
 def count_parameters(variables) -> int:
-    """Trained numbers in a model's variables."""
+    """The number of trained parameters in a model's variables."""
     return sum(x.size for x in jax.tree.leaves(variables["params"]))

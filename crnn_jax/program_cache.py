@@ -1,4 +1,4 @@
-"""Compiled programs, kept in a folder: who finds a program there neither traces nor compiles it."""
+"""Compiled programs kept in a folder, so that later processes need neither trace nor compile them."""
 
 import hashlib
 import os
@@ -21,22 +21,22 @@ from crnn_jax.cores import cores
 from crnn_jax.data.whole import write_whole
 
 SUFFIX = ".program"
-FULL = 256 * 2**20  # bytes of programs in a folder, above which those that were not used for longest make room
+FULL = 256 * 2**20  # bytes of programs in a folder; beyond that, those unused for longest are deleted
 
 
 class ProgramCache:
-    """The programs of one model on the first device of a CPU, for every shape that it is given.
+    """The programs of one model on the first CPU device, one for each set of input shapes.
 
-    JAX's own compilation cache spares compilation alone, and more than half of what is left of a start is tracing and
-    lowering, which are spared here too. A program belongs to all that it was made of: the sources of this package, the
-    model, the shapes, JAX and its settings (but for those of a `with`), the processor. With anything else it is made
-    anew, and so is one whose file is damaged. Like those of JAX's cache the files are run as they are: the folder is
-    for its owner alone to write in.
+    JAX's own compilation cache saves only compilation; more than half of the remaining start-up time is tracing and
+    lowering, which this cache saves too. A program is identified by everything it was made from: the sources of this
+    package, the model, the shapes, JAX and its settings (except those set in a `with`), and the processor. If any of
+    these differs, or the file is damaged, the program is compiled again. As with JAX's cache, the files are executed
+    unchecked: only the folder's owner should be able to write to it.
 
     Args:
-        folder: made where it is not there; where it cannot be written, what is there is used all the same, and what is
-            made is kept in memory.
-        model: the `model=` of the functions, which its text tells all of.
+        folder: created if missing; if it cannot be written to, its programs are still used and new ones are kept in
+            memory.
+        model: the `model=` of the functions; its string form must describe it completely.
     """
 
     def __init__(self, folder: Path, model: Hashable):
@@ -45,19 +45,19 @@ class ProgramCache:
         self._locks: defaultdict[tuple, Lock] = defaultdict(Lock)
 
     def __call__(self, function: Callable, variables: dict, *args):
-        """`function(variables, *args, model=model)`, of a function that `jax.jit` has made.
+        """`function(variables, *args, model=model)`, for a function made by `jax.jit`.
 
-        `variables` are of the same shapes whenever the function is the same.
+        `variables` must have the same shapes in every call of one function.
         """
         key = _key(function, args)
         if key not in self._programs:
-            with self._locks[key]:  # two threads that need the same; others go on
+            with self._locks[key]:  # a second thread that needs the same waits; others go on
                 if not self.has(function, variables, *args):
                     self._programs[key] = self._make(function, variables, args)
         return self._programs[key](variables, *args)
 
     def has(self, function: Callable, variables: dict, *args) -> bool:
-        """Whether there is a program for variables and arguments of these shapes, so that it was made of such once."""
+        """Whether there is a program for these shapes, which means that it was once compiled for such arguments."""
         key = _key(function, args)
         if key not in self._programs and (program := _load(self._path(function, variables, args))):
             self._programs[key] = program
@@ -74,28 +74,28 @@ class ProgramCache:
         program = function.lower(variables, *args, model=self.model).compile()
         try:
             content = pickle.dumps(serialize_executable.serialize(program))
-            # A program that JAX's own cache had is not whole when it is written again, and says so when it is run.
+            # A program that came from JAX's own cache is incomplete when serialised again; only running it shows that.
             jax.block_until_ready(_program_of(content)(variables, *args))
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_whole(self._path(function, variables, args), content)
             _make_room(self.folder)
-        except Exception:  # whatever keeps it from being kept: it is there to be run
+        except Exception:  # whatever prevents storing it, it can still be run
             pass
         return program
 
 
 def _key(function: Callable, args: tuple) -> tuple:
-    """What tells the programs of one model apart, sooner than their paths do."""
+    """Tells the programs of one model apart, and is quicker to compute than their paths."""
     return function, *((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in jax.tree.leaves(args))
 
 
 def _load(path: Path) -> Callable | None:
-    """The program in a file; None where there is none that can be read."""
+    """The program in a file; None if there is none or it cannot be read."""
     try:
         program = _program_of(path.read_bytes())
-    except Exception:  # whatever is wrong with a file, its program is made anew
+    except Exception:  # whatever is wrong with a file, its program is compiled again
         return None
-    with suppress(OSError):  # of a folder that is only read
+    with suppress(OSError):  # in a read-only folder
         os.utime(path)
     return program
 
@@ -105,7 +105,7 @@ def _program_of(content: bytes) -> Callable:
 
 
 def _make_room(folder: Path) -> None:
-    files = [*folder.glob(f"*{SUFFIX}"), *folder.glob("*.partial")]  # the latter of processes that were killed
+    files = [*folder.glob(f"*{SUFFIX}"), *folder.glob("*.partial")]  # the latter are left by killed processes
     found = sorted(((path.stat(), path) for path in files), key=lambda pair: -pair[0].st_mtime)
     size = 0
     for stat, path in found:
@@ -121,7 +121,7 @@ def _typed(leaf) -> str:
 
 @cache
 def _surroundings() -> str:
-    """What else a program depends on and a process cannot change, as text."""
+    """What else a program depends on that does not change within a process, as text."""
     sources = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         sources.update(path.read_bytes())
@@ -131,13 +131,13 @@ def _surroundings() -> str:
 
 
 def _settings() -> str:
-    """JAX's, as text, without those of its own cache."""
+    """JAX's settings as text, without those of its own cache."""
     settings = {name: value for name, value in jax.config.values.items() if isinstance(value, str | int | float)}
     return str(sorted((name, value) for name, value in settings.items() if "cache" not in name))
 
 
 def _cpu() -> list[str]:
-    """The processor and what it can do, where the system tells: a program may use all of it."""
+    """The processor and, if the system reports them, its features: a program may use all of them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a Reader runs, compiled: functions of variables and of a batch of images, uint8[B, H, W]."""
+"""The compiled functions that a Reader runs, on variables and a batch of images, uint8[B, H, W]."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from crnn_jax.ctc import greedy_decode, text_log_probs
 from crnn_jax.model import CRNN
 from crnn_jax.stn import Diagnosis
 
-SCORED = 16  # images at a time whose words are compared, off the CPU
+SCORED = 16  # images whose words are scored at a time, except on a CPU
 
 
 @partial(jax.jit, static_argnames="model")
@@ -24,8 +24,8 @@ def apply(variables, images, *, model: CRNN):
 
 @partial(jax.jit, static_argnames="model")
 def read_batch(variables, temperature, images, *, model: CRNN):
-    """Class ids of the texts, int32[B, T] with zeros behind, and confidences, float32[B]."""
-    # Dividing by a positive number moves no maximum, so the text is the same at every temperature.
+    """Class ids of the texts, int32[B, T] padded with zeros, and confidences, float32[B]."""
+    # Dividing by a positive number does not move the maximum: the text is the same at every temperature.
     ids, _, confidence = jax.vmap(greedy_decode)(model.apply(variables, images) / temperature)
     return ids, confidence
 
@@ -40,7 +40,7 @@ def search_batch(variables, images, *, model: CRNN):
 @partial(jax.jit, static_argnames="model")
 def score_batch(variables, groups, images, *, model: CRNN):
     """Log-probabilities of the spellings of a word list (`WordList.groups`), float32[B, S]."""
-    # On a CPU one image after the other: all words of all of them would leave the cache.
+    # On a CPU one image at a time: the scores of all words for all images would not fit in the cache.
     batch_size = None if jax.default_backend() == "cpu" else SCORED
 
     def score(logits):
@@ -50,7 +50,7 @@ def score_batch(variables, groups, images, *, model: CRNN):
 
 
 def score_texts(logits, groups) -> Float[np.ndarray, " S"]:
-    """The same of one image, by its logits. A program for each size of a group: lists of some words each share them."""
+    """The same for one image, from its logits. One program per group size: lists of similar length share programs."""
     return np.concatenate([_score_group(logits, *group) for group in groups])
 
 
@@ -59,6 +59,6 @@ _score_group = jax.jit(text_log_probs)
 
 @partial(jax.jit, static_argnames="model")
 def transform_batch(variables, images, *, model: CRNN):
-    """What the STN makes of the images, its parameters, and the numbers of its Diagnosis, [B] each."""
+    """The STN's output images and its parameters, and the numbers of its Diagnosis, [B] each."""
     made, updated = model.apply(variables, images, method="transform", mutable=["diagnostics"])
     return made, Diagnosis(*(updated["diagnostics"]["stn"][f"stn_{name}"] for name in Diagnosis._fields))

@@ -27,19 +27,19 @@ from crnn_jax.stn import Diagnosis
 from crnn_jax.training.checkpoint import CheckpointError, load_variables, weights_folder
 from crnn_jax.wordlist import WordList, load_words
 
-DEFAULT_MODEL = "stn_crnn"  # the best of the bundled ones that has seen rendered words alone
-TURNS = (0, 1, -1)  # quarters to the left, in which a tall image is looked at
-MARGINS = (0.0, -0.06, 0.08)  # of the shorter side, added around the image in a thorough reading
+DEFAULT_MODEL = "stn_crnn"  # the best of the bundled models trained on rendered words alone
+TURNS = (0, 1, -1)  # quarter turns to the left in which a tall image is read
+MARGINS = (0.0, -0.06, 0.08)  # fractions of the shorter side, added on all sides in a thorough reading
 
 log = logging.getLogger("crnn_jax.reader")
 
-Views = Sequence[Sequence[UInt8[np.ndarray, "_ _"]]]  # of one word: by turns, by margins
+Views = Sequence[Sequence[UInt8[np.ndarray, "_ _"]]]  # of one word: by turn, then by margin
 
 
 class Transform(NamedTuple):
     """What a model's STN does with one image."""
 
-    image: UInt8[np.ndarray, "h w"] | None  # what it makes of it; None of an STN on features
+    image: UInt8[np.ndarray, "h w"] | None  # its output; None for an STN on features
     parameters: Float[np.ndarray, " P"]  # see `crnn_jax.stn`
     diagnosis: Diagnosis
 
@@ -48,14 +48,14 @@ class Reader:
     """A model with its weights, ready to read.
 
     Attributes:
-        config: the configuration that it was trained by.
+        config: the configuration that it was trained with.
         model: the network; `model.apply(variables, images: uint8[B, H, W])` gives logits.
         variables: params and batch_stats.
         charset: what the classes of the logits stand for.
         temperature: divides the logits before the softmax that confidences come from; fitted by calibrate.py, else 1.
-        lexicon_temperature: the same of the texts' scores, where a lexicon chooses.
+        lexicon_temperature: the same for the texts' scores, when a lexicon chooses among them.
 
-    Where a folder is given as `cache`, what is compiled on the first device of a CPU is kept there (`ProgramCache`).
+    With a folder as `cache`, programs compiled for the first CPU device are kept there (`ProgramCache`).
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Reader:
 
     @variables.setter
     def variables(self, variables: dict) -> None:
-        """From now on it reads with others."""
+        """Replaces them for all later readings."""
         self._variables = jax.device_put(variables)
         devices = {device for leaf in jax.tree.leaves(self._variables) for device in leaf.devices()}
         is_kept = jax.default_backend() == "cpu" and devices == {jax.local_devices()[0]}
@@ -90,20 +90,20 @@ class Reader:
         self.__dict__.pop("_prepared", None)
 
     def check(self) -> None:
-        """Raises ValueError where the variables are not the network's (`check_variables`)."""
-        # Such a program is only made of variables that were checked (`_prepared`).
+        """Raises ValueError if the variables are not the network's (`check_variables`)."""
+        # This program is only ever compiled for variables that were checked (`_prepared`).
         if not (self._cache and self._cache.has(prepare, self.variables)):
             check_variables(self.model, self.variables)
 
     @cached_property
     def _prepared(self) -> dict:
-        """What reading goes by. Not made before it is needed: of a model's STN alone there is nothing to read with."""
+        """The variables for reading, made on first use: those of an STN alone can transform images but not read."""
         if self._cache:
             self.check()
         return self.variables | self._run(prepare, self.variables)
 
     def _run(self, function: Callable, variables: dict, *args):
-        """`function(variables, *args, model=model)`, of one that is compiled."""
+        """`function(variables, *args, model=model)`, through the cache if there is one."""
         return self._cache(function, variables, *args) if self._cache else function(variables, *args, model=self.model)
 
     @property
@@ -116,8 +116,10 @@ class Reader:
         return self.views(image)[0][0]
 
     def views(self, image: ImageSource, *, thorough: bool = False) -> Views:
-        """What is made of an image to read it: by turns, one or, of what is much taller than wide, three; by margins,
-        one or, for a `thorough` reading, three. The first is what `fit` makes. Raises ImageError."""
+        """The versions of an image that are read, by turn and by margin; the first is that of `fit`. Raises ImageError.
+
+        There are three turns if it is much taller than wide, and three margins if `thorough`, otherwise one.
+        """
         model, grey = self.config.model, load_image(image)
         fit = partial(fit_image, height=model.height, width=model.width, fit=model.fit, max_width=model.max_width)
         turns = TURNS if is_tall(grey.shape) else TURNS[:1]
@@ -134,17 +136,16 @@ class Reader:
     ) -> list[Reading | None]:
         """Reads words: paths, Pillow images or uint8 arrays, one word each, any number of them, any sizes.
 
-        An image that is much taller than wide is read as it is and turned to both sides, and the reading of most
-        confidence a character taken: of IC15's photographs 3 % are so, and few of them can be read upright. A turned
-        one counts where it has two characters or more.
+        An image much taller than wide is read as it is and turned to either side, and the reading with the most
+        confidence per character is kept: 3 % of IC15's photographs are like that, and few of them can be read upright.
+        A reading of a turned image counts if it has at least two characters.
 
-        With a `lexicon`, its words, or the name of one (`load_lexicon`), these count as likelier: the text is chosen
-        from the likeliest (`beam_search`). A `thorough` reading takes three times as long: as the image is, and with
-        margins that are narrower and wider; what it reads is the text with the most confidence in all.
+        With a `lexicon` (a Lexicon, its words, or a name for `load_lexicon`), its words count as likelier: the text is
+        chosen from the likeliest ones (`beam_search`). A `thorough` reading takes three times as long: it reads the
+        image as it is and with narrower and wider margins, and returns the text with the highest total confidence.
 
-        Raises ImageError, one line that names the image, at the first that cannot be decoded, or with `damaged_ok` logs
-        that line and has None in its place; LexiconError, before anything is read; TypeError for a single image that is
-        in no list.
+        Raises ImageError, one line naming the image, at the first one that cannot be decoded, or with `damaged_ok` logs
+        that line and returns None in its place; LexiconError, before anything is read; TypeError for a single image.
         """
         check_list(images)
         if isinstance(lexicon, str | os.PathLike):
@@ -154,7 +155,7 @@ class Reader:
         return self.read_views(list(self._views_of(images, thorough, damaged_ok)), lexicon=lexicon)
 
     def _views_of(self, images: Iterable[ImageSource], thorough: bool, damaged_ok: bool) -> Iterator[Views]:
-        """The views of every image; none of one that cannot be decoded, or ImageError."""
+        """The views of every image; for one that cannot be decoded none, or ImageError."""
         for index, image in enumerate(images):
             try:
                 yield self.views(image, thorough=thorough)
@@ -165,9 +166,9 @@ class Reader:
                 yield []
 
     def read_views(self, words: Sequence[Views], *, lexicon: Lexicon | None = None) -> list[Reading | None]:
-        """Reads words from their `views`: what the margins agree on, in the turn of most confidence a character.
+        """Reads words from their `views`: what the margins agree on, in the turn with most confidence per character.
 
-        A word without views is None.
+        The reading of a word without views is None.
         """
         images = [image for turns in words for margins in turns for image in margins]
         readings = iter(self.read_fitted(images, lexicon=lexicon))
@@ -182,15 +183,15 @@ class Reader:
         thorough: bool = False,
         damaged_ok: bool = False,
     ) -> list[Reading | None]:
-        """Reads words of a closed list, or of a file of one a line: which of them each image shows.
+        """Reads which word of a closed list, or of a file with one word per line, each image shows.
 
-        It compares the probabilities of all words, each over all paths that spell it, in all views of the image: the
-        lexicon-based transcription of Shi et al. 2015, section 2.3.2, but of the whole list, and exact. Texts are as
-        the list has them; what in it is never read, `word_list(words).warnings()` tells. The confidence is the share of
-        the word among those of the list, which is high, too, where the image shows none of them. It takes about 5 ms
-        an image for 1,000 words in one case on a CPU core, where batches are full.
+        It compares the probabilities of all words, each summed over all paths that spell it, in all views of the image:
+        the lexicon-based transcription of Shi et al. 2015, section 2.3.2, but exact and over the whole list. Texts are
+        spelled as in the list; `word_list(words).warnings()` reports words that are never read. The confidence is the
+        word's share of the list's total probability, so it can be high even if the image shows none of its words. With
+        full batches it takes about 5 ms per image on a CPU core for 1,000 words in a single letter case.
 
-        Raises ImageError and TypeError as `read`, with its `damaged_ok`, and LexiconError where no word can be read.
+        Raises ImageError and TypeError like `read`, with its `damaged_ok`, and LexiconError if no word can be read.
         """
         check_list(images)
         among = words if isinstance(words, WordList) else self.word_list(words)
@@ -204,10 +205,9 @@ class Reader:
         thorough: bool = False,
         damaged_ok: bool = False,
     ) -> list[Reading | None]:
-        """Reads as `choose`, every image among words of its own: a list for each, as those of 50 or of 1,000 words that
-        IIIT5K-Words and Street View Text come with.
+        """Like `choose`, with a separate list for each image, such as those of 50 or 1,000 words of IIIT5K and SVT.
 
-        Raises as `choose`, and ValueError where there are not as many lists as images.
+        Raises what `choose` raises, and ValueError unless there are as many lists as images.
         """
         check_list(images)
         images, words = list(images), list(words)
@@ -219,15 +219,15 @@ class Reader:
         return self.choose_views(list(self._views_of(images, thorough, damaged_ok)), lists)
 
     def word_list(self, words: Iterable[str] | str | os.PathLike) -> WordList:
-        """A closed list, of words or of a file of one a line, for `choose`. Raises LexiconError and TypeError."""
+        """A closed list for `choose`, from words or a file with one per line. Raises LexiconError and TypeError."""
         if isinstance(words, str | os.PathLike):
             words = load_words(words)
         return WordList.of(words, self.charset, frames=num_frames(self.config.model, self.config.model.widest))
 
     def choose_views(self, words: Sequence[Views], among: WordList | Sequence[WordList]) -> list[Reading | None]:
-        """Reads words of a closed list, or each of a list of its own, from their `views`. One without views is None.
+        """`choose`, or with a list per word `choose_each`, from the words' `views`; None for a word without views.
 
-        ValueError for a list that was made for a model of another charset.
+        Raises ValueError for a list that was made for another charset.
         """
         lists = [among] * len(words) if isinstance(among, WordList) else among
         if any(own.charset != self.charset for own in lists):
@@ -245,7 +245,7 @@ class Reader:
     def read_fitted(
         self, images: Sequence[UInt8[np.ndarray, "_ _"]], *, lexicon: Lexicon | None = None
     ) -> list[Reading]:
-        """Reads images that `fit` has brought to a size of the model."""
+        """Reads images that `fit` has resized for the model."""
         if lexicon is not None:
             found = self.search(images)
             chosen = [lexicon.choose(*candidates, temperature=self.lexicon_temperature) for candidates in found]
@@ -254,19 +254,19 @@ class Reader:
         return [Reading(self.charset.decode(ids), float(sure)) for ids, sure in of_each(read, images)]
 
     def search(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[tuple[list[str], list[float]]]:
-        """The likeliest texts of images that `fit` has brought to a size of the model, and their log-probabilities.
+        """The likeliest texts of images that `fit` has resized for the model, and their log-probabilities.
 
-        The best first, as `beam_search` finds them, with the network's own probabilities: at temperature 1.
+        Best first, as found by `beam_search` from the network's own probabilities (temperature 1).
         """
         found = of_each(partial(self._run, search_batch, self._prepared), images)
         return [([self.charset.decode(ids) for ids in beams], log_probs.tolist()) for beams, log_probs in found]
 
     def logits(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Float[np.ndarray, "_ K"]]:
-        """What the network makes of images that `fit` has brought to a size of the model, [T, K] each, undivided."""
+        """The logits, [T, K] each, of images that `fit` has resized for the model; not divided by the temperature."""
         return of_each(partial(self._run, apply, self._prepared), images)
 
     def transform(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[Transform]:
-        """What the STN does with images that `fit` has brought to a size of the model. ValueError where it has none."""
+        """What the STN does with images that `fit` has resized for the model. Raises ValueError if there is no STN."""
         made = of_each(partial(self._run, transform_batch, self.variables), images)
         return [Transform(*fixed, Diagnosis(*map(float, numbers))) for fixed, numbers in made]
 
@@ -274,11 +274,11 @@ class Reader:
 def load(model: str | Path = DEFAULT_MODEL, *, cache: str | os.PathLike | None = None) -> Reader:
     """The reader of a bundled model (by its name), of a model folder, or of a run's workdir (its best checkpoint).
 
-    On a CPU it computes in float32, and its config says so, whatever the model was trained in: bfloat16 takes three
-    times as long there. With a folder as `cache` what is compiled on a CPU is kept in it, and the next process that
-    loads the model with it neither traces nor compiles (`ProgramCache`); the folder is for its owner alone to write in.
+    On a CPU it computes in float32, and its config says so, whatever dtype the model was trained in: bfloat16 takes
+    three times as long there. With a folder as `cache`, programs compiled on a CPU are kept in it, and the next process
+    that uses it with this model neither traces nor compiles (`ProgramCache`); only its owner should have write access.
 
-    Raises CheckpointError, one line, where there is no such model or its files are not whole.
+    Raises CheckpointError, one line, if there is no such model or its files are incomplete.
     """
     folder = weights_folder(model)
     calibration = load_calibration(folder) or {}
@@ -288,7 +288,7 @@ def load(model: str | Path = DEFAULT_MODEL, *, cache: str | os.PathLike | None =
     temperatures = {name: calibration[name] for name in TEMPERATURES if name in calibration}
     try:
         reader = Reader(config, variables, **temperatures, cache=cache)
-    except ConfigError as error:  # sizes and layers that do not go together
+    except ConfigError as error:  # sizes and layers that do not fit together
         raise CheckpointError(f"{folder}: {error}") from None
     try:
         reader.check()

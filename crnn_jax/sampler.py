@@ -34,17 +34,17 @@ def affine_grid(theta: Float[Array, "2 3"], *, out_size: Pair, in_size: Pair) ->
     # Folding the change to pixels into this constant, in float64, is what makes the identity exact.
     basis = half * homogeneous[..., None]  # h w 3 2
     theta = theta.astype(dtype).T[:, None, None]  # 3 1 1 2
-    # Not `jnp.sum`: mapped thrice, that sum over three terms comes out wrong from the CPU compiler of jaxlib 0.10.2.
+    # Not `jnp.sum`: under three nested vmaps, jaxlib 0.10.2's CPU compiler gets that sum over three terms wrong.
     terms = [theta[i] * jnp.asarray(basis[:, :, i], dtype) for i in range(3)]
     return terms[0] + terms[1] + terms[2] + jnp.asarray(half, dtype)[None, None]
 
 
 def tps_grid(fiducials: Float[Array, "F 2"], *, out_size: Pair, in_size: Pair) -> Float[Array, "h w 2"]:
-    """Where each pixel of the output looks, in pixels, when `identity_fiducials(F)` there look at `fiducials`.
+    """Where each output pixel looks, in input pixels, when the output's `identity_fiducials(F)` look at `fiducials`.
 
     `fiducials` are points of the input in normalised coordinates, the upper edge first, from left to right, then the
-    lower. Between them the least bent interpolation, the thin-plate spline (Bookstein 1989), which is the affine map
-    where one fits; as in RARE (Shi et al. 2016, section 3.1.2). At the identity, and equal sizes, exactly the integers.
+    lower. Between them the grid is a thin-plate spline, the interpolation that bends least (Bookstein 1989), affine if
+    that fits; as in RARE (Shi et al. 2016, section 3.1.2). At the identity and equal sizes it is exactly the integers.
 
     Raises ValueError unless F is even and at least 4.
     """
@@ -75,10 +75,10 @@ def bilinear_sample(
 
     `outside` is what lies beyond the image: "border", the nearest pixel of its edge, or "zeros". The result has the
     dtype of the image. The gradient with respect to `xy` at integer coordinates, where the interpolant has a kink, is
-    the derivative to the right and downwards; beyond a border it is zero, with "zeros" from one pixel beyond on. The
-    coordinates should be float32.
+    the derivative to the right and downwards. Outside the image it is zero (with "zeros", beyond one pixel outside).
+    The coordinates should be float32.
 
-    Raises ValueError for another `outside`, and for an image of integers, whose differences would not fit.
+    Raises ValueError for another `outside`, and for an image of integers, whose differences would overflow.
     """
     image, xy = _floats(image, "image"), _floats(xy, "xy")
     if outside not in ("border", "zeros"):
@@ -86,8 +86,8 @@ def bilinear_sample(
     height, width, channels = image.shape
     # Neighbours are floor and floor + 1. With ceil instead, both are the same pixel at integer coordinates, and the
     # gradient is exactly zero on the whole grid of an identity transform. Only the indices are clamped to the image:
-    # beyond it both neighbours are the border's pixel, and value and gradient come out right with the weights as they
-    # are. (Clamped before the weights are taken, the last row and column would vanish.)
+    # outside it both neighbours are the border's pixel, so value and gradient come out right with unclamped weights.
+    # (Clamped before the weights are computed, the last row and column would vanish.)
     corner = jnp.floor(xy)
     weight = (xy - corner).astype(jnp.promote_types(xy.dtype, jnp.float32))
     x0, y0 = corner[..., 0], corner[..., 1]
@@ -96,7 +96,7 @@ def bilinear_sample(
     def pixel(y, x):
         column = jnp.clip(x, 0, width - 1).astype(jnp.int32)
         row = jnp.clip(y, 0, height - 1).astype(jnp.int32)
-        # One flat index: a gather by two indices is the slower one on the CPU.
+        # One flat index: a gather with two indices is slower on the CPU.
         value = pixels.at[row * width + column].get(mode="promise_in_bounds")
         if outside == "zeros":
             inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
@@ -110,7 +110,7 @@ def bilinear_sample(
 
 
 def _floats(x, name: str) -> Float[Array, "..."]:
-    """An array of floating-point numbers, of NumPy or JAX. ValueError for others."""
+    """A floating-point NumPy or JAX array as a JAX array. Raises ValueError for others."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{name} is of {x.dtype}: expected floating-point numbers")
     return jnp.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype))
@@ -121,7 +121,7 @@ def _lerp(a, b, weight):
 
 
 def _half_extent(size: Pair) -> np.ndarray:
-    """From the centre of the middle to that of the last pixel, (x, y), in pixels: normalised 1 in pixels."""
+    """From the image's centre to that of its last pixel, (x, y), in pixels: one normalised unit."""
     height, width = size
     return np.array([(width - 1) / 2, (height - 1) / 2])
 
@@ -144,7 +144,7 @@ def _tps_matrix(n: int, out_size: Pair) -> np.ndarray:
     """`h w n`: the weight of each of n fiducial points on each pixel of the output, in float64.
 
     The spline is f(p) = a + A p + sum_i c_i U(|p - p_i|), U(r) = r^2 log r^2, with sum_i c_i = 0 and sum_i c_i p_i = 0
-    (Bookstein 1989). Its coefficients solve a linear system whose right-hand side are the points' targets, so that the
+    (Bookstein 1989). Its coefficients solve a linear system whose right-hand side is the points' targets, so the
     inverse of the system's matrix, applied to the basis functions at every pixel, is known beforehand.
     """
     points = _fiducials(n)

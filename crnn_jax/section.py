@@ -19,15 +19,15 @@ Kind = type | types.GenericAlias
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be: its message is one line for the user."""
+    """An invalid configuration: its message is one line for the user."""
 
 
 class Section:
-    """What the sections share: a value is checked against its field's annotation, then against the section's rules."""
+    """The base of all sections: a value is checked against its field's annotation, then by the section's rules."""
 
     path = ""  # the section's dotted name, as `--set` spells it
-    presets: ClassVar[dict[str, "Section"]] = {}  # whole sections that `--set` knows by a name
-    __no_type_check__ = True  # tells jaxtyping's hook, under pytest, that __post_init__ sees to the types
+    presets: ClassVar[dict[str, "Section"]] = {}  # whole sections that `--set` can name
+    __no_type_check__ = True  # tells jaxtyping's hook, under pytest, that __post_init__ checks the types
 
     def __post_init__(self):
         for f in dataclasses.fields(self):
@@ -36,7 +36,7 @@ class Section:
         self._check()
 
     def _check(self):
-        """The section's rules: `_require` what the types do not say."""
+        """The section's rules: uses `_require` for what the types do not express."""
 
     def _require(self, condition: bool, name: str, expected: str):
         if not condition:
@@ -57,9 +57,9 @@ class Section:
 def override(config: Section, assignments: Iterable[str]):
     """`config` with fields set by assignments such as `model.stn.kind=tps` or `model.stn.features=16,32,64`.
 
-    A value is read by its field's annotation; a section takes the name of one of its presets, `data.style=photo`. Any
-    order gives the same: presets come before the fields that change them, and the rules are checked once all are set.
-    Of two values of one field the last counts. Raises ConfigError.
+    A value is parsed by its field's annotation; a section takes the name of one of its presets, `data.style=photo`. The
+    order does not matter: presets are set before the fields that change them, and the rules are checked at the end. If
+    a field is set twice, the last value counts. Raises ConfigError.
     """
     known = _field_types(type(config))
     values = dataclasses.asdict(config)
@@ -86,7 +86,7 @@ def to_json(config: Section) -> str:
 
 
 def from_json(text: str, kind: type[Section]):
-    """The configuration of that kind that `to_json` wrote; what it lacks takes its default. Raises ConfigError."""
+    """The configuration that `to_json` wrote; fields missing in it take their defaults. Raises ConfigError."""
     try:
         values = json.loads(text)
     except ValueError as error:
@@ -95,7 +95,7 @@ def from_json(text: str, kind: type[Section]):
 
 
 def differences(before: Section, now: Section) -> dict[str, tuple]:
-    """The fields that two configurations of one kind do not share, by their dotted names: both values."""
+    """The fields in which two configurations of one kind differ: both values, by dotted name."""
     found = {}
     for f in dataclasses.fields(now):
         old, new = getattr(before, f.name), getattr(now, f.name)
@@ -149,7 +149,7 @@ def _parse(name: str, text: str, kind: Kind) -> object:
 
 
 def _plain(value: object) -> object:
-    """Lists, which JSON has and notebooks use, as tuples, and NumPy's numbers as Python's."""
+    """Lists, as in JSON and notebooks, become tuples, and NumPy's numbers Python's."""
     if isinstance(value, list | tuple):
         return tuple(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value

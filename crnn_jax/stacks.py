@@ -1,9 +1,8 @@
 """The convolution stacks, as tables: `vgg` (the CRNN paper), `resnet`, `small`, `compact` and `tiny` for CPUs, `keras`.
 
-A stack turns an image of 32 rows into one row of features, `keras` into 8: `B 32 W C -> B h T D`, T about W / 4. Each
+A stack turns an image of 32 rows into one row of features (`keras` into 8): `B 32 W C -> B h T D`, T about W / 4. Each
 table is a tuple of blocks, each block a tuple of layers, so that a spatial transformer can be placed after a block by
-its number. One of your own is a table more in `STACKS`, whose names are what `model.cnn` can be; `crnn_jax.cnn` builds
-it.
+its number. To add a CNN, add a table to `STACKS`: its keys are the values of `model.cnn`; `crnn_jax.cnn` builds it.
 """
 
 from typing import NamedTuple
@@ -24,14 +23,14 @@ class ConvLayer(NamedTuple):
 class ResidualLayer(NamedTuple):
     """Two 3x3 convolutions with BatchNorm around an identity, projected where the channels change (He et al. 2016).
 
-    The last norm's scale starts at zero, and with it the layer as the identity (Goyal et al. 2017, section 5.1).
+    The last norm's scale starts at zero, so the layer starts as the identity (Goyal et al. 2017, section 5.1).
     """
 
     features: int
 
 
 class KerasLayer(NamedTuple):
-    """3x3 convolution with a bias, ReLU and, if `norm`, BatchNorm behind it: an activation inside of Keras' layer."""
+    """3x3 convolution with a bias, ReLU and, if `norm`, BatchNorm after it, as with an activation in Keras' layer."""
 
     features: int
     norm: bool = False
@@ -46,7 +45,7 @@ class PoolLayer(NamedTuple):
 
 
 class PatchLayer(NamedTuple):
-    """Each 2x2 square of pixels becomes one pixel of four times the channels: a CPU's way to leave full resolution."""
+    """Each 2x2 square of pixels becomes one pixel with four times the channels: cheap downsampling for CPUs."""
 
 
 Block = tuple[ConvLayer | ResidualLayer | KerasLayer | PoolLayer | PatchLayer, ...]
@@ -69,8 +68,8 @@ RESNET: tuple[Block, ...] = (
     (ConvLayer(384, (2, 3), padding=(0, 1)),),
 )
 
-# Half of the work of a small network is in its first layer when that sees every pixel: this one never does. It is the
-# network of `quickstart`, and the bundled `tiny` of earlier times; that of today is COMPACT.
+# Half of the work of a small network is in its first layer if that sees every pixel: this one never does. It is the
+# network of `quickstart`, and was the bundled `tiny` before COMPACT.
 TINY: tuple[Block, ...] = (
     (PatchLayer(), ConvLayer(32), PoolLayer()),
     (ConvLayer(96), PoolLayer((2, 1), (2, 1))),
@@ -86,11 +85,11 @@ SMALL: tuple[Block, ...] = (
     (ConvLayer(192, (2, 3), padding=(0, 1)),),
 )
 
-# Half way between the two: residual layers where the images are still wide. The bundled `tiny`.
+# Halfway between the two: residual layers where the images are still wide. The bundled `tiny`.
 COMPACT: tuple[Block, ...] = (*SMALL[:2], *TINY[2:])
 
-# CRNN-with-STN, a project in Keras (`crnn_jax.ancestor`): a block for each of its convolutions, conv_1 to conv_7, and
-# seven rows of features from its images of 31.
+# CRNN-with-STN, a project in Keras (`crnn_jax.ancestor`): one block per convolution, conv_1 to conv_7; its images of
+# 31 rows give seven rows of features.
 KERAS: tuple[Block, ...] = (
     (KerasLayer(64, norm=True),),
     (KerasLayer(128),),
@@ -101,7 +100,7 @@ KERAS: tuple[Block, ...] = (
     (KerasLayer(512, norm=True),),
 )
 
-# An eighth of its channels, for studies on a CPU: a 64th of its 13 G multiplications an image.
+# An eighth of its channels, for studies on a CPU: a 64th of its 13 G multiplications per image.
 KERAS_NARROW: tuple[Block, ...] = tuple(
     (block[0]._replace(features=block[0].features // 8), *block[1:]) for block in KERAS
 )

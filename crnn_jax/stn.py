@@ -1,6 +1,6 @@
-"""The spatial transformer (Jaderberg et al. 2015): a localisation net looks, a grid is laid, the input is resampled.
+"""The spatial transformer (Jaderberg et al. 2015): a localisation net predicts a grid to resample the input on.
 
-Its parameters are normalised coordinates (see `crnn_jax.sampler`), one row an example:
+Its parameters are normalised coordinates (see `crnn_jax.sampler`), one row per example:
 affine, P = 6: theta, two rows of three; tps, P = 2 F: the fiducial points (x, y), upper edge first, in the input.
 """
 
@@ -18,8 +18,8 @@ from crnn_jax.config import StnConfig
 from crnn_jax.sampler import Pair, affine_grid, bilinear_sample, identity_fiducials, tps_grid
 from crnn_jax.stacks import ConvLayer, PoolLayer
 
-STILL = 1e-3  # added to a standard deviation, a tenth of a grey level: an even image keeps all of its contrast
-# Beyond them a transformer has collapsed. The mean deviation of networks that have learnt to turn words by up to 45
+STILL = 1e-3  # added to standard deviations, a tenth of a grey level, so that a uniform image keeps all of its contrast
+# Beyond these a transformer has collapsed. The mean deviation of networks that have learnt to turn words by up to 45
 # degrees is below 0.3; of most of those whose transformer ran away it was above 1 (experiments/studies/stn.md).
 LEAST_CONTRAST, MOST_OUTSIDE, MOST_MOVED = 0.2, 0.5, 1.0
 
@@ -40,7 +40,7 @@ def start_parameters(
 
     "identity" returns the input as it is. "disturbed" is a slope: x stays, y becomes (1 - d) y - d x with
     d = `disturbance`, the same for both kinds and within the image. At d = 0.5 it is the start of RARE (Shi et al.
-    2016, fig. 6a) as DTRB has it. ASTER's author reports that a slight disturbance trains where the identity does not.
+    2016, fig. 6a) as in DTRB. ASTER's author reports that a slight disturbance trains where the identity does not.
 
     Raises ValueError for an unknown kind or start.
     """
@@ -54,22 +54,22 @@ def start_parameters(
 
 
 class Diagnosis(NamedTuple):
-    """What a transformer does to one example, or to several on average, in numbers for logs."""
+    """What a transformer does to one example, or to several on average, as numbers for logs."""
 
     deviation: float | Array  # of its parameters from the identity, see `deviation`
     outside: float | Array  # 0..1, see `outside_share`
-    contrast: float | Array  # 1 where all of it is kept, see `kept_contrast`
+    contrast: float | Array  # 1 if all of it is kept, see `kept_contrast`
 
 
 def collapse(diagnosis: Diagnosis, *, bypass: float = 0.0) -> str | None:
-    """Why a transformer that does this on average has collapsed, in words; None where it has not.
+    """Why a transformer with this mean diagnosis has collapsed, in words; None if it has not.
 
-    A collapsed one shows the network next to nothing: an even image, or mostly what lies beyond the edges; or it has
+    A collapsed one shows the network next to nothing: a uniform image, or mostly what lies outside the input; or it has
     run away, half an image's width from the identity.
 
     Args:
         diagnosis: the mean over many examples.
-        bypass: the share, 0..1, of these examples that passed by the identity, which is taken out of the mean.
+        bypass: the share, 0..1, of these examples that the identity was applied to; they are taken out of the mean.
     """
     transformed = 1 - bypass
     if transformed <= 0:
@@ -87,9 +87,9 @@ def collapse(diagnosis: Diagnosis, *, bypass: float = 0.0) -> str | None:
 
 
 def edge_points(parameters: Float[Array, " P"], *, kind: str, corners: int = 20) -> Float[Array, "F 2"]:
-    """Where the output's upper and lower edges lie in the input, by ONE example's parameters, normalised.
+    """Where ONE example's parameters place the output's upper and lower edges in the input, normalised.
 
-    The fiducial points themselves (tps), or `corners` of such points sent through theta (affine): upper edge first.
+    The fiducial points themselves (tps), or `corners` such points mapped by theta (affine): upper edge first.
     """
     if kind == "affine":
         theta = parameters.reshape(2, 3)
@@ -107,26 +107,26 @@ def deviation(parameters: Float[Array, " P"], *, kind: str) -> Float[Array, ""]:
 
 
 def spread(parameters: Float[Array, "B P"], *, kind: str) -> Float[Array, ""]:
-    """How differently B examples are transformed: 0 where all of them are in the same way, whatever that is.
+    """How differently B examples are transformed: 0 if all are transformed in the same way, whatever that is.
 
-    The root mean square, in normalised coordinates, of how far the points along the upper and lower edges lie from
-    where they lie on average over the examples. A localisation net that has died has none left.
+    The root mean square distance, in normalised coordinates, of the points along the upper and lower edges from their
+    means over the examples. It is 0 once a localisation net has died.
     """
     points = jax.vmap(lambda row: edge_points(row, kind=kind))(parameters)
     return jnp.sqrt(jnp.mean(jnp.sum((points - points.mean(0, keepdims=True)) ** 2, axis=-1)))
 
 
 def outside_share(xy: Float[Array, "*grid 2"], *, size: Pair) -> Float[Array, ""]:
-    """The share, 0..1, of points in pixels that lie beyond the pixels' area of an image of `size` (H, W), for logs."""
+    """The share, 0..1, of points, in pixels, outside the pixels' area of an image of `size` (H, W), for logs."""
     height, width = size
     x, y = xy[..., 0], xy[..., 1]
     return jnp.mean((x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5))
 
 
 def kept_contrast(x: Float[Array, "H W C"], y: Float[Array, "h w C"]) -> Float[Array, ""]:
-    """How much of the contrast of ONE input `x` is left in the output `y`, for logs: about 0 where it is even.
+    """How much of the contrast of ONE input `x` is left in the output `y`, for logs: about 0 if that is uniform.
 
-    The ratio of their standard deviations over the pixels, the root mean square of which is taken over channels.
+    The ratio of their standard deviations over the pixels, as root mean squares over the channels.
     """
     before, after = (jnp.sqrt(jnp.var(z.astype(jnp.float32), axis=(0, 1)).mean()) for z in (x, y))
     return (after + STILL) / (before + STILL)
@@ -140,20 +140,20 @@ def diagnose(
     *,
     kind: str,
 ) -> Diagnosis:
-    """The numbers of ONE example: `y` was sampled from `x` at the points `xy`, in pixels, that the parameters gave."""
+    """The diagnosis of ONE example: `y` was sampled from `x` at the points `xy`, in pixels, given by its parameters."""
     moved, beyond = deviation(parameters, kind=kind), outside_share(xy, size=x.shape[:2])
     return Diagnosis(moved, beyond, kept_contrast(x, y))
 
 
 def sow(module: nn.Module, diagnoses: Diagnosis) -> None:
-    """Leaves a number an example in the collection `diagnostics`, where the module's caller asks for that."""
+    """Stores the numbers of each example in the collection `diagnostics`, if the module's caller asks for that."""
     if not module.is_initializing():
         for name, values in diagnoses._asdict().items():
             module.sow("diagnostics", f"stn_{name}", values, init_fn=lambda: 0.0, reduce_fn=lambda _, new: new)
 
 
 class Localisation(nn.Module):
-    """The localisation net: `B H W C` to `B P` parameters, through a small copy of its input.
+    """The localisation net: `B H W C` to `B P` parameters, from a small copy of its input.
 
     Convolutions and a hidden layer with BatchNorm, pooling, and a last layer whose weights start at zero and whose bias
     starts at `start`, so that training begins from `start` for every input. The gradient therefore reaches the last
@@ -161,11 +161,11 @@ class Localisation(nn.Module):
 
     Attributes:
         start: the parameters to start from, and how many.
-        centre: the identity's parameters, around which `bound` holds.
-        features: channels of the convolutions, with a pool between two of them.
+        centre: the identity's parameters, from which `bound` is measured.
+        features: channels of the convolutions, which have pools between them.
         size: (height, width) in pixels of the copy.
         hidden: features of the hidden layer.
-        gain: a factor on the hidden features, which slows the last layer down (ASTER). A sweep may map over it as the
+        gain: a factor on the hidden features, which slows down the last layer (ASTER). A sweep may vmap over it as the
             variable `gain` of the collection `settings`.
         bound: the largest deviation of a parameter from `centre`, through tanh; 0: unbounded.
     """
@@ -188,7 +188,7 @@ class Localisation(nn.Module):
             layers += [PoolLayer(), ConvLayer(features)]
         x = CnnBlock(tuple(layers), jnp.dtype(self.dtype), self.axis_name, name="convolutions")(x, train=train)
         # Its BatchNorm keeps it alive: without one, its ReLUs die when the last layer learns fast, and then every input
-        # is given the same transform.
+        # gets the same transform.
         x = nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="hidden_layer")(x.reshape(x.shape[0], -1))
         norm = nn.BatchNorm(not train, momentum=0.99, dtype=self.dtype, axis_name=self.axis_name, name="hidden_norm")
         x = nn.relu(norm(x))
@@ -206,14 +206,14 @@ class Localisation(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Resamples each image or feature map by a transform of its own, which a localisation net reads off it.
+    """Resamples each image or feature map by its own transform, which a localisation net predicts from it.
 
     The identity samples an input of the output's size exactly on its pixels, where the bilinear gradient has kinks:
-    give it an input larger than `out_size` where there is a choice.
+    give it an input larger than `out_size` if possible.
 
     Attributes:
-        config: of the transform and of its localisation net. A sweep may map over `bypass`, which draws from an rng
-            `dropout` in training, as the variable of that name in the collection `settings`.
+        config: of the transform and of its localisation net. In training, `bypass` draws from the rng `dropout`; a
+            sweep may vmap over it as the variable of that name in the collection `settings`.
         localisation_size: (height, width) of the copy that the localisation net sees.
         localisation_hidden: features of its hidden layer.
     """
@@ -225,7 +225,7 @@ class SpatialTransformer(nn.Module):
     axis_name: str | None = None
 
     def setup(self):
-        """The submodule `localisation`. Raises ValueError for more pools than pixels."""
+        """Makes the submodule `localisation`. Raises ValueError if its copy is too small for its pools."""
         config = self.config
         if min(self.localisation_size) >> (len(config.features) - 1) < 1:
             layers = len(config.features)
@@ -247,7 +247,7 @@ class SpatialTransformer(nn.Module):
     def __call__(
         self, x: Float[Array, "B H W C"], *, out_size: Pair, train: bool
     ) -> tuple[Float[Array, "B h w C"], Float[Array, "B P"]]:
-        """The input resampled to `out_size` (h, w), and the parameters that it was resampled by, float32."""
+        """The input resampled to `out_size` (h, w), and the parameters used for it, float32."""
         config, parameters = self.config, self.localisation(x, train=train)
         if train and (config.bypass > 0 or self.has_variable("settings", "bypass")):
             bypass = self.get_variable("settings", "bypass", config.bypass)

@@ -1,4 +1,4 @@
-"""A closed list of words, of which an image shows one: what CTC has to know of it to tell which (`Reader.choose`)."""
+"""Closed lists of words, one of which an image shows, as CTC needs them to decide which (`Reader.choose`)."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,37 +15,37 @@ from crnn_jax.ctc import needed_frames
 from crnn_jax.lexicon import LexiconError
 from crnn_jax.reading import Reading
 
-LENGTHS = 8, 16  # characters: spellings up to these are compared by themselves, in less time than with longer ones
+LENGTHS = 8, 16  # characters: spellings up to these are scored apart from longer ones, which saves time
 
 
 @dataclass(frozen=True, eq=False)
 class WordList:
     """Words that can be read, and the ways in which a model can spell each.
 
-    A word is spelled as it stands, and all in lower case, all in upper case and with capitals in front: a model whose
-    charset has both cases reads `exit` in EXIT, too. What its charset lacks of punctuation marks and blanks is left
-    out. Of words that are spelled alike then, such as C, C++ and C#, or Open and OPEN, one is read: the first of which
+    A word is spelled as it stands, in lower case, in upper case and with capital initials, so that a model whose
+    charset has both cases reads `exit` in EXIT too. Punctuation marks and spaces that the charset lacks are left out.
+    Of words that are then spelled alike, such as C, C++ and C#, or Open and OPEN, only one is read: the first of which
     nothing is left out, or else the first.
     """
 
     charset: Charset  # of the model
     words: tuple[str, ...]  # as they were given, W of them
-    unread: tuple[str, ...]  # those that the charset, or so few frames, cannot spell
-    taken_for: tuple[tuple[str, str], ...]  # those that are spelled as another word, not for their case, and that one
-    labels: Int[np.ndarray, "S N"]  # class ids of all spellings, those of a word one behind the other; zeros behind
+    unread: tuple[str, ...]  # those that the charset or the frames cannot spell
+    taken_for: tuple[tuple[str, str], ...]  # words spelled as another one that differs by more than case, and that one
+    labels: Int[np.ndarray, "S N"]  # class ids of all spellings, word by word; padded with zeros
     lengths: Int[np.ndarray, " S"]
     starts: Int[np.ndarray, " W"]  # where the spellings of each word begin
 
     @classmethod
     def of(cls, words: Iterable[str], charset: Charset, *, frames: int | None = None) -> "WordList":
-        """The list of these words, for a model of `frames` at most.
+        """The list of these words, for a model with at most `frames` frames.
 
-        Raises LexiconError where it can spell none of them, TypeError for anything but a list of strings.
+        Raises LexiconError if it can spell none of them, TypeError for anything but a list of strings.
         """
         words = None if isinstance(words, str) else list(dict.fromkeys(words))
         if words is None or not all(isinstance(word, str) for word in words):
             raise TypeError("expected a list of words, also of one: [word]")
-        words = list(map(str, words))  # NumPy has strings of its own
+        words = list(map(str, words))  # NumPy has its own strings
         alike, unread = {}, []
         for word in words:
             ways = _spellings(word, charset)
@@ -63,7 +63,7 @@ class WordList:
             taken_for += [(other, word) for other, _ in group if other.lower() != word.lower()]
         ids = [charset.encode(way) for _, ways in chosen for way in ways]
         lengths = np.array([len(row) for row in ids], np.int32)
-        # As small as the ids allow: evaluate.py keeps a list of 1,000 words for each of thousands of images.
+        # The smallest dtype for the ids: evaluate.py keeps a list of 1,000 words for each of thousands of images.
         labels = np.zeros((len(ids), _up_to(max(map(len, ids)), 4)), np.min_scalar_type(-charset.num_classes))
         for row, of_row in zip(labels, ids, strict=True):
             row[: len(of_row)] = of_row
@@ -72,8 +72,10 @@ class WordList:
 
     @cached_property
     def groups(self) -> list[tuple[Int[np.ndarray, "_ _"], Int[np.ndarray, " _"]]]:
-        """Labels and lengths of the spellings, the short ones first, in groups that are filled up, by a quarter at most
-        where there are many: lists of like sizes share a program."""
+        """Labels and lengths of the spellings, short ones first, in groups padded so that similar lists share programs.
+
+        Padding adds at most a quarter to a large group.
+        """
         groups = []
         for rows, limit in self._parts:
             size = _up_to(len(rows), max(16, 2 ** (len(rows).bit_length() - 3)))
@@ -84,7 +86,7 @@ class WordList:
 
     @cached_property
     def places(self) -> Int[np.ndarray, " S"]:
-        """Where each spelling stands among those of all groups, one group behind the other."""
+        """The place of each spelling in all groups concatenated."""
         places, first = np.zeros(len(self.lengths), int), 0
         for (rows, _), (labels, _) in zip(self._parts, self.groups, strict=True):
             places[rows] = first + np.arange(len(rows))
@@ -93,7 +95,7 @@ class WordList:
 
     @cached_property
     def _parts(self) -> list[tuple[np.ndarray, int]]:
-        """The spellings of each group, and how many labels there is room for."""
+        """The spellings of each group, and its number of label slots."""
         longest = self.labels.shape[1]
         limits = [*(limit for limit in LENGTHS if limit < longest), longest]
         group = np.searchsorted(limits, self.lengths)
@@ -101,7 +103,7 @@ class WordList:
         return [(rows, limit) for rows, limit in parts if rows.size]
 
     def warnings(self) -> Iterator[str]:
-        """What is never read although it is in the list, a line each reason."""
+        """Which words of the list are never read, one line per reason."""
         unread, alike = len(self.unread), len(self.taken_for)
         total = len(self.words) + unread + alike
         if unread:
@@ -111,11 +113,11 @@ class WordList:
             yield f"{alike} of {total} words are spelled as others, since the model lacks marks: {shown}"
 
     def choose(self, log_probs: Sequence[Float[np.ndarray, "_ S"]]) -> Reading:
-        """The word that an image shows, by the log-probabilities of the spellings, a row a look at it.
+        """The word that an image shows, from the log-probabilities of the spellings, one row per view of it.
 
-        There is an array for the image as it is and one for each of its turns, in which a single character does not
-        count (see `best_turn`). A word has one spelling in one look: probabilities are added. The confidence is the
-        word's share of all of them. It reads nothing where no word is possible.
+        There is an array for the image as it is and one for each of its turns, in which single characters do not count
+        (see `best_turn`). Spellings and views exclude one another, so a word's probabilities are added. The confidence
+        is the word's share of the total. The reading is empty if no word is possible.
         """
         of_turns = [np.logaddexp.reduceat(looks, self.starts, axis=1) for looks in log_probs]
         for turned in of_turns[1:]:
@@ -128,7 +130,7 @@ class WordList:
 
 
 def load_words(path: str | os.PathLike) -> list[str]:
-    """The words of a file, one a line, in UTF-8; a word may have blanks inside. Raises LexiconError, one line."""
+    """The words of a UTF-8 file, one per line; a word may contain spaces. Raises LexiconError, one line."""
     words = load_words_or_lists(path)
     if isinstance(words, dict):
         first = "\t".join([next(iter(words)), *next(iter(words.values()))])
@@ -137,8 +139,10 @@ def load_words(path: str | os.PathLike) -> list[str]:
 
 
 def load_words_or_lists(path: str | os.PathLike) -> list[str] | dict[str, list[str]]:
-    """The words of a file, one a line; or of one with lines `image<TAB>word<TAB>word ...` those of every image, by its
-    name. Raises LexiconError, one line, where there are none, and for a list of one word each, which are labels."""
+    """The words of a file, one per line, or by image, from lines `image<TAB>word<TAB>word ...`.
+
+    Raises LexiconError, one line, if there are none, or if each image has only one word: its label.
+    """
     lines = _lines(path)
     if not lines:
         raise LexiconError(f"{path}: there is no word in it")
@@ -159,7 +163,7 @@ def load_words_or_lists(path: str | os.PathLike) -> list[str] | dict[str, list[s
 
 
 def _lines(path: str | os.PathLike) -> list[str]:
-    """Those of a file that are not empty."""
+    """The lines of a file that are not empty."""
     try:
         lines = [line.strip() for line in Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig").split("\n")]
     except UnicodeDecodeError:
@@ -169,13 +173,13 @@ def _lines(path: str | os.PathLike) -> list[str]:
     return list(filter(None, lines))
 
 
-@lru_cache(maxsize=200_000)  # in lists for each of many images the same words come again and again
+@lru_cache(maxsize=200_000)  # the lists of many images have many words in common
 def _spellings(word: str, charset: Charset) -> tuple[str, ...]:
-    """The ways in which the charset spells a word, all of them different; none where it lacks one of its letters."""
+    """The different ways in which the charset spells a word; none if it lacks one of the word's letters."""
     known = set(charset.characters)
     word = respell(word, charset.characters)
     cases = word, word.lower(), word.upper(), capwords(word, " ")
-    # Where a case has more letters (STRASSE of straße) another word would be spelled as well.
+    # A case with more letters (STRASSE for straße) would also spell another word.
     ways = (charset.fold(way) for way in cases if len(way) == len(word))
     spelled = (way for way in ways if known.issuperset(filter(is_spelled, way)))
     return tuple(filter(None, dict.fromkeys(map(charset.keep, spelled))))

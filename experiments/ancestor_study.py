@@ -1,17 +1,17 @@
-"""What each fault of CRNN-with-STN, the project in Keras that this one starts from, is worth in word accuracy.
+"""What each fault of CRNN-with-STN, the Keras project that this one starts from, costs in word accuracy.
 
     python experiments/ancestor_study.py [--variants NAME ...] [--seeds 0 1 2] [--steps N] [--batch N] [--out DIR]
 
 Trains that project's network (`crnn_jax/ancestor.py`, narrow unless `--config keras_stn`) as it was, with each of its
-faults mended alone, with all of them mended, with each alone in the mended network, and with its STN elsewhere or left
-out; all by this project's optimiser but for two rows. One fault more is the optimiser's: that gradients are clipped by
-the norm of all of them. The words are rendered, and read are held-out ones of the same style. Every variant sees as
-many of them, from every seed; the seeds draw other weights and other words to train on, but the same ones for every
-variant.
+faults mended alone, with all of them mended, with each fault alone in the mended network, and with its STN moved or
+left out. All but two rows use this project's optimiser. One more fault is the optimiser's: it clips gradients by the
+norm of all of them together. The networks train on rendered words and read held-out ones of the same style. Every
+variant sees the same number of words from every seed. The seeds differ in initial weights and training words, but a
+seed has the same ones for every variant.
 
-What every run reads goes to DIR/results.jsonl, a line a run, and a run that is there is not done again: the same
-command goes on where it was stopped, with the run that it was in from its start. The end is a table in Markdown, of the
-runs of these steps and this batch, and how far the STNs have gone: `stn_deviation` and `stn_outside` of `crnn_jax.stn`.
+Results go to DIR/results.jsonl, one line per run, and runs that are there are not repeated: the same command resumes,
+starting the interrupted run again. It ends with a Markdown table of the runs with these --steps and this --batch, and
+with how far the STNs have moved: `stn_deviation` and `stn_outside` of `crnn_jax.stn`.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from crnn_jax.training.words import load_words, rendered_held_out, train_batch
 
 # Keras 2 clipped by the norm of all gradients together.
 TOGETHER = "optimizer.clip_apart=false"
-# Its optimiser; its decay of the learning rate, 1e-6 a step, is nothing in so few of them.
+# Its optimiser, without the learning rate's decay of 1e-6 per step, which is negligible over so few steps.
 SGD = [
     TOGETHER,
     "optimizer.name=sgd",
@@ -56,7 +56,7 @@ SGD = [
 
 
 class Variant(NamedTuple):
-    """A network with these faults, trained by a config so changed, as `--set` spells it."""
+    """A network with these faults, and the config changes that it is trained with, as `--set` spells them."""
 
     faults: tuple[str, ...]
     changes: list[str] = []
@@ -73,7 +73,7 @@ VARIANTS = {
     "as it was, no STN": Variant(FAULTS, ["model.stn.kind=none"]),
     "as it was, STN after conv_1": Variant(FAULTS, [TOGETHER, "model.stn.placement=block1"]),
     "as it was, SGD at 0.0001": Variant(FAULTS, [*SGD, "optimizer.learning_rate=1e-4"]),
-    "as it was, SGD at 0.002": Variant(FAULTS, [*SGD, "optimizer.learning_rate=2e-3"]),  # of an earlier version
+    "as it was, SGD at 0.002": Variant(FAULTS, [*SGD, "optimizer.learning_rate=2e-3"]),  # an earlier version's
     "all mended, no STN": Variant((), ["model.stn.kind=none"]),
     "all mended, STN after conv_1": Variant((), ["model.stn.placement=block1"]),
     "all mended, STN on the image": Variant((), ["model.stn.placement=image"]),  # this project's STN
@@ -84,11 +84,11 @@ VARIANTS = {
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variants", nargs="+", metavar="NAME", help="all unless given")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="variants to train (default: all)")
     parser.add_argument(
-        "--config", default="keras_stn_narrow", metavar="NAME|PATH", help="of experiments/configs/, or a path"
+        "--config", default="keras_stn_narrow", metavar="NAME|PATH", help="name in experiments/configs/, or a path"
     )
-    add_overrides(parser, help="of every run")
+    add_overrides(parser, help="config fields to override in every run")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -100,12 +100,12 @@ def main(argv: list[str] | None = None) -> int:
     results = args.out / "results.jsonl"
     try:
         base = override(load_config(args.config), args.set)
-        for name in chosen:  # what cannot be studied claims no folder
+        for name in chosen:  # raises for what cannot be studied before claiming the folder
             variant_config(base, VARIANTS[name], steps=args.steps, batch=args.batch, seed=0)
         with only_one(args.out):
             claim(args.out, base, None, {})
             rows = read_rows(results)
-            for seed in args.seeds:  # a whole round of variants before the next seed
+            for seed in args.seeds:  # all variants before the next seed
                 for name in chosen:
                     run = {"variant": name, "seed": seed, "steps": args.steps, "batch": args.batch}
                     if any(run.items() <= row.items() for row in rows):
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def variant_config(base: Config, variant: Variant, *, steps: int, batch: int, seed: int) -> Config:
-    """The base config so changed, for a run of `steps` batches. Raises ConfigError for what can have no faults."""
+    """The base config with a variant's changes, for `steps` batches. Raises ConfigError if the study cannot use it."""
     config = override(base, variant.changes)
     if not config.model.cnn.startswith("keras"):
         raise ConfigError(f"model.cnn = {config.model.cnn!r}: expected a keras stack, which can have faults")
@@ -137,11 +137,11 @@ def variant_config(base: Config, variant: Variant, *, steps: int, batch: int, se
 
 
 def train_variant(config: Config, faults: tuple[str, ...]) -> dict[str, float]:
-    """Trains a network with these faults from nothing, then reads held-out words.
+    """Trains a network with these faults from scratch, then reads held-out words.
 
     Returns:
-        all, the word accuracy in per cent; loss, stn_deviation and stn_outside, means over the last dispatch of
-        training, the last two where there is an STN; seconds, compilation and all.
+        `all`, the word accuracy in per cent; `loss`, `stn_deviation` and `stn_outside`, means over the last dispatch
+        of training, the last two only with an STN; `seconds`, including compilation.
     """
     run, began = config.run, time.perf_counter()
     init_key, run_key = jax.random.split(jax.random.key(run.seed))
@@ -183,13 +183,13 @@ def train_variant(config: Config, faults: tuple[str, ...]) -> dict[str, float]:
 
 
 def padded_step(state, batch, key, *, padding: int, **options):
-    """`train_step` on labels filled up with the class `padding`."""
+    """`train_step` on labels padded with the class `padding`."""
     label, length = pad_labels(batch.label, batch.label_length, padding=padding)
     return train_step(state, batch._replace(label=label, label_length=length), key, **options)
 
 
 def stn_lines(rows: list[dict]) -> list[str]:
-    """How far the STN of each variant that has one has gone, over its seeds: a line each."""
+    """One line per variant that has an STN: how far it has moved from the identity, over its seeds."""
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in rows if "stn_deviation" in row):
         runs = [row for row in rows if row["variant"] == variant]

@@ -1,4 +1,4 @@
-"""Times the work that runs spend their hours on, beside what others have for it.
+"""Times the work that takes up most of a run, next to other libraries that do the same.
 
     python experiments/bench.py train [--config NAME] [--set a.b=VALUE ...] [--batch N]       (peers: torch)
     python experiments/bench.py read [--config NAME] [--set a.b=VALUE ...] [--batch N]
@@ -12,23 +12,23 @@
     python experiments/bench.py memory --data PATH [--words N] [--set run.read_processes=2]     (needs psutil)
         any of all: [--json FILE]
 
-train: whole steps on words that are there already, of `crnn` in float32 by default; torch's network is that of
-cnn=vgg without an STN, and other configs have no peer. read: images of the network's size, by random weights, in a
-batch and one at a time; with --model, words as a user has them, of a dataset or rendered, decoded, one CPU thread
-each, and how many of them were read right. ctc, lstm, sampler: forward and backward at the shapes of the config.
+train: whole training steps on ready words, of `crnn` in float32 by default; torch's network is that of cnn=vgg
+without an STN, and other configs have no peer. read: images of the network's size, with random weights, in a batch and
+one at a time; with --model, word images of any size, of a dataset or rendered, already decoded, on one CPU thread by
+default, and how many are read right. ctc, lstm, sampler: forward and backward pass at the shapes of the config.
 
-These are contests: each row is a process of its own; they take turns, and the median over the rounds counts. A row
-tells the operations and bytes that the work takes at the least (experiments/work.py), and the share of the rates that
-a large matrix product and a large copy reach in the same rounds; the first call, with its compilation; and the most
-memory that the process has had.
+These are contests: each row runs in a process of its own, the processes take turns, and the median over the rounds
+counts. A row shows the least operations and bytes that the work needs (experiments/work.py), and what share that is of
+the rates of a large matrix product and a large copy in the same rounds; the time of the first call, which includes
+compilation; and the process's peak memory.
 
-render: words a second of rendering alone, a row a style. step: images a second of training steps that render their own
-words, and of the same steps on words that are there already, which shows what rendering costs. data: words a second
-that training reads from disk, shuffled, decoded, at the model's size and in batches, from N words of PATH in every kind
-of dataset, with a thread a core and with a process a core; and by a tf.data pipeline that does the same work from the
-same TFRecords. start: seconds that read.py takes to read a single word, from its start to its end, the first time and
-then. memory: that of this process and of those that read for it, at the start and after each tenth of N words
-of PATH, which is gone through as often as that takes.
+render: words per second of rendering alone, one row per style. step: images per second of training steps that render
+their own words, and of the same steps on ready words, which shows what rendering costs. data: words per second that
+training reads from disk, shuffled, decoded, at the model's size and in batches, from N words of PATH in every kind of
+dataset, with one thread per core and with one process per core; and by a tf.data pipeline that does the same work on
+the same TFRecords. start: seconds that read.py takes to read a single word, from start to exit, the first time and
+later. memory: that of this process and of its reader processes, at the start and after each tenth of N words of PATH,
+which is read more than once if it has fewer.
 """
 
 import argparse
@@ -68,7 +68,7 @@ from crnn_jax.training.step import train_step
 BATCH = 64
 WORDS = 50_000  # of a dataset
 ROUNDS = 7  # measured in turn; the median counts
-SECONDS = 1.5  # about, of one round of one row
+SECONDS = 1.5  # approximate length of one round of one row
 CONTESTS = {
     "train": lineup.train,
     "read": lineup.read,
@@ -83,22 +83,24 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=(*CONTESTS, "render", "step", "data", "start", "memory"))
-    parser.add_argument("--data", metavar="PATH", help="a dataset to take the words from")
-    parser.add_argument("--words", type=int, metavar="N", help=f"data, memory: as many of it; {WORDS:,} unless given")
-    parser.add_argument("--styles", nargs="+", metavar="NAME", help=f"render: {', '.join(STYLES)} unless given")
+    parser.add_argument("--data", metavar="PATH", help="dataset to take the words from")
     parser.add_argument(
-        "--config", metavar="NAME|PATH", help="of experiments/configs/, or a path; default: crnn, or tiny"
+        "--words", type=int, metavar="N", help=f"data, memory: number of its words (default: {WORDS:,})"
+    )
+    parser.add_argument("--styles", nargs="+", metavar="NAME", help=f"render: styles (default: {', '.join(STYLES)})")
+    parser.add_argument(
+        "--config",
+        metavar="NAME|PATH",
+        help="name in experiments/configs/, or a path (default: crnn in contests, else tiny)",
     )
     add_overrides(parser)
-    parser.add_argument("--model", metavar="NAME|DIR", help="read, start: with a bundled model, a folder, a workdir")
-    parser.add_argument("--batch", type=int, metavar="N", help=f"contests: words at a time; {BATCH} unless given")
+    parser.add_argument("--model", metavar="NAME|DIR", help="read, start: bundled model, model folder or workdir")
+    parser.add_argument("--batch", type=int, metavar="N", help=f"contests: words at a time (default: {BATCH})")
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="contests: CPUs of each; default: all, or 1 for --model"
+        "--threads", type=int, metavar="N", help="contests: CPUs per contestant (default: all, or 1 with --model)"
     )
-    parser.add_argument(
-        "--rounds", type=int, metavar="N", help=f"contests, start: turns of each; {ROUNDS} unless given"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there too")
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"contests, start: rounds (default: {ROUNDS})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all measurements to FILE")
     args = parser.parse_args(argv)
     if args.model and args.what not in ("read", "start"):
         parser.error("--model goes with `read` and `start`")
@@ -129,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(args: argparse.Namespace) -> dict:
-    """Prints what is no contest, and returns it as JSON has it. Raises what `main` tells in a line."""
+    """Prints the measurements that are not a contest, and returns them for JSON. Raises what `main` reports."""
     if args.what == "step":
         leave_out_fusion_emitters()  # as train.py does; before anything else touches JAX
     base = load_config(args.config or "tiny")
@@ -163,11 +165,11 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 def time_starts(args: argparse.Namespace) -> dict:
-    """Prints how long read.py takes, and returns it as JSON has it. Raises what `main` tells in a line."""
+    """Prints how long read.py takes, and returns it for JSON. Raises what `main` reports."""
     rounds, model = ROUNDS if args.rounds is None else args.rounds, args.model or DEFAULT_MODEL
     if rounds < 1:
         raise contest.ContestError("--rounds is at least 1")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for what is started
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves a GPU's memory to what is started
     load, seconds = os.getloadavg()[0], start_seconds(model, rounds=rounds)
     for name, times in seconds.items():
         print(f"{name:<24} {statistics.median(times):.2f} s ({min(times):.2f} to {max(times):.2f})")
@@ -176,7 +178,7 @@ def time_starts(args: argparse.Namespace) -> dict:
 
 
 def hold_contest(args: argparse.Namespace) -> dict:
-    """All that a contest measures, as JSON has it. Raises ConfigError, ContestError, DatasetError, CheckpointError."""
+    """All that a contest measures, for JSON. Raises ConfigError, ContestError, DatasetError, CheckpointError."""
     default = 1 if args.model else cores()
     threads = default if args.threads is None else args.threads
     batch, rounds = BATCH if args.batch is None else args.batch, ROUNDS if args.rounds is None else args.rounds
@@ -184,7 +186,7 @@ def hold_contest(args: argparse.Namespace) -> dict:
         raise contest.ContestError(f"--threads {threads}: there are {cores()} CPUs")
     if min(batch, rounds) < 1:
         raise contest.ContestError("--batch and --rounds are at least 1")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the contestants
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves a GPU's memory to the contestants
     if jax.default_backend() not in lineup.SIDE:
         raise contest.ContestError(f"a {jax.default_backend().upper()} serves one process at a time: no contest there")
     samples, dtype, load, without_peer = None, "float32", os.getloadavg()[0], {}
@@ -196,7 +198,7 @@ def hold_contest(args: argparse.Namespace) -> dict:
             contestants = lineup.words(args.model, config.model, samples, threads=threads, folder=Path(name))
         else:
             config = override(load_config(args.config or "crnn"), ["model.dtype=float32", *args.set])
-            build(config.model)  # raises for what its stack cannot take
+            build(config.model)  # raises for what its stack does not support
             dtype = config.model.dtype
             contestants = CONTESTS[args.what](config, batch=batch, folder=Path(name))
             if args.what in ("train", "read") and not lineup.has_peer(config):
@@ -221,7 +223,7 @@ def hold_contest(args: argparse.Namespace) -> dict:
 
 
 def render_rates(configs: dict[str, Config]) -> dict[str, float]:
-    """Words a second of each config's rendering."""
+    """Words per second that each config renders."""
     key, calls = jax.random.key(0), {}
     source = load_source(next(iter(configs.values())))
     for name, config in configs.items():
@@ -231,7 +233,7 @@ def render_rates(configs: dict[str, Config]) -> dict[str, float]:
 
 
 def step_rates(config: Config) -> dict[str, float]:
-    """Images a second of training: with the rendering of its words, without it, and the rendering alone."""
+    """Images per second of training steps with rendering, of those without it, and of rendering alone."""
     model, tx = build(config.model), make_optimizer(config.optimizer, config.run.steps)
     key, source = jax.random.key(0), load_source(config)
     state = create_state(key, model, tx, config.model)
@@ -248,7 +250,7 @@ def step_rates(config: Config) -> dict[str, float]:
 
 
 def call_rates(calls: dict, *, images: int) -> dict[str, float]:
-    """Images a second of each call, in turn: the median over ROUNDS rounds of about SECONDS."""
+    """Images per second of each call, measured in turn: the median over ROUNDS rounds of about SECONDS."""
     repeats, rates = {}, {name: [] for name in calls}
     for name, call in calls.items():
         jax.block_until_ready(call())  # compiles

@@ -3,11 +3,11 @@
     pip install scipy fonttools brotli    (and npm on PATH)
     python experiments/build_bank.py --cache ~/.cache/crnn_jax_fonts
 
-The fonts are those that fonts.tsv lists, the exact versions, as npm packages: about 500 MB of traffic once, of which
-20 MB stay in the cache; then three minutes on two cores. An interrupted download goes on where it stopped.
-`--packages FILE` starts from another list, a table with the column `package`. A font is dropped, with the reason
-printed, where it lacks a letter or digit or would turn to mush at this size (see `reason_to_drop`); fonts that the eye
-finds unreadable, and twins of others in their Latin letters, were taken out of the list by hand.
+The fonts are those listed in fonts.tsv, in these exact versions, as npm packages: about 500 MB of traffic once, of
+which 20 MB stay in the cache; then it takes three minutes on two cores. An interrupted download can be resumed.
+`--packages FILE` uses another list, a table with the column `package`. A font is dropped, and the reason printed, if it
+lacks a letter or digit or is illegible at this size (see `reason_to_drop`). Fonts that looked unreadable, and those
+with the same Latin letters as another font, were removed from the list by hand.
 """
 
 import argparse
@@ -35,9 +35,9 @@ CHARACTERS = [chr(bank.FIRST_GLYPH + glyph) for glyph in range(bank.NUM_GLYPHS)]
 ALPHANUMERIC = [glyph for glyph, character in enumerate(CHARACTERS) if character.isalnum()]
 LOWER = [glyph for glyph, character in enumerate(CHARACTERS) if character.islower()]
 INK = bank.CELL - 2 * bank.SPREAD  # texels that the ink of a glyph may fill
-OVERSAMPLE = 4  # mask pixels a texel
+OVERSAMPLE = 4  # mask pixels per texel
 COLUMNS = ["family", "category", "licence", "package", "copyright"]
-EM = 512  # pixels at which the outlines are measured
+EM = 512  # pixels per em at which outlines are measured
 WANTED = {
     "font.woff2": "files/{family}-latin-400-normal.woff2",
     "LICENSE": "LICENSE",
@@ -47,7 +47,7 @@ WANTED = {
 
 
 class Glyphs(NamedTuple):
-    """One font: 94 cells, in the units of bank.Bank; `present` is False where the font lacks the glyph."""
+    """One font: 94 cells, in the units of bank.Bank; `present` is False if the font lacks the glyph."""
 
     fields: np.ndarray  # uint8[94, S, S]
     metrics: np.ndarray  # float32[94, 6]
@@ -59,7 +59,7 @@ def main():
     parser.add_argument("--cache", type=Path, required=True, help="folder for the downloaded fonts")
     parser.add_argument("--packages", type=Path, help="another table of npm packages (default: fonts.tsv)")
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder for glyphs.npz.xz and fonts.tsv")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--jobs", type=int, default=2, help="number of processes")
     args = parser.parse_args()
 
     packages = read_packages(args.packages or ASSETS / "fonts.tsv")
@@ -94,7 +94,7 @@ def family_of(package: str) -> str:
 
 
 def download(packages: list[str], cache: Path, *, jobs: int):
-    """Fetches what is not yet in the cache: one folder a family with the font, its licence and its description."""
+    """Fetches what is not yet in the cache: one folder per family with the font, its licence and its description."""
     missing = [package for package in packages if not (cache / family_of(package) / "metadata.json").exists()]
     with concurrent.futures.ThreadPoolExecutor(2 * jobs) as pool:
         fetches = [pool.submit(fetch, package, cache) for package in missing]
@@ -157,7 +157,7 @@ def draw_font(path: Path) -> Glyphs:
 
 @functools.lru_cache(maxsize=16)
 def load_font(path: Path, size: float) -> ImageFont.FreeTypeFont:
-    """A font at `size` pixels an em, without kerning and ligatures."""
+    """A font at `size` pixels per em, without kerning or ligatures."""
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 
@@ -173,7 +173,7 @@ def draw_ink(font: ImageFont.FreeTypeFont, character: str) -> tuple[np.ndarray, 
 
 
 def distance_field(mask: np.ndarray) -> np.ndarray:
-    """The cell of a glyph drawn at OVERSAMPLE mask pixels a texel; uint8[S, S], see bank.Bank."""
+    """The cell of a glyph drawn at OVERSAMPLE mask pixels per texel; uint8[S, S], see bank.Bank."""
     margin = bank.SPREAD * OVERSAMPLE
     coverage = np.pad(mask, [(margin, margin + -length % OVERSAMPLE) for length in mask.shape])
     inside = coverage > 0.5
@@ -187,7 +187,7 @@ def distance_field(mask: np.ndarray) -> np.ndarray:
 
 
 def reason_to_drop(glyphs: Glyphs) -> str:
-    """Why a font cannot be used; empty where it can."""
+    """Why a font cannot be used; empty if it can."""
     lacking = [CHARACTERS[glyph] for glyph in ALPHANUMERIC if not glyphs.present[glyph]]
     if lacking:
         return f"lacks {''.join(lacking)}"
@@ -207,7 +207,7 @@ def reason_to_drop(glyphs: Glyphs) -> str:
 def lend_missing(fonts: list[Glyphs], categories: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Stacks the fonts; a punctuation mark that a font lacks comes from another font of its category.
 
-    Of the fonts of the category that have it, the one with the nearest x-height per em lends the mark, as it is.
+    The lender is the font of the category with the nearest x-height per em that has the mark; it is copied unchanged.
     """
     fields = np.stack([font.fields for font in fonts])
     metrics = np.stack([font.metrics for font in fonts])
@@ -245,7 +245,7 @@ def attribution(package: str, folder: Path) -> list[str]:
 
 
 def write(out: Path, fields: np.ndarray, metrics: np.ndarray, rows: list[list[str]]):
-    """Writes the bank, at 6 bits a texel, and the attribution table."""
+    """Writes the bank, at 6 bits per texel, and the attribution table."""
     levels = ((fields.astype(np.uint16) * 63 + 127) // 255).astype(np.uint8)
     stream = io.BytesIO()
     np.savez(stream, levels=levels, metrics=metrics)

@@ -3,8 +3,9 @@
     pip install scikit-image
     python experiments/build_textures.py
 
-Crops of the CC0 and public-domain photographs inside the scikit-image wheel, most of them small and so smooth once
-enlarged, as what lies behind a word mostly is; and noise with a falling spectrum, half of it over a gradient. Seconds.
+Crops of the CC0 and public-domain photographs in the scikit-image wheel, most of them small and therefore smooth once
+enlarged, as the background of a word usually is; and noise with a falling spectrum, half of it over a gradient. Takes
+seconds.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from PIL import Image
 
 ASSETS = Path(__file__).parents[1] / "crnn_jax" / "synth" / "assets"
 HEIGHT, WIDTH = 40, 128
-# Those whose documentation in skimage.data states CC0 or the public domain; assets/LICENSES.md has the sources.
+# Those that skimage.data documents as CC0 or public domain; assets/LICENSES.md has the sources.
 PHOTOGRAPHS = (
     "astronaut.png brick.png camera.png chelsea.png clock_motion.png coffee.png grass.png gravel.png rocket.jpg".split()
 )
@@ -27,7 +28,9 @@ PHOTOGRAPHS = (
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=400)
-    parser.add_argument("--photographs", type=float, default=0.6, help="share of the crops that are of photographs")
+    parser.add_argument(
+        "--photographs", type=float, default=0.6, help="share of crops from photographs; the rest are noise"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ASSETS / "textures.npz.xz")
     args = parser.parse_args()
@@ -39,7 +42,7 @@ def main():
     crops = [crop(photographs[i % len(photographs)], rng) for i in range(photographed)]
     crops += [noise(rng) for _ in range(args.count - photographed)]
     crops = [texture[:, :: rng.choice([1, -1])] for texture in crops]
-    textures = np.clip(np.round(crops), 0, 255).astype(np.uint8) & 0xFE  # 7 bits: the last is noise, dear to compress
+    textures = np.clip(np.round(crops), 0, 255).astype(np.uint8) & 0xFE  # 7 bits: the last is noise, hard to compress
     stream = io.BytesIO()
     np.savez(stream, textures=textures)
     args.out.write_bytes(lzma.compress(stream.getvalue(), preset=9 | lzma.PRESET_EXTREME))
@@ -48,7 +51,7 @@ def main():
 
 
 def crop(photograph: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """A random part of one channel, or of their mean, enlarged or reduced to the texture's size."""
+    """A random part of one channel or of the greyscale image, enlarged or reduced to the texture's size."""
     grey = photograph.convert("L") if rng.random() < 0.25 else photograph.getchannel(int(rng.integers(3)))
     height = rng.uniform(6, 14) if rng.random() < 0.6 else 8 + abs(rng.normal()) * 45
     height = min(height, grey.height, grey.width * HEIGHT / WIDTH)

@@ -3,8 +3,8 @@
     apt-get install hunspell-en-us    (1:2020.12.07-2, from SCOWL)
     python experiments/build_words.py --dictionary /usr/share/hunspell/en_US
 
-Every stem is expanded with its affix rules; words of the letters a-z, whatever their case, are kept in lower case.
-Seconds.
+Every stem is expanded with its affix rules; words that consist of the letters a-z, in any case, are kept in lower case.
+Takes seconds.
 """
 
 import argparse
@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 ASSETS = Path(__file__).parents[1] / "crnn_jax" / "synth" / "assets"
-LONGEST = 23  # as the longest word of Synth90k
+LONGEST = 23  # letters, as in the longest word of Synth90k
 
 
 class Rule(NamedTuple):
-    """One way to take an affix; hunspell(5), PFX and SFX."""
+    """One way to attach an affix; see PFX and SFX in hunspell(5)."""
 
     strip: str
     affix: str
     condition: re.Pattern  # on the whole stem
-    crosses: bool  # whether a prefix and a suffix may meet
+    crosses: bool  # whether a prefix and a suffix may be combined
 
 
 def main():
@@ -48,14 +48,14 @@ def main():
 
 
 def read_rules(path: Path) -> tuple[dict[str, list[Rule]], dict[str, list[Rule]]]:
-    """Prefix rules and suffix rules of an affix file, by their flag."""
+    """Prefix rules and suffix rules of an affix file, by flag."""
     rules, crosses = {"PFX": defaultdict(list), "SFX": defaultdict(list)}, {}
     for line in path.read_text(encoding="utf8").splitlines():
         kind, *fields = line.split() or [""]
         if kind not in rules:
             continue
         flag = fields[0]
-        if len(fields) == 3:  # the header of a flag: may it cross, how many rules
+        if len(fields) == 3:  # a flag's header: whether it crosses, number of rules
             crosses[flag] = fields[1] == "Y"
             continue
         strip, affix = ("" if field == "0" else field for field in fields[1:3])

@@ -1,13 +1,13 @@
-"""Makes a model folder of a run: averaged weights, config, charset, a card of what was measured, its calibration.
+"""Makes a model folder from a run: averaged weights, config, charset, a card of its measurements, its calibration.
 
     python experiments/calibrate.py --model WORKDIR --data FOLDER ...     # optional: WORKDIR/calibration.json
     python experiments/evaluate.py --model WORKDIR --data FOLDER ... rendered --json table.json
     python experiments/bundle.py WORKDIR --out crnn_jax/pretrained/NAME --table table.json --note "on what, how long"
 
-It is what `crnn_jax.load`, read.py and evaluate.py take; a folder in `crnn_jax/pretrained/` ships with the package.
-With `--average` its weights are the mean of several models': of a run and the one that it started from, or of runs with
-one start, it often reads better than any of them (Wortsman et al. 2022, "Model soups"). The mean is another model than
-the run: bundle it without a table, evaluate DIR, and bundle it again with that table.
+`crnn_jax.load`, read.py and evaluate.py take the folder; one in `crnn_jax/pretrained/` ships with the package.
+With `--average` the weights are the mean of several models. The mean of a run and the model that it started from, or of
+runs with the same start, often reads better than any of them (Wortsman et al. 2022, "Model soups"). It is a different
+model from the run: bundle it without a table, evaluate DIR, and bundle it again with that table.
 """
 
 import argparse
@@ -37,19 +37,23 @@ from crnn_jax.training.start import images_seen
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="of a run, or one of its checkpoints")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="replaced where it is there")
-    average_help = "models, runs, checkpoints of the same network, whose weights are averaged with these"
+    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="workdir of a run, or one of its checkpoints")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="model folder to write; replaced if it exists"
+    )
+    average_help = "models, runs or checkpoints of the same network to average these weights with"
     parser.add_argument("--average", nargs="+", default=[], metavar="MODEL", help=average_help)
-    parser.add_argument("--table", type=Path, metavar="FILE", help="what evaluate.py --json wrote of this model")
-    parser.add_argument("--note", default="", help="hardware, time: what else there is to know")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the stored weights")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="file that evaluate.py --json wrote for this model")
+    parser.add_argument("--note", default="", help="what else to record: hardware, training time")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of the stored weights"
+    )
     args = parser.parse_args(argv)
     checkpoint = training_checkpoint(args.workdir.absolute())
     config, variables = load_variables(checkpoint)
     others = [find_model(name) for name in args.average]
     variables = average(variables, config, others)
-    # Of datasets their names, not where they lay on this machine.
+    # Keep the names of datasets, not where they are on this machine.
     paths = {name: getattr(config.data, name) for name in ("real", "sources", "validation")}
     names = {name: short_names(of_kind) for name, of_kind in paths.items()}
     config = replace(config, data=replace(config.data, **names))
@@ -61,14 +65,14 @@ def main(argv: list[str] | None = None) -> int:
         "name": config.name,
         "parameters": count_parameters(variables),
         "steps": step_of(checkpoint),
-        # Of runs that went on from one another; of others it is less than all of them have seen.
+        # Correct if the runs continue one another; otherwise less than they have seen together.
         "images_seen": max(map(images_seen, [checkpoint, *others])),
         "note": args.note,
         "compared": compared,
         "results": results,
     }
     before = load_calibration(args.out) if (args.out / "variables").is_dir() else None
-    of_run = None if others else load_calibration(checkpoint)  # which fits no mean
+    of_run = None if others else load_calibration(checkpoint)  # does not fit a mean
     of_model = before if before and same_weights(args.out, variables) else None
     calibration = (of_model or of_run) if source == args.out else (of_run or of_model)
     save_inference(args.out, config, variables, card, dtype=args.dtype)
@@ -93,7 +97,7 @@ def same_weights(folder: Path, variables: dict) -> bool:
 
 
 def short_names(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """The last part of each path, or as many of the last ones as tell them apart."""
+    """The last part of each path, or as many trailing parts as tell them apart."""
     parts = [Path(path).parts for path in paths]
     for count in range(1, max(map(len, parts), default=1) + 1):
         names = tuple("/".join(of_path[-count:]) for of_path in parts)
@@ -103,7 +107,7 @@ def short_names(paths: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def average(variables: dict, config: Config, others: list[Path]) -> dict:
-    """The mean of a model's variables and those of others. CheckpointError for one that is of another network."""
+    """The mean of a model's variables and those of others. Raises CheckpointError for one with another network."""
     models = [variables]
     for folder in others:
         other_config, other = load_variables(folder)
@@ -114,10 +118,10 @@ def average(variables: dict, config: Config, others: list[Path]) -> dict:
 
 
 def read_table(path: Path, measured: list[Path], step: int) -> tuple[Path, dict, dict[str, dict]]:
-    """What evaluate.py --json wrote: of which of `measured`, how words were compared, and the rows of the datasets.
+    """What evaluate.py --json wrote: which of `measured` it is of, how words were compared, and the datasets' rows.
 
-    Without the speed, which is the machine's, not the model's. Raises ValueError, where the table is that of a model
-    that is none of `measured`, or of another step of its training, too, and where damaged words were left out of it.
+    The speed is left out: it is the machine's, not the model's. Raises ValueError if it is no such file, if it is of a
+    model that is not in `measured` or of another step of its training, and if damaged words were left out of it.
     """
     try:
         told = json.loads(path.read_text())

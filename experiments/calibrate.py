@@ -1,11 +1,11 @@
-"""Fits the temperature of a model's confidence on labelled words, and writes it into the model's folder.
+"""Fits the temperature of a model's confidence to labelled words, and writes it into the model's folder.
 
     python experiments/calibrate.py --model NAME|DIR --data PATH [PATH ...] [--part all|tenth|rest]
         [--cased] [--punctuation] [--lexicon english|FILE] [--dry_run]
 
-A PATH is anything that evaluate.py reads, `rendered` too; what counts as right are its switches as well. Prints the
-expected calibration error of these words at temperature 1 and at the new one; evaluate.py tells it of other words.
-With --lexicon a second temperature is fitted, of the confidence with which words are read by a lexicon.
+A PATH is anything that evaluate.py reads, including `rendered`; --cased and --punctuation define what counts as right,
+as they do there. Prints the expected calibration error on these words at temperature 1 and at the new one; evaluate.py
+reports it on other words. With --lexicon a second temperature is fitted, for words that are read with a lexicon.
 calibration.json goes into the model folder or workdir, where read.py, evaluate.py and bundle.py find it.
 """
 
@@ -36,18 +36,18 @@ from crnn_jax.metrics import normalise
 from crnn_jax.reader import load
 from crnn_jax.training.checkpoint import CheckpointError, weights_folder
 
-WORSE = 0.5  # points of calibration error, in its bins, that chance alone may make
+WORSE = 0.5  # points of calibration error, which is binned, that chance alone may add
 
 
 @tells(CheckpointError, DatasetError, ImageError, OSError, ValueError)
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    # None by default: the package's own would be changed.
-    parser.add_argument("--model", required=True, metavar="NAME|DIR", help="bundled model, folder, workdir")
+    # No default: it would change the package's own model.
+    parser.add_argument("--model", required=True, metavar="NAME|DIR", help="bundled model, model folder or workdir")
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
     add_protocol(parser)
-    parser.add_argument("--lexicon", metavar="english|FILE", help="fit the confidence with a lexicon, too")
+    parser.add_argument("--lexicon", metavar="english|FILE", help="also fit the confidence of reading with a lexicon")
     parser.add_argument("--dry_run", action="store_true", help="write nothing")
     args = parser.parse_args(argv)
     folder = weights_folder(args.model)
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"calibrate.py: {args.model} {clause}", file=sys.stderr)
     datasets = open_datasets(args.data, reader.config, part=args.part)
     chunks = [chunk for name, dataset in datasets.items() for chunk in dataset_words(reader, dataset, name)]
-    # Of every word the view that is not turned: its logits are what the temperature is fitted to.
+    # The unturned view of every word: the temperature is fitted to its logits.
     images = [given.views[0][0] for chunk in chunks for given in chunk.words]
     labels = [given.label for chunk in chunks for given in chunk.words]
     charset = reader.charset.characters
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         "punctuation": args.punctuation,
         "expected_calibration_error": print_fit("", correct, confidences, temperature),
     }
-    # What was fitted with a lexicon stays until that is fitted anew.
+    # A temperature fitted with a lexicon before stays until it is fitted again.
     before = load_calibration(folder) or {}
     calibration |= {name: value for name, value in before.items() if name.startswith("lexicon")}
     if lexicon is not None:
@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def print_fit(how: str, correct: list[bool], confidences: list[np.ndarray], temperature: float) -> dict[str, float]:
-    """Prints what was fitted; returns the calibration errors of the confidences before and after."""
+    """Prints the fit; returns the calibration errors of the confidences before and after it."""
     before, after = (expected_calibration_error(values, correct) for values in confidences)
     print(f"{len(correct)} words, {100 * np.mean(correct):.1f} % right{how}: temperature {temperature:.4f}")
     print(f"expected calibration error {before:.2f} at temperature 1, {after:.2f} at {temperature:.4f}")

@@ -1,4 +1,4 @@
-"""What the scripts here share: how they start and fail, `run(main)` and `@tells(ERROR, ...)`, and common options."""
+"""What the scripts share: how they start and report errors (`run(main)`, `@tells(ERROR, ...)`), and common options."""
 
 import argparse
 import functools
@@ -12,7 +12,7 @@ from crnn_jax.lexicon import BONUS, Lexicon, load_lexicon
 
 
 def tells(*errors: type[Exception]) -> Callable:
-    """For a script's `main(argv) -> int`: these errors become one line with the script's name, and it returns 1."""
+    """Decorates a script's `main(argv) -> int`: on these errors it prints one line with its name and returns 1."""
 
     def decorate(main: Callable[..., int]) -> Callable[..., int]:
         @functools.wraps(main)
@@ -20,7 +20,7 @@ def tells(*errors: type[Exception]) -> Callable:
             logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every step of opening and saving
             try:
                 return main(*args, **options)
-            except BrokenPipeError:  # an OSError, but not one to tell: see `run`
+            except BrokenPipeError:  # an OSError, but one that `run` handles
                 raise
             except errors as error:
                 print(f"{Path(main.__code__.co_filename).name}: {error}", file=sys.stderr)
@@ -31,33 +31,37 @@ def tells(*errors: type[Exception]) -> Callable:
     return decorate
 
 
-def add_overrides(parser: argparse.ArgumentParser, *, help: str = "overrides") -> None:
-    """--set, the fields of a config."""
+def add_overrides(parser: argparse.ArgumentParser, *, help: str = "config fields to override") -> None:
+    """Adds --set, which overrides fields of a config."""
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="a.b=VALUE", help=help)
 
 
 def add_protocol(parser: argparse.ArgumentParser) -> None:
-    """The options of every script that compares what is read with labels: which part of each dataset, and how."""
-    from crnn_jax.data.dataset import PARTS  # not above: scripts that only read do without it
+    """Adds the options of every script that compares readings with labels: which part of each dataset, and how."""
+    from crnn_jax.data.dataset import PARTS  # not at the top: scripts that only read do not need it
 
-    parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
-    parser.add_argument("--cased", action="store_true", help="compare the case as well")
+    parser.add_argument(
+        "--part", choices=PARTS, default="all", help="all of each dataset, its fixed tenth, or the rest"
+    )
+    parser.add_argument("--cased", action="store_true", help="compare case as well")
     parser.add_argument("--punctuation", action="store_true", help="compare punctuation marks as well")
 
 
 def add_reading(parser: argparse.ArgumentParser, *, among: str | None = None) -> None:
-    """How words are read: --lexicon with its --bonus, --thorough and, where `among` is its help, --among."""
-    parser.add_argument("--lexicon", metavar="english|FILE", help="words that are expected; others can still be read")
+    """Adds the options for how words are read: --lexicon, --bonus, --thorough and, if `among` is its help, --among."""
+    parser.add_argument("--lexicon", metavar="english|FILE", help="words to expect; others can still be read")
     parser.add_argument(
-        "--bonus", type=float, metavar="NATS", help=f"how much likelier, per character; {BONUS} unless given"
+        "--bonus", type=float, metavar="NATS", help=f"how much likelier they are, per character (default: {BONUS})"
     )
     if among:
         parser.add_argument("--among", metavar="FILE", help=among)
-    parser.add_argument("--thorough", action="store_true", help="look at each word three times, which takes so long")
+    parser.add_argument(
+        "--thorough", action="store_true", help="read each word with three margins: more accurate, three times as slow"
+    )
 
 
 def check_reading(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Ends the process where the options of `add_reading` do not go together."""
+    """Ends the process with an error if options of `add_reading` do not go together."""
     if args.bonus is not None and args.lexicon is None:
         parser.error("--bonus is that of a --lexicon")
     if args.lexicon is not None and getattr(args, "among", None) is not None:
@@ -72,12 +76,12 @@ def lexicon_of(args: argparse.Namespace) -> Lexicon | None:
 
 
 def run(main: Callable[[], int]) -> None:
-    """Ends the process with the exit code of a command; Ctrl-C, or output that nobody reads, is no traceback."""
+    """Runs a command and exits with its code; Ctrl-C or a closed output pipe prints no traceback."""
     try:
         sys.exit(main())
     except KeyboardInterrupt:
         print(f"\n{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
-        sys.exit(130)  # as shells have it
-    except BrokenPipeError:  # whoever reads the output, such as head, has had enough
+        sys.exit(130)  # the shells' convention
+    except BrokenPipeError:  # the program that reads the output, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Draws a page of rendered words, beside words of a dataset where one is given.
+"""Draws a page of rendered words, next to words of a dataset if one is given.
 
     python experiments/contact_sheet.py [--config NAME] [--set data.style=photo ...] [--beside PATH] [--out sheet.png]
 
@@ -29,12 +29,12 @@ GAP = 2  # pixels between images
 @tells(ConfigError, DatasetError, ImageError, OSError, OverflowError, ValueError)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="tiny", metavar="NAME|PATH", help="of experiments/configs/, or a path")
+    parser.add_argument("--config", default="tiny", metavar="NAME|PATH", help="name in experiments/configs/, or a path")
     add_overrides(parser)
-    parser.add_argument("--beside", metavar="PATH", help="a dataset for the right half")
+    parser.add_argument("--beside", metavar="PATH", help="dataset to show in the right half")
     parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--columns", type=int, default=8, help="of each half")
-    parser.add_argument("--scale", type=int, default=1, help="pixels drawn for each pixel")
+    parser.add_argument("--columns", type=int, default=8, help="columns of each half")
+    parser.add_argument("--scale", type=int, default=1, help="pixels drawn per pixel of an image")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("sheet.png"), metavar="FILE")
     args = parser.parse_args()
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def sample_images(dataset: Dataset, count: int, size: tuple[int, int], seed: int) -> np.ndarray:
-    """`count` images of a dataset, chosen at random, stretched to `size`; white where it has fewer."""
+    """`count` images of a dataset, chosen at random, stretched to `size`; white if it has fewer."""
     chosen = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
     height, width = size
     samples = (sample for i in chosen for sample in dataset.samples(i, stop=i + 1))
@@ -69,7 +69,7 @@ def sample_images(dataset: Dataset, count: int, size: tuple[int, int], seed: int
 
 
 def page(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images `n H W` in rows of `columns`, one array."""
+    """Images `n H W` in rows of `columns`, as one array."""
     n, height, width = images.shape
     padded = np.pad(images, ((0, 0), (0, GAP), (0, GAP)), constant_values=255)
     grid = padded.reshape(n // columns, columns, height + GAP, width + GAP)

@@ -1,8 +1,7 @@
 """A contest: programs that do the same work take turns, each in a process of its own.
 
-So no contestant's threads, memory or import order gets in another's way, and a machine that is busy for a while is
-busy for all of them. A contestant is a script beside this one that hands its tasks to `serve`; the two talk in lines of
-JSON.
+This way no contestant's threads, memory or import order affects another's, and other load on the machine affects all
+of them. A contestant is a script in this folder that passes its tasks to `serve`; the two exchange lines of JSON.
 """
 
 import json
@@ -22,41 +21,41 @@ INSTALL = "pip install -e '.[peers]'"
 
 
 class ContestError(RuntimeError):
-    """A contestant that cannot do its task: its message is one line that names it."""
+    """A contestant cannot do its task: the message is one line that names it."""
 
 
 class Contestant(NamedTuple):
     """One program and what it is to do."""
 
     name: str
-    script: str  # beside this file, or a path
-    task: str  # of those that the script serves
+    script: str  # in this folder, or a path
+    task: str  # one of those that the script serves
     options: dict  # keyword arguments of the task, in JSON's types
-    words: int = 0  # that one call of the task takes, reads, ...
+    words: int = 0  # that one call of the task trains on, reads, ...
     flops: float | None = None  # that one call needs; None: not known
     bytes: float | None = None
-    needs: str = ""  # the module without which a peer is left out; without "" there is no contest
+    needs: str = ""  # the module without which a peer is left out; "": the contest cannot do without it
 
 
 class Result(NamedTuple):
     """What was measured of a contestant."""
 
     contestant: Contestant
-    seconds: list[float]  # a call, on average over each round
+    seconds: list[float]  # per call, averaged over each round
     first_call: float  # seconds, compilation included
-    memory: int  # bytes of the host, at the most
-    device_memory: int | None  # bytes of an accelerator, at the most
+    memory: int  # peak bytes of the host
+    device_memory: int | None  # peak bytes of an accelerator
     answer: float | list | None  # what the last call returned
 
 
 def hold(
     contestants: list[Contestant], *, threads: int, rounds: int, seconds: float
 ) -> tuple[list[Result], dict[str, str]]:
-    """The results of `rounds` rounds, each of about `seconds` a contestant; and why others are left out, by name.
+    """The results of `rounds` rounds, of about `seconds` per contestant each; and why others are left out, by name.
 
-    All compile one after the other and make one call more, then the rounds begin. In a round the first call of each,
-    which finds the caches as the others have left them, is not counted. Each may use `threads` CPUs, the same for all.
-    Raises ContestError where a contestant that needs nothing cannot do its task, or where any stops midway.
+    First each in turn compiles and makes one more call, then the rounds begin. The first call of each in a round is not
+    counted, since it finds the caches as the others have left them. All may use the same `threads` CPUs. Raises
+    ContestError if a contestant with empty `needs` cannot do its task, or if any stops midway.
     """
     players, left_out = [], {}
     with ExitStack() as stack:
@@ -78,19 +77,19 @@ def hold(
 
 
 class _Player:
-    """The process of a contestant, stopped on leaving the context."""
+    """The process of a contestant, killed on leaving the context."""
 
     def __init__(self, contestant: Contestant, threads: int):
         self.contestant = contestant
         self._log = tempfile.TemporaryFile("w+")
         command = [sys.executable, Path(__file__).parent / contestant.script]
         environment = {
-            # Threads of torch and Tesseract, which both take OpenMP's.
+            # Threads of torch and Tesseract, which both use OpenMP.
             "OMP_NUM_THREADS": str(threads),
             "OMP_THREAD_LIMIT": str(threads),
-            # Else the first would take most of a GPU's memory from the others.
+            # Otherwise the first would take most of a GPU's memory from the others.
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-            # What an earlier run has compiled would make the first call look quick.
+            # Programs compiled by an earlier run would make the first call look fast.
             "JAX_ENABLE_COMPILATION_CACHE": "false",
             "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
         }
@@ -109,16 +108,16 @@ class _Player:
 
     def __exit__(self, *_):
         self._process.kill()
-        self._process.communicate()  # which waits, and closes the pipes
+        self._process.communicate()  # waits, and closes the pipes
         self._log.close()
 
     def warm_up(self) -> None:
-        """Waits for the first call and the one behind it. Raises ContestError."""
+        """Waits for the first call and the one after it. Raises ContestError."""
         self._first_call = self._reply()["first_call"]
 
     def play(self, seconds: float) -> float:
-        """A round: seconds a call."""
-        with suppress(BrokenPipeError):  # of a process that has ended: its last words tell why
+        """Plays a round; returns the seconds per call."""
+        with suppress(BrokenPipeError):  # the process has ended: `_reply` reports why
             self._process.stdin.write(f"{seconds}\n")
             self._process.stdin.flush()
         return self._reply()["seconds"]
@@ -133,7 +132,7 @@ class _Player:
         line = self._process.stdout.readline()
         if not line:
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(10)  # its pipe is closed before it says why
+                self._process.wait(10)  # its pipe closes before it logs why
             self._log.seek(0)
             last = [line.strip() for line in self._log if line.strip()][-1:]
             raise ContestError(": ".join([self.contestant.name, "its process ended", *last]))
@@ -144,15 +143,14 @@ class _Player:
 
 
 def serve(*tasks: Callable, device_memory: Callable[[], int | None] = lambda: None) -> None:
-    """The main of a contestant's script: does the task of the command line as often as the standard input asks.
+    """The main function of a contestant's script: does the command line's task as often as standard input asks.
 
     Args:
-        tasks: functions, which are asked for by their names. A task takes the options as keywords, gets ready, and
-            returns what is timed: a function of nothing that waits for its work to be done and returns a number, a
-            list or None.
-        device_memory: bytes of an accelerator at the most so far, None where there is none.
+        tasks: functions, selected by name. A task takes the options as keywords, gets ready, and returns what is timed:
+            a function without arguments that waits for its work to be done and returns a number, a list or None.
+        device_memory: returns the peak bytes of an accelerator so far, None if there is none.
     """
-    # Libraries print, some of them from C: their lines go to the log, lest they get between the replies.
+    # Libraries print, some of them from C: their lines go to the log, to keep them out of the replies.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -168,7 +166,7 @@ def serve(*tasks: Callable, device_memory: Callable[[], int | None] = lambda: No
         answer = call()
         reply(first_call=first_call)
         for line in sys.stdin:
-            call()  # the others have had the caches and the memory since
+            call()  # the others have used the caches and the memory since
             begin, count = time.perf_counter(), 0
             while not count or time.perf_counter() < begin + float(line):
                 answer = call()
@@ -177,14 +175,14 @@ def serve(*tasks: Callable, device_memory: Callable[[], int | None] = lambda: No
         reply(memory=_peak_memory(), device_memory=device_memory(), answer=answer)
     except ContestError as error:
         reply(error=str(error))
-    except Exception as error:  # of any library: the contest goes on without this one
+    except Exception as error:  # from any library: the contest goes on without this one
         reply(error=" ".join(f"{type(error).__name__}: {error}".split())[:300])
 
 
 def _peak_memory() -> int:
-    """Resident bytes of this process at the most."""
+    """Peak resident bytes of this process."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage counts there what the process that started this one had as well
+    if status.exists():  # there getrusage also counts the memory of the process that started this one
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return 1024 * int(lines["VmHWM"].split()[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -192,12 +190,12 @@ def _peak_memory() -> int:
 
 @contextmanager
 def _on_cpus(count: int) -> Iterator[None]:
-    """Processes started within may use `count` CPUs, where the system can see to that."""
+    """Limits processes started within to `count` CPUs, if the system supports that."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(allowed)[:count])  # of this thread, and inherited
+    os.sched_setaffinity(0, sorted(allowed)[:count])  # for this thread and its child processes
     try:
         yield
     finally:

@@ -1,11 +1,11 @@
-"""Accuracy against the images of a run: every checkpoint that a run has kept, measured on labelled words.
+"""Accuracy against images seen: measures every checkpoint that a run has kept on labelled words.
 
     python experiments/curve.py WORKDIR --data PATH [PATH ...] [--part all|tenth|rest] [--cased] [--punctuation]
         [--json FILE]
 
-A run keeps its last checkpoints, `run.keep` of them, and its best. A PATH is anything that evaluate.py reads; of a
-dataset that a run was fine-tuned on, `--part tenth` is what it has not seen. Prints a table in Markdown: a row a
-checkpoint, word accuracy in per cent.
+A run keeps its last `run.keep` checkpoints and its best. A PATH is anything that evaluate.py reads; of a dataset that
+the run was fine-tuned on, `--part tenth` is the part that it has not seen. Prints a Markdown table of word accuracy in
+per cent, one row per checkpoint.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("workdir", type=Path, metavar="WORKDIR")
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
     add_protocol(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to FILE")
     args = parser.parse_args(argv)
     rows, datasets = [], None
     check_outputs(args.json, inputs=args.data)
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def kept_steps(workdir: Path) -> list[int]:
-    """The steps of a run's checkpoints, in order. Raises CheckpointError where there is none."""
+    """The steps of a run's checkpoints, in order. Raises CheckpointError if there is none."""
     steps = sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
     if not steps:
         raise CheckpointError(f"{workdir} holds no checkpoint")

@@ -1,26 +1,26 @@
-"""Measures a model on labelled words: a row a dataset.
+"""Measures a model on labelled words: one row per dataset.
 
     python experiments/evaluate.py --model NAME|DIR --data PATH [PATH ...] [--part all|tenth|rest]
         [--cased] [--punctuation] [--lexicon english|FILE [--bonus NATS] | --among FILE] [--thorough]
         [--json FILE] [--html FILE] [--words FILE]
 
-A PATH is a folder with labels.tsv, labels.csv or gt.txt, an LMDB, TFRecord shards, or `rendered`: held-out words,
-rendered in the style that the model was trained on. Compared are lower-case letters and digits; --cased and
---punctuation widen that.
-With --lexicon its words (of a file, or English ones) count as likelier than others, by --bonus; two more rows part what
-is in it from what is not. With --among nothing is read but the words of a file, one a line; a label that is none of
-them is read wrong. Or each image among words of its own, a line IMAGE<TAB>WORD<TAB>WORD ... for each, IMAGE as --words
-writes it, its path in a folder or image-000000001 of an LMDB; this is for one dataset. With --thorough each word is
-looked at with three margins.
---html writes one page that shows what is wrong: by length and height, by character, by confidence, and the worst words,
-and what the spatial transformer does, where the model has one. One that shows it next to nothing is said on stderr.
---words writes every word as it was read, a row each behind a head, tab-separated and quoted as Python's csv does it:
-dataset, number of the word in it or in its --part, from 0, the image's name, label, text, confidence, and 1 where it is
+A PATH is a folder with labels.tsv, labels.csv or gt.txt, an LMDB, TFRecord or ArrayRecord shards, or `rendered`:
+held-out words, rendered in the style that the model was trained on. Lower-case letters and digits are compared; --cased
+and --punctuation extend that.
+With --lexicon its words (of a file, or English ones) count as likelier than others, by --bonus; two more rows separate
+labels that are in it from those that are not. With --among only the words of a file are read, one per line; a label
+that is not among them counts as wrong. For a single dataset the file may instead give each image words of its own, in
+lines IMAGE<TAB>WORD<TAB>WORD ...; IMAGE is the name that --words writes, the path in a folder or image-000000001 in an
+LMDB. With --thorough each word is read with three margins.
+--html writes a page of the errors: by length and height, by character, by confidence, the worst words, and what the
+spatial transformer does, if the model has one. A transformer that has collapsed is reported on stderr in any case.
+--words writes every word as it was read, one row each below a header, tab-separated and quoted as by Python's csv:
+dataset, number of the word in it or in its --part, from 0, the image's name, label, text, confidence, and 1 if it was
 read right.
---json writes the rows, those of all words and of the lexicon apart, what was compared and how many were left out, for
-bundle.py.
-What of a dataset cannot be read is left out, with a line on stderr (prepare.py inspect tells all that is damaged), and
-is in no row; the exit code is then 1. A --part is taken of datasets whose lists or shards are whole.
+--json writes the rows, with those of all words and of the lexicon separate, what was compared and how many words were
+left out, for bundle.py.
+Words that cannot be read from a dataset are reported on stderr (prepare.py inspect lists all damage) and left out of
+all rows; the exit code is then 1. A --part can be taken only of datasets whose lists or shards are complete.
 """
 
 import argparse
@@ -60,7 +60,7 @@ from crnn_jax.stn import collapse
 from crnn_jax.training.checkpoint import CheckpointError, step_of, weights_folder
 from crnn_jax.wordlist import WordList, load_words_or_lists
 
-TOTALS = ALL, INSIDE, OUTSIDE = "all words", "in the lexicon", "not in it"  # rows beneath those of the datasets
+TOTALS = ALL, INSIDE, OUTSIDE = "all words", "in the lexicon", "not in it"  # rows below those of the datasets
 
 
 @tells(CheckpointError, DatasetError, ImageError, LexiconError, OSError)
@@ -71,16 +71,16 @@ def main(argv: list[str] | None = None) -> int:
     folder = weights_folder(args.model)
     reader = crnn_jax.load(folder)
     among = load_among(args.among, reader, args.data) if args.among is not None else None
-    # All, before the hours. Where records are lost nobody knows where the tenth begins: a part is of a whole one.
+    # Open all before hours of work. A part needs a complete dataset: with records lost, its start is unknown.
     datasets = open_datasets(args.data, reader.config, part=args.part, strict=args.part != "all")
     inputs = [*args.data, *filter(None, (args.among, args.lexicon))]
     check_outputs(args.json, args.html, args.words, inputs=inputs)
-    # Words of a list come with their own marks, whatever the model reads of them.
+    # Words of a list are returned with their own marks, even those that the model cannot read.
     for clause in () if among else not_expressed(reader, cased=args.cased, punctuation=args.punctuation):
         warn(f"{args.model} {clause}")
     width = max(map(len, [*datasets, *TOTALS]))
     evaluations, left_out, compiled = {}, {}, set()
-    for name, dataset in datasets.items():  # a row each as soon as it is there
+    for name, dataset in datasets.items():  # print each row as soon as it is measured
         damage = Damage()
         evaluation = read_words(
             reader,
@@ -131,13 +131,15 @@ def main(argv: list[str] | None = None) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The arguments of the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, model folder or workdir"
+    )
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
     add_protocol(parser)
-    add_reading(parser, among="words, one a line, or those of an image: nothing else is read")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, and what was compared")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of what is wrong there")
-    parser.add_argument("--words", type=Path, metavar="FILE", help="write every word as it was read there")
+    add_reading(parser, among="read only these words, one per line, or a line per image")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows, and what was compared, to FILE")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of the errors to FILE")
+    parser.add_argument("--words", type=Path, metavar="FILE", help="write a row for every word to FILE")
     args = parser.parse_args(argv)
     check_reading(parser, args)
     if args.cased and args.among is not None:
@@ -146,7 +148,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def load_among(path: str, reader: Reader, data: list[str]) -> Among:
-    """The words of a file, of all images or of each. Tells of those that can never be read."""
+    """The words of a file, for all images or for each. Warns of those that can never be read."""
     if share_words(path, data):
         raise LexiconError(f"{path} is what is to be read: expected the words that there can be")
     words = load_words_or_lists(path)
@@ -171,12 +173,12 @@ def load_among(path: str, reader: Reader, data: list[str]) -> Among:
 
 
 def warn(told: str) -> None:
-    """A line on stderr."""
+    """Prints a line on stderr."""
     print(f"evaluate.py: {told}", file=sys.stderr)
 
 
 def protocol(args: argparse.Namespace, among: Among | None, left_out: int) -> str:
-    """What was compared, as the page tells it."""
+    """What was compared, in the words of the page."""
     how = ("letters, " if args.cased else "lower-case letters, ") + "digits"
     how += ", punctuation" if args.punctuation else ""
     how += f"; {left_out} left out, since damaged" if left_out else ""
@@ -187,7 +189,7 @@ def protocol(args: argparse.Namespace, among: Among | None, left_out: int) -> st
 
 
 def not_compared(evaluation: Evaluation, among: Among | None, args: argparse.Namespace, charset: str) -> Iterator[str]:
-    """Of which labels something is not compared, or cannot be right, a line each reason."""
+    """One line for each reason why some labels are only compared in part, or cannot be read right."""
     lost = letters_not_compared(evaluation, charset)
     if lost:
         yield f"{lost[0]} labels have letters that {args.model} lacks, which are not compared: {lost[1]}"
@@ -196,7 +198,7 @@ def not_compared(evaluation: Evaluation, among: Among | None, args: argparse.Nam
 
 
 def letters_not_compared(evaluation: Evaluation, charset: str) -> tuple[int, str] | None:
-    """How many labels have letters or digits beyond ASCII that a charset lacks, and which; None of none."""
+    """How many labels have letters or digits beyond ASCII that a charset lacks, and which; None if none have."""
     known = in_both_cases(charset)
     labels = (respell(word.label, charset) for word in evaluation.words)
     lost = [{c for c in label if c.isalnum() and not c.isascii()} - known for label in labels]
@@ -204,7 +206,7 @@ def letters_not_compared(evaluation: Evaluation, charset: str) -> tuple[int, str
 
 
 def labels_outside(evaluation: Evaluation, among: Among, *, punctuation: bool, charset: str) -> int:
-    """How many labels are no word of the list, or of the image's own, as they are compared."""
+    """How many labels, as they are compared, are not in the list, or in the image's own list."""
 
     def compared(words):
         return {normalise(word, punctuation=punctuation, charset=charset) for word in words}
@@ -217,7 +219,7 @@ def labels_outside(evaluation: Evaluation, among: Among, *, punctuation: bool, c
 
 
 def write_words(path: Path, evaluations: dict[str, Evaluation]) -> None:
-    """A row a word."""
+    """Writes one row per word."""
     with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(["dataset", "number", "image", "label", "text", "confidence", "right"])
@@ -228,7 +230,7 @@ def write_words(path: Path, evaluations: dict[str, Evaluation]) -> None:
 
 
 def rows_by_lexicon(evaluation: Evaluation, lexicon: Lexicon) -> dict[str, Row]:
-    """A row of the words whose labels are in the lexicon, and one of the others."""
+    """One row for the words whose labels are in the lexicon, and one for the others."""
     words = {INSIDE: [], OUTSIDE: []}
     for word in evaluation.words:
         words[INSIDE if word.label in lexicon else OUTSIDE].append(word)

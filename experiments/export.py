@@ -1,20 +1,21 @@
-"""Writes a model as one file that JAX alone runs, weights and decoding inside: StableHLO.
+"""Writes a model as one file of StableHLO, including weights and decoding, that runs with JAX alone.
 
     python experiments/export.py --model NAME|DIR --out FILE [--batch N] [--width PIXELS] [--platforms cpu cuda tpu]
 
-Needs `pip install -e '.[export]'`. Where it is used, `jax`, `flatbuffers` and whatever opens images are enough:
+Needs `pip install -e '.[export]'`. To run the file, `jax`, `flatbuffers` and a library that opens images are enough:
 
     import jax, jax.export
     import numpy as np
     from PIL import Image
     read = jax.jit(jax.export.deserialize(open(FILE, "rb").read()).call)
-    image = Image.open(PATH).convert("L").resize((100, 32), Image.Resampling.BICUBIC)  # the size that is printed
+    image = Image.open(PATH).convert("L").resize((100, 32), Image.Resampling.BICUBIC)  # the size that export.py prints
     characters, confidences = read(np.asarray(image)[None])
     text = "".join(map(chr, characters[0])).rstrip("\\0")
 
-A word of Hebrew or Arabic comes as it stands in the image: `crnn_jax.direction.reorder` makes it what is typed.
-N images go in at a time. It computes as this machine would: write it on a GPU for a GPU. What a Reader does before that
-is left to you: to turn a photograph as its EXIF says, lay what is transparent on white, read a tall image turned, too.
+Hebrew or Arabic comes out from left to right, as in the image; `crnn_jax.direction.reorder` puts it in typing order.
+The program takes N images at a time. It computes as this machine does: write it on a GPU to run it on a GPU. What a
+Reader does first is left to you: turning a photograph by its EXIF orientation, putting transparent images on white, and
+reading tall images turned as well.
 """
 
 import argparse
@@ -34,11 +35,15 @@ from crnn_jax.training.checkpoint import CheckpointError
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, model folder or workdir"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at a time (1)")
-    parser.add_argument("--width", type=int, metavar="PIXELS", help="of the images, for models that pad")
-    parser.add_argument("--platforms", nargs="+", default=[], metavar="NAME", help=", ".join(PLATFORMS))
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at a time (default: 1)")
+    parser.add_argument("--width", type=int, metavar="PIXELS", help="width of the images, for models that pad")
+    parser.add_argument(
+        "--platforms", nargs="+", default=[], metavar="NAME", help=f"{', '.join(PLATFORMS)} (default: this machine's)"
+    )
     args = parser.parse_args(argv)
     check_writable(args.out)
     reader = crnn_jax.load(args.model)

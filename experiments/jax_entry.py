@@ -1,6 +1,6 @@
 """This package's own entry in the contests of bench.py: a training step, reading, and the parts of the network.
 
-Inputs are the arrays of an .npz file that bench.py has drawn; a config is its JSON.
+`inputs` is an .npz file of arrays that bench.py has drawn; `config` is a config as JSON.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from crnn_jax.training.step import train_step
 
 
 def train(*, inputs: str, config: str, steps: int) -> Callable[[], float]:
-    """Takes training steps on one batch, `steps` in a call, as the loop does: every CPU core, or GPU, a device.
+    """Takes training steps on one batch, `steps` per call, as the loop does: every CPU core or GPU is a device.
 
     A call returns the loss.
     """
@@ -57,7 +57,7 @@ def train(*, inputs: str, config: str, steps: int) -> Callable[[], float]:
 
 
 def train_simply(*, inputs: str, config: str) -> Callable[[], float]:
-    """Takes training steps on one batch, one in a call, all threads on one device; a call returns the loss."""
+    """Takes training steps on one batch, one per call, on one device with all threads; a call returns the loss."""
     parallel.leave_out_fusion_emitters()
     arrays, config = np.load(inputs), from_json(config)
     model, tx = build(config.model), make_optimizer(config.optimizer, config.run.steps)
@@ -96,7 +96,7 @@ def words(*, inputs: str, model: str, batches: bool) -> Callable[[], list[str]]:
 
 
 def ctc(*, inputs: str) -> Callable[[], float]:
-    """The CTC loss with its gradient to the logits; a call returns the mean loss."""
+    """The CTC loss and its gradient for the logits; a call returns the mean loss."""
     arrays = jax.device_put(dict(np.load(inputs)))
 
     @jax.jit
@@ -116,7 +116,7 @@ def lstm(*, inputs: str, features: int, dtype: str) -> Callable[[], float]:
 
 
 def sampler(*, inputs: str, kind: str, size: list[int]) -> Callable[[], float]:
-    """Grid and bilinear sampling, forward and backward to images and parameters; returns the sum of what is sampled."""
+    """Grid and bilinear sampling, forward and backward to images and parameters; returns the sum of the samples."""
     arrays = jax.device_put(dict(np.load(inputs)))
 
     def sample(image, parameters):
@@ -139,7 +139,7 @@ def product(*, side: int, dtype: str) -> Callable[[], None]:
 
 
 def copy(*, numbers: int) -> Callable[[], None]:
-    """Reads and writes float32 numbers, in place: new memory at every call would be measured instead."""
+    """Reads and writes float32 numbers in place; otherwise the allocation of memory would be measured."""
     x = jnp.ones(numbers)
     negate = jax.jit(jnp.negative, donate_argnums=0)
 
@@ -151,7 +151,7 @@ def copy(*, numbers: int) -> Callable[[], None]:
 
 
 def _first(results) -> float:
-    """The number that a function returned beside its gradients, once they are all there."""
+    """The number that a function returned with its gradients, once all are computed."""
     return float(jax.block_until_ready(results)[0])
 
 

@@ -1,6 +1,6 @@
-"""Who takes part in each contest of bench.py, with which inputs, and what the work takes at the least.
+"""Who takes part in each contest of bench.py, with which inputs, and the least operations and bytes that it needs.
 
-Inputs are drawn here, once for all contestants, and left in a folder as .npz files.
+Inputs are drawn here, once for all contestants, and saved in a folder as .npz files.
 """
 
 from dataclasses import replace
@@ -18,13 +18,13 @@ from crnn_jax.sampler import identity_fiducials, tps_grid
 from crnn_jax.stn import start_parameters
 
 OURS, TORCH = "jax_entry.py", "torch_entry.py"
-SIDE = {"cpu": 2048, "gpu": 8192}  # of the matrices whose product is the ceiling of operations
-STEPS = 5  # a call, as the training loop takes some in one dispatch: 10 unless its config says more
-COPIED = 1 << 28  # bytes whose copy is the ceiling of memory: no cache holds them
+SIDE = {"cpu": 2048, "gpu": 8192}  # of the matrices whose product sets the ceiling for operations
+STEPS = 5  # per call; the training loop also takes several per dispatch, 10 by default
+COPIED = 1 << 28  # bytes whose copy sets the ceiling for memory: too many for any cache
 
 
 def train(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
-    """Whole training steps on random words that are there already: as the loop takes them, and one by one."""
+    """Whole training steps on ready random words: as the loop takes them, and one by one."""
     inputs = _save(folder / "words.npz", **random_words(config, batch))
     needed = work.train_step(config, batch=batch)
     takes = _takes(batch, needed)
@@ -40,7 +40,7 @@ def train(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
 
 
 def read(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
-    """Greedy reading of images that have the network's size, with random weights; in a batch and one at a time."""
+    """Greedy reading of images of the network's size, with random weights; in a batch and one at a time."""
     contestants = []
     for size in sorted({batch, 1}, reverse=True):
         inputs = _save(folder / f"words{size}.npz", **random_words(config, size))
@@ -54,13 +54,13 @@ def read(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
 
 
 def words(model: str, config: ModelConfig, samples: list[Sample], *, threads: int, folder: Path) -> list[Contestant]:
-    """Reading of word images as a user has them, decoded, by a model of this package and by other readers."""
+    """Reading of decoded word images of any size, by a model of this package and by other readers."""
     inputs = {"inputs": _save(folder / "images.npz", *(sample.image for sample in samples))}
     contestants = []
     for name, batches in (("one at a time", False), ("in batches", True)):
         takes = [None, None]
-        if config.fit == "resize":  # else every image has a width of its own
-            # In batches the weights are read once for all of them, or a few times, which are few bytes more.
+        if config.fit == "resize":  # otherwise every image has a width of its own
+            # In batches the weights are read once for all words, or a few times, which adds few bytes.
             one, every = (work.read(config, batch=size) for size in (1, len(samples)))
             takes = [every.flops, every.bytes if batches else len(samples) * one.bytes] if one else takes
         options = inputs | {"model": model, "batches": batches}
@@ -75,7 +75,7 @@ def words(model: str, config: ModelConfig, samples: list[Sample], *, threads: in
 
 
 def labelled_words(config: Config, data: str, *, count: int) -> list[Sample]:
-    """The first `count` words of a dataset, or of `rendered` ones of a model's config, decoded. Raises DatasetError."""
+    """The first `count` words of a dataset, or words `rendered` by a model's config, decoded. Raises DatasetError."""
     (dataset,) = open_datasets([data], config).values()
     return list(dataset.samples(stop=count))
 
@@ -94,7 +94,7 @@ def ctc(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
 
 
 def lstm(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
-    """The first bidirectional LSTM alone, forward and backward, in float32: of another, torch's is not there."""
+    """The first bidirectional LSTM alone, forward and backward, in float32: torch's contestant has no other type."""
     if config.model.dtype != "float32":
         raise ContestError(f"lstm: model.dtype = {config.model.dtype}: torch's has no such contestant, take float32")
     frames, depth, hidden = work.lstm_shape(config.model)
@@ -106,7 +106,7 @@ def lstm(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
 
 
 def sampler(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
-    """Grid and bilinear sampling alone, forward and backward, of an image as the STN in front of a network sees it."""
+    """Grid and bilinear sampling alone, forward and backward, of images as the STN in front of a network sees them."""
     stn, size = config.model.stn, (config.model.height, config.model.width)
     seen = tuple(round(side * stn.oversample) for side in size)
     rng = np.random.default_rng(0)
@@ -125,7 +125,7 @@ def sampler(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
 
 
 def ceilings(dtype: str) -> list[Contestant]:
-    """A large matrix product and a large copy, by each library: the better one is what the chip can do."""
+    """A large matrix product and a large copy, by each library: the faster one shows what the chip can do."""
     side = SIDE[jax.default_backend()]
     options = {"product": {"side": side, "dtype": dtype}, "copy": {"numbers": COPIED // work.WORD}}
     takes = {"product": {"flops": 2 * side**3}, "copy": {"bytes": 2 * COPIED}}
@@ -140,7 +140,7 @@ def ceilings(dtype: str) -> list[Contestant]:
 
 
 def has_peer(config: Config) -> bool:
-    """Whether torch's network is that of the config: VGG without an STN, in nothing else but these sizes special."""
+    """Whether torch's network is that of the config: VGG without an STN, with only these `sizes` changed, and AdamW."""
     model = config.model
     sizes = ("charset", "width", "normalise", "lstm_features", "lstm_layers", "dtype")
     plain = replace(ModelConfig(cnn="vgg"), **{name: getattr(model, name) for name in sizes})
@@ -148,7 +148,7 @@ def has_peer(config: Config) -> bool:
 
 
 def _both_torches(name: str, task: str, options: dict, takes: tuple) -> list[Contestant]:
-    """torch as it is, and compiled."""
+    """torch in eager mode, and compiled."""
     return [
         Contestant(name.replace("torch", label), TORCH, task, options | {"compile": compiled}, *takes, needs="torch")
         for label, compiled in (("torch", False), ("torch.compile", True))
@@ -171,7 +171,7 @@ def _takes(count: int, needed: work.Work | None) -> tuple[int, float | None, flo
 
 
 def random_words(config: Config, batch: int) -> dict[str, np.ndarray]:
-    """Random images, and random labels of which every one fits into the frames."""
+    """Random images, and random labels that all fit into the frames."""
     frames, classes, slots = work.ctc_shape(config)
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, max(1, min(slots, frames // 2)) + 1, batch)
@@ -181,10 +181,10 @@ def random_words(config: Config, batch: int) -> dict[str, np.ndarray]:
 
 
 def _spline(fiducials: int, size: tuple[int, int]) -> np.ndarray:
-    """`h w F`: the matrix of the thin-plate spline, in normalised coordinates, from its derivative: it is linear."""
+    """`h w F`: the matrix of the thin-plate spline, in normalised coordinates: its derivative, since it is linear."""
 
     def grid(points):
-        return tps_grid(points, out_size=size, in_size=(3, 3))  # of three pixels the outer are one from the centre
+        return tps_grid(points, out_size=size, in_size=(3, 3))  # 3 pixels: the outer ones are 1 from the centre
 
     return np.asarray(jax.jacfwd(grid)(identity_fiducials(fiducials))[..., 0, :, 0])
 

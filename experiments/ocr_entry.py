@@ -1,7 +1,7 @@
-"""Ready-made readers' entries in the contests of bench.py: Tesseract by tesserocr, PP-OCR by rapidocr-onnxruntime.
+"""Entries of other readers in the contests of bench.py: Tesseract by tesserocr, PP-OCR by rapidocr-onnxruntime.
 
-Each needs its package alone. Inputs are grey word images of any sizes, the arrays of an .npz file; a call reads all of
-them and returns the texts. Both read a word or a line as it is, without looking for it first.
+Each needs only its own package. Inputs are grey word images of any size, the arrays of an .npz file; a call reads all
+of them and returns the texts. Both recognise a word or a line directly, without detecting it first.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from contest import ContestError, serve
 
 
 def tesseract(*, inputs: str) -> Callable[[], list[str]]:
-    """Tesseract's LSTM for English, one image at a time as one word (PSM 8), which is all it can do."""
+    """Tesseract's LSTM for English, one image at a time as one word (PSM 8); it cannot do batches."""
     import tesserocr
     from PIL import Image
 

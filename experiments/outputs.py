@@ -1,4 +1,4 @@
-"""What a script is about to write, checked before the hours that lead to it."""
+"""Checks the files that a script is to write, before hours of work."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,9 +11,9 @@ from crnn_jax.data.whole import check_writable
 
 
 def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path] = ()) -> None:
-    """Raises OSError for a file that cannot be written, that is to be written twice, or that is, or lies in, an input.
+    """Raises OSError for an output that cannot be written, that is given twice, or that is or lies in an input.
 
-    Outputs that are None are none. Inputs are files, datasets, and folders, in which nothing is to be written.
+    Outputs that are None are ignored. Inputs are files, datasets and folders; nothing may be written in them.
     """
     paths = [path for path in outputs if path]
     if len({path.resolve() for path in paths}) < len(paths):
@@ -29,10 +29,10 @@ def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path] = ()) -> N
 
 
 def _places(name: str) -> list[Path]:
-    """What is read where this is an input: of a list of images, these."""
+    """All paths that are read for this input: of a list of images, these too."""
     path = Path(name).expanduser()
     places = [path, *files_of(path)]
     if path.is_file() and path.suffix in TEXTS:
-        with suppress(DatasetError):  # a text of another kind
+        with suppress(DatasetError):  # a text file that is not such a list
             places += FolderDataset(path, strict=False).images
     return places

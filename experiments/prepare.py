@@ -1,4 +1,4 @@
-"""Prepares datasets of labelled words: Synth90k's archive, any kind into any other; and shows what is in one.
+"""Prepares datasets of labelled words, from Synth90k's archive or another format, and shows what is in one.
 
     python experiments/prepare.py synth90k --source FOLDER|TAR.GZ --out DIR [--shards N] [--workers N] [--beam FLAG ...]
     python experiments/prepare.py convert --data PATH [PATH ...] --out DIR --format tfrecord|array_record|lmdb|folder
@@ -9,12 +9,12 @@
 A PATH is a folder with labels.tsv, labels.csv or gt.txt, an LMDB, or TFRecord or ArrayRecord shards.
 
 synth90k writes the three splits as TFRecord shards with TFDS's metadata, from the archive as it is distributed or from
-the folder that it unpacks to. What cannot be taken is left out and listed in DIR/report.json. The same command goes on
-where it was stopped. --beam gives Apache Beam the work, with the flags of its runner: --beam=--runner=DirectRunner.
+the folder that it unpacks to. Unusable words are left out and listed in DIR/report.json. The same command resumes after
+an interruption. --beam runs it on Apache Beam, with the flags of its runner: --beam=--runner=DirectRunner.
 
-convert writes all words of the PATHs, in their order, into the folder DIR, which is there only once it is whole.
-Encoded images are copied byte for byte. What is damaged is left out, counted, and listed in DIR.report.json. --shards
-and --name are those of `NAME.tfrecord-00000-of-00008`. About 4,000 words a second, on one core.
+convert writes all words of the PATHs, in their order, into the folder DIR, which appears only once it is complete.
+Encoded images are copied byte for byte. Damaged words are left out, counted, and listed in DIR.report.json. --shards
+and --name determine the names of files, as in `NAME.tfrecord-00000-of-00008`. About 4,000 words per second on one core.
 
 stand-in renders words and writes them in the layout of Synth90k's archive, to try all of this without the download.
 
@@ -44,7 +44,7 @@ from crnn_jax.images import fit_image
 from crnn_jax.training.logs import sheet
 
 CELL = (32, 160)  # pixels of an image on the sheet, height and width
-CAPTION = 26  # characters that go below it
+CAPTION = 26  # characters that fit below it
 
 
 @tells(DatasetError, OSError)
@@ -55,45 +55,49 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args)
     except KeyboardInterrupt:
         print("prepare.py: interrupted; nothing is left half-written, and synth90k can go on", file=sys.stderr)
-        return 130  # as shells have it
+        return 130  # the shells' convention
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The arguments of the command; `run` is the function of its subcommand."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("convert", help="from any kinds of datasets to one of any kind")
+    command = commands.add_parser("convert", help="convert datasets of any format into one dataset of any format")
     command.add_argument("--data", nargs="+", required=True, metavar="PATH")
     add_output(command)
     command.set_defaults(run=run_convert)
-    command = commands.add_parser("synth90k", help="Synth90k, or what has its layout, as a TFDS dataset")
-    command.add_argument("--source", type=Path, required=True, metavar="PATH", help="the archive, or its folder")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR")
-    command.add_argument("--shards", type=int, default=64, metavar="N", help="files of the training split")
-    command.add_argument("--workers", type=int, metavar="N", help="processes; one a core unless given")
+    command = commands.add_parser("synth90k", help="make a TFDS dataset of Synth90k, or of data in its layout")
     command.add_argument(
-        "--beam", action="append", metavar="FLAG", help="a flag of Apache Beam's runner; several times"
+        "--source", type=Path, required=True, metavar="PATH", help="the archive, or the folder that it unpacks to"
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.add_argument("--shards", type=int, default=64, metavar="N", help="number of files of the training split")
+    command.add_argument("--workers", type=int, metavar="N", help="number of processes (default: one per core)")
+    command.add_argument(
+        "--beam", action="append", metavar="FLAG", help="a flag of Apache Beam's runner; can be repeated"
     )
     command.set_defaults(run=run_synth90k)
-    command = commands.add_parser("stand-in", help="rendered words in the layout of Synth90k's archive")
+    command = commands.add_parser("stand-in", help="write rendered words in the layout of Synth90k's archive")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
-    command.add_argument("--count", type=int, default=200_000, metavar="N", help="words")
+    command.add_argument("--count", type=int, default=200_000, metavar="N", help="number of words")
     command.add_argument("--seed", type=int, default=0, metavar="N")
     command.set_defaults(run=run_stand_in)
-    command = commands.add_parser("inspect", help="what is in a dataset")
+    command = commands.add_parser("inspect", help="show what is in a dataset")
     command.add_argument("--data", required=True, metavar="PATH")
-    command.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw a page of its words there")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write all that was counted there")
+    command.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw a page of its words")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write all counts to FILE")
     command.set_defaults(run=run_inspect)
     return parser.parse_args(argv)
 
 
 def add_output(command: argparse.ArgumentParser) -> None:
-    """The arguments of all subcommands that write a dataset."""
+    """Adds the options for writing a dataset."""
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     command.add_argument("--format", choices=WRITERS, required=True)
-    command.add_argument("--shards", type=int, metavar="N", help="files of tfrecord and array_record; 1 unless given")
-    command.add_argument("--name", help="what these files are called; words unless given")
+    command.add_argument(
+        "--shards", type=int, metavar="N", help="number of files, for tfrecord and array_record (default: 1)"
+    )
+    command.add_argument("--name", help="name of these files (default: words)")
 
 
 def run_convert(args: argparse.Namespace) -> int:
@@ -149,12 +153,12 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 
 def write_json(path: Path, table: dict) -> None:
-    """Writes the file, or on a full disk none."""
+    """Writes the whole file, or none on a full disk."""
     write_whole(path, (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def on_white(sample: Sample) -> UInt8[np.ndarray, "H W"]:
-    """The image at the height of a cell, its aspect kept where it fits, with white beside it."""
+    """The image at the height of a cell, with its aspect kept if that fits, and white to the right."""
     height, width = CELL
     natural = round(sample.image.shape[1] * height / sample.image.shape[0])
     scaled = fit_image(sample.image, height=height, width=min(max(natural, 1), width))

@@ -1,23 +1,23 @@
-"""Reads photographs of words: a line `path<TAB>text<TAB>confidence` each.
+"""Reads photographs of words, and prints a line `path<TAB>text<TAB>confidence` for each.
 
     python experiments/read.py IMAGE|DIR ... [--model NAME|DIR] [--lexicon english|FILE [--bonus NATS]] [--among FILE]
         [--thorough] [--rectified FILE.png]
 
-Of a folder every image is read, in the order of their names. An image that cannot be decoded is named on stderr; the
-others are read all the same, and the exit status is 1. One that is much taller than wide is turned to both sides as
-well, for words that run up or down. With --lexicon its words (of a file, or English ones) count as likelier: more of
-what is a word is read right, and now and then a word is seen in what is none. With --among nothing is read but the
-words of a file, one a line: which of them each image shows, though it may show none; the confidence then is the word's
-share among these. With --thorough each is looked at three times, with other margins, and read better. With --rectified
-the first 48 are drawn on a page: where the model's spatial transformer looks in each as it is, neither turned nor with
-other margins, what it makes of that, and what is read.
+All images of a folder are read, in the order of their names. An image that cannot be decoded is named on stderr; the
+others are still read, and the exit status is 1. An image that is much taller than wide is also read turned both ways,
+for words that run up or down. With --lexicon its words (of a file, or English ones) count as likelier: more words are
+read right, but now and then something else is taken for a word. With --among only the words of a file are read, one per
+line: always one of them, even if the image shows none; the confidence is then the word's share among them. With
+--thorough each image is read with three margins, which is more accurate. With --rectified the first 48 are drawn on a
+page: where the model's spatial transformer looks in the image, neither turned nor with other margins, what it makes of
+it, and what is read.
 """
 
 # ruff: noqa: E402
 import gc
 
 if __name__ == "__main__":
-    # Imports and tracing make many objects that stay: every 700, as it is, the collector would look at some again.
+    # Imports and tracing create many objects that stay: by default the collector would rescan some after every 700.
     gc.set_threshold(100_000)
 
 import argparse
@@ -40,20 +40,20 @@ from crnn_jax.report.rectification import draw_sheet
 from crnn_jax.training.checkpoint import CheckpointError
 
 SUFFIXES = set(".png .jpg .jpeg .jfif .jp2 .bmp .gif .tif .tiff .webp .avif .ppm .pgm".split())
-CHUNK = 64  # images between two lines of output, and in memory
-SHOWN = 48  # images on the page of --rectified
+CHUNK = 64  # images that are decoded and read at a time
+SHOWN = 48  # images on the page of --rectified, at most
 
 
 @tells(ImageError, CheckpointError, LexiconError, OSError)
 def main(argv: list[str] | None = None, *, keep: bool = False) -> int:
-    """The command; returns its exit code. With `keep` what it compiles is kept for the next start (`keep_compiled`)."""
+    """The command; returns its exit code. With `keep`, compiled programs are kept for later (`keep_compiled`)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="IMAGE|DIR")
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, folder, workdir")
-    add_reading(parser, among="words, one a line: nothing else is read")
     parser.add_argument(
-        "--rectified", type=Path, metavar="FILE.png", help="draw what the spatial transformer does there"
+        "--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help="bundled model, model folder or workdir"
     )
+    add_reading(parser, among="read only the words of this file, one per line")
+    parser.add_argument("--rectified", type=Path, metavar="FILE.png", help="draw what the spatial transformer does")
     args = parser.parse_args(argv)
     check_reading(parser, args)
     images = list_images(args.paths)
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None, *, keep: bool = False) -> int:
             raise CheckpointError(f"--rectified: {args.model} has no spatial transformer")
         if args.rectified.suffix.lower() != ".png":
             raise ImageError(f"--rectified: {args.rectified}: expected the name of a PNG, such as sheet.png")
-        from outputs import check_outputs  # not above: few starts need it
+        from outputs import check_outputs  # not at the top: few starts need it
 
         check_outputs(args.rectified, inputs=[*images, *filter(None, (args.lexicon, args.among))])
     failed, shown = 0, []
@@ -91,11 +91,11 @@ def main(argv: list[str] | None = None, *, keep: bool = False) -> int:
 
 
 def list_images(paths: list[Path]) -> list[Path]:
-    """The images at `paths`, those of a folder sorted by name; ImageError for a path that leads to none."""
+    """The images at `paths`, those of a folder sorted by name. Raises ImageError for a folder without images."""
     images = []
     for path in paths:
         if not path.is_dir():
-            images.append(path)  # a missing file is told when it is read
+            images.append(path)  # a missing file is reported when it is read
             continue
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
         if not found:
@@ -105,7 +105,7 @@ def list_images(paths: list[Path]) -> list[Path]:
 
 
 def sheet(reader: Reader, images: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
-    """A page of what the model's spatial transformer does with images that are fitted to it, and what was read."""
+    """A page of what the model's spatial transformer does with images that fit the model, and what was read."""
     transforms = reader.transform(images)
     made = [transform.image for transform in transforms]
     parameters = [transform.parameters for transform in transforms]
@@ -116,12 +116,12 @@ def sheet(reader: Reader, images: Sequence[np.ndarray], texts: Sequence[str]) ->
 def keep_compiled() -> Path | None:
     """The folder in which the Reader keeps its programs on a CPU, in the user's cache ($XDG_CACHE_HOME, else ~/.cache).
 
-    Elsewhere None: there JAX keeps what it compiles, in that folder or where JAX_COMPILATION_CACHE_DIR says. Nothing is
-    kept where it cannot be written.
+    On other devices None: there JAX's own cache is used, in that folder or in JAX_COMPILATION_CACHE_DIR. Nothing is
+    kept if it cannot be written.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "crnn_jax"
     if jax.default_backend() == "cpu":
-        jax.config.update("jax_enable_compilation_cache", False)  # what comes from there cannot be kept once more
+        jax.config.update("jax_enable_compilation_cache", False)  # programs from JAX's cache cannot be stored again
         return folder
     if not jax.config.jax_compilation_cache_dir:
         try:
@@ -130,11 +130,11 @@ def keep_compiled() -> Path | None:
             return None
         if os.access(folder, os.W_OK):
             jax.config.update("jax_compilation_cache_dir", str(folder))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # else nothing of small models is kept
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # otherwise no small model's are kept
     return None
 
 
 if __name__ == "__main__":
-    # A file's name may be bytes that are no text: as they are. What is read may be more than a terminal's ASCII.
+    # Names of files may have bytes that are not text: print them as they are. Texts may go beyond a terminal's ASCII.
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     run(partial(main, keep=True))

@@ -1,12 +1,12 @@
-"""Prints the README's tables: models on labelled words, measured on ONE CPU thread, and beneath what others publish.
+"""Prints the README's tables: models on labelled words, measured on ONE CPU thread, and below them what others publish.
 
     python experiments/results.py --data PATH [PATH ...] [--model NAME|DIR ...] [--part all|tenth|rest]
         [--cased] [--punctuation] [--lexicon english|FILE [--bonus NATS]] [--thorough] [--json FILE]
 
-A row a model, by default every bundled one, as soon as it is measured; a PATH is anything that evaluate.py reads. A
-dataset with an image that cannot be read is left out, with a line on stderr; the exit code is then 1. The script
-starts itself again on a single CPU, since jax takes all that it finds when it is imported; where the system cannot do
-that, the head of the column says how many there were. A GPU is not used.
+Prints one row per model, by default every bundled one, as soon as it is measured; a PATH is anything that evaluate.py
+reads. A dataset with an image that cannot be read is left out, with a line on stderr; the exit code is then 1. The
+script restarts itself on a single CPU, since jax takes all that it finds when it is imported; if the system cannot do
+that, the column's heading says how many there were. A GPU is not used.
 """
 
 import argparse
@@ -31,11 +31,11 @@ from crnn_jax.reader import Reader
 from crnn_jax.training.checkpoint import CheckpointError, bundled_models, find_model
 from crnn_jax.training.start import images_seen
 
-RESTARTED = "CRNN_JAX_ON_ONE_CPU"  # in the environment of the script once it has a single CPU
+RESTARTED = "CRNN_JAX_ON_ONE_CPU"  # in the environment of the restarted script
 
 
 class Peer(NamedTuple):
-    """What is known of another system: word accuracy in per cent on TEST splits, None where not told."""
+    """What is known of another system: word accuracy in per cent on TEST splits, None if not published."""
 
     name: str
     iiit5k: float
@@ -65,17 +65,17 @@ PEERS = [
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", metavar="NAME|DIR", help="default: every bundled model")
+    parser.add_argument("--model", nargs="+", metavar="NAME|DIR", help="models to measure (default: every bundled one)")
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH")
     add_protocol(parser)
     add_reading(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all measurements to FILE")
     args = parser.parse_args(argv)
     check_reading(parser, args)
     check_outputs(args.json, inputs=[*args.data, *filter(None, [args.lexicon])])
     lexicon = lexicon_of(args)
     options = {"cased": args.cased, "punctuation": args.punctuation}
-    readers = {name: crnn_jax.load(name) for name in args.model or bundled_models()}  # all, before the minutes
+    readers = {name: crnn_jax.load(name) for name in args.model or bundled_models()}  # all, before minutes of measuring
     datasets = {name: open_datasets(args.data, reader.config, part=args.part) for name, reader in readers.items()}
     results, left_out = {}, set()
     for name, reader in readers.items():
@@ -104,17 +104,17 @@ def main(argv: list[str] | None = None) -> int:
 def measure(
     model: str, reader: Reader, datasets: dict[str, Dataset], *, thorough: bool, **options
 ) -> tuple[dict, dict[str, str]]:
-    """One model: parameters, images seen in training (None where no card tells), rows of the datasets and of all.
+    """Measures a model: parameters, images seen in training (None if unknown), rows of the datasets and of all words.
 
-    `thorough` is that of `dataset_words`, `options` are those of `read_words`. Returns that, and why datasets that
-    cannot be read are left out.
+    `thorough` is that of `dataset_words`, `options` are those of `read_words`. Returns the measurements, and why
+    unreadable datasets are left out, by name.
     """
     evaluations, failed, compiled = {}, {}, set()
     for name, dataset in datasets.items():
         words = dataset_words(reader, dataset, name, thorough=thorough)
         try:
             evaluations[name] = read_words(reader, words, compiled=compiled, **options)
-        except (DatasetError, ImageError) as error:  # the others are measured all the same
+        except (DatasetError, ImageError) as error:  # the others are still measured
             failed[name] = str(error)
     measured = {
         "parameters": count_parameters(reader.variables),
@@ -126,14 +126,14 @@ def measure(
 
 
 def format_head(result: dict) -> str:
-    """The head of the table in Markdown, by the datasets of its first model."""
+    """The header of the table in Markdown, from the datasets of its first model."""
     speed = "images/s, one CPU thread" if cores() == 1 else f"images/s, {cores()} CPUs"
     datasets = [f"{name} ({row['count']})" for name, row in result["datasets"].items()]
     return _markdown([["model", "parameters", "images seen", *datasets, "ECE", speed], ["---"] * (len(datasets) + 5)])
 
 
 def format_row(name: str, result: dict) -> str:
-    """The row of a model: of every dataset word accuracy and 1-NED."""
+    """The row of a model: word accuracy and 1-NED for every dataset."""
     cells = [
         f"`{name}`",
         f"{result['parameters'] / 1e6:.2f} M",
@@ -146,7 +146,7 @@ def format_row(name: str, result: dict) -> str:
 
 
 def format_note(results: dict[str, dict]) -> str:
-    """What the numbers are, and how much the number of words alone leaves open."""
+    """What the numbers are, and how uncertain they are because of the number of words alone."""
     intervals = [
         wilson_interval(round(row["word_accuracy"] * row["count"] / 100), row["count"])
         for row in next(iter(results.values()))["datasets"].values()
@@ -159,7 +159,7 @@ def format_note(results: dict[str, dict]) -> str:
 
 
 def format_peers() -> str:
-    """Markdown: what others publish, on words that are not those above."""
+    """A Markdown table of what others publish, on words other than those above."""
     rows = [
         [
             peer.name,
@@ -178,9 +178,9 @@ def format_peers() -> str:
 
 
 def restart_on_one_cpu() -> None:
-    """Starts this script again with one CPU to it, where that is not so yet and the system can do it."""
+    """Restarts this script on one CPU, if it has more and the system can do it."""
     if cores() > 1 and hasattr(os, "sched_setaffinity") and RESTARTED not in os.environ:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # kept by exec, and by every thread
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # survives exec, and holds for every thread
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {RESTARTED: "1"})
 
 

@@ -1,4 +1,4 @@
-"""The folder of a study: what all its runs have in common, and a file of results, a line of JSON a run."""
+"""The folder of a study: what all its runs have in common, and a file of results with one line of JSON per run."""
 
 import json
 from pathlib import Path
@@ -11,13 +11,13 @@ from crnn_jax.training.start import images_seen
 
 
 def claim(out: Path, base: Config, init: str | None, words: dict[str, int], held_out: int | None = None) -> None:
-    """Notes what the runs of a folder have in common: a config, the model that they start from, the words they read.
+    """Records what a folder's runs have in common: config, the model they start from (`init`), the words they read.
 
-    Of words there are their names and how many they are; `held_out` is how many of each rendered kind, where that is
-    not the config's. Of the model it is the name that counts, and how many images its weights have seen: a bundled one
-    learns more with time.
+    `words` has the names of datasets and kinds of words, and their counts; `held_out` is the count of each rendered
+    kind if it is not the config's. The model is identified by its name and the number of images that its weights have
+    seen, since a bundled one may be trained further.
 
-    Raises ConfigError where that is something else there.
+    Raises ConfigError if the folder has recorded something else.
     """
     out.mkdir(parents=True, exist_ok=True)
     path, seen = out / "base.json", images_seen(find_model(init)) if init else None
@@ -27,7 +27,9 @@ def claim(out: Path, base: Config, init: str | None, words: dict[str, int], held
             changed = list(differences(from_json(json.dumps(there["config"])), base))
             changed += ["--init"] if (there["init"], there.get("init_images_seen", seen)) != (init, seen) else []
             before = there.get("words", words)
-            same = before == words if isinstance(before, dict) else sorted(before) == sorted(words)  # once names alone
+            same = (
+                before == words if isinstance(before, dict) else sorted(before) == sorted(words)
+            )  # was only names once
             changed += [] if same else ["--data"]
             changed += ["--held-out"] if there.get("held_out", held_out) != held_out else []
         except (KeyError, TypeError, ValueError) as error:
@@ -40,7 +42,7 @@ def claim(out: Path, base: Config, init: str | None, words: dict[str, int], held
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The runs of a results file; none where there is no file. Raises ConfigError."""
+    """The runs of a results file; none if there is no file. Raises ConfigError."""
     try:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     except ValueError as error:
@@ -48,5 +50,5 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def add_rows(path: Path, rows: list[dict]) -> None:
-    """Adds runs to a results file: all of them or, where it is killed, none. Raises ConfigError."""
+    """Adds runs to a results file: all of them, or none if the process is killed. Raises ConfigError."""
     write_whole(path, "".join(json.dumps(row) + "\n" for row in read_rows(path) + rows).encode())

@@ -1,14 +1,14 @@
-"""How training scales over devices: what is measured of it on this machine's CPUs, and on paper over many chips.
+"""How training scales over devices: measured on this machine's CPUs, and on paper over many chips.
 
     python experiments/scaling.py run [--config NAME] [--set a.b=VALUE ...] [--devices 1 2 4 8] [--steps N]
     python experiments/scaling.py paper [--config NAME] [--set a.b=VALUE ...] [--rate N] [--batch N]
 
-run: the same steps on the same words, rendered, from the same weights, by 1, 2, 4 and 8 CPU devices of one process, and
-by two processes that share them. The devices have this machine's cores among them: that shows what sharing a batch
-costs, not speed; and that the loss is the same, however many there are.
-paper: the share of the time in which N chips compute, where nothing hides the all-reduce of a step (experiments/
-allreduce.py): by the bytes that it adds up, counted in the program, by links' nominal rates, and by the images a second
-of one chip alone, which --rate says; for a batch that grows with the chips, and for one that they share.
+run: takes the same steps on the same rendered words from the same weights, on 1, 2, 4 and 8 CPU devices of one process,
+and of two processes. The devices share this machine's cores, so this does not show a speed-up, but what it costs to
+split a batch, and that the loss is the same for any number of devices.
+paper: the share of the time that N chips spend computing, if nothing hides the all-reduce of a step (experiments/
+allreduce.py). It follows from the bytes of the all-reduce, counted in the program, the links' nominal rates, and the
+images per second of one chip alone (--rate); for a batch that grows with the chips, and for one that they share.
 """
 
 import argparse
@@ -44,13 +44,21 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "paper"))
     parser.add_argument(
-        "--config", metavar="NAME|PATH", help="of experiments/configs/, or a path; quickstart, or crnn on paper"
+        "--config",
+        metavar="NAME|PATH",
+        help="name in experiments/configs/, or a path (default: quickstart, or crnn for paper)",
     )
     add_overrides(parser)
-    parser.add_argument("--devices", type=int, nargs="+", metavar="N", help="run: 1 2 4 8 unless given")
-    parser.add_argument("--steps", type=int, metavar="N", help="run: of each, in two dispatches; 20 unless given")
-    parser.add_argument("--rate", type=float, metavar="N", help="paper: images/s of one chip; 60,000, crnn on an H200")
-    parser.add_argument("--batch", type=int, metavar="N", help="paper: of one chip, 512; shared: 8 times it")
+    parser.add_argument(
+        "--devices", type=int, nargs="+", metavar="N", help="run: numbers of devices (default: 1 2 4 8)"
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="run: steps of each, in two dispatches (default: 20)")
+    parser.add_argument(
+        "--rate", type=float, metavar="N", help="paper: images/s of one chip (default: 60,000, crnn on an H200)"
+    )
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="paper: batch of one chip (default: 512); a shared one is 8 times that"
+    )
     args = parser.parse_args(argv)
     defaults = {"devices": [1, 2, 4, 8], "steps": 20} if args.what == "run" else {"rate": 60_000.0, "batch": 512}
     for name in ("devices", "steps", "rate", "batch"):
@@ -71,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(config: Config, devices: list[int], *, steps: int) -> None:
-    """Prints a row for every way to share the batch, each in processes of its own."""
+    """Prints a row for each way to split the batch, each run in processes of its own."""
     found = step_traffic(config)
     print(f"{config.name}, batch {config.run.batch_size}, {steps} steps; a device adds up {found.bytes / 1e6:.2f} MB")
     print(f"with the others at every step, in {found.messages} messages")
@@ -86,7 +94,7 @@ def measure(config: Config, devices: list[int], *, steps: int) -> None:
 
 
 def run_processes(config: Config, devices: int, processes: int, *, steps: int) -> tuple[list[float], float]:
-    """The loss at every step, and the seconds of the second half of them, of a run over so many CPU devices."""
+    """The loss at every step, and the seconds of the second half of the steps, of a run over `devices` CPU devices."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"localhost:{free.getsockname()[1]}"
@@ -112,7 +120,7 @@ def run_processes(config: Config, devices: int, processes: int, *, steps: int) -
 
 
 def work(*, config: str, steps: int, processes: int, coordinator: str, process: int) -> dict:
-    """A process of a run: two dispatches of steps, as `training.loop` has them."""
+    """One process of a run: takes the steps in two dispatches, as `training.loop` does."""
     if processes > 1:
         parallel.initialize(coordinator, processes, process)
     config = from_json(config)
@@ -137,11 +145,11 @@ def work(*, config: str, steps: int, processes: int, coordinator: str, process: 
 
 
 def step_traffic(config: Config) -> Traffic:
-    """What a training step of a config sends, however many devices there are. Raises ConfigError."""
+    """What a training step of a config sends, for any number of devices. Raises ConfigError."""
     axis = parallel.AXIS
     model, tx = build(config.model, axis_name=axis), make_optimizer(config.optimizer, config.run.steps)
     key, size, slots = jax.random.key(0), 4, config.data.max_length
-    # Without the axis: `init` runs outside of it, and the parameters are the same.
+    # Without the axis, since `init` runs outside it; the parameters are the same.
     state = jax.eval_shape(lambda key: create_state(key, build(config.model), tx, config.model), key)
     image = jax.ShapeDtypeStruct((size, config.model.height, config.model.width), "uint8")
     label, length = jax.ShapeDtypeStruct((size, slots), "int32"), jax.ShapeDtypeStruct((size,), "int32")
@@ -150,7 +158,7 @@ def step_traffic(config: Config) -> Traffic:
 
 
 def on_paper(found: Traffic, *, rate: float, batch: int) -> str:
-    """A Markdown table of the share of the time, in per cent, in which chips compute."""
+    """A Markdown table of the share of the time, in per cent, that chips spend computing."""
     shared = 8 * batch
     lines = [
         f"{found.bytes / 1e6:.1f} MB a step in {found.messages} messages, {rate:,.0f} images/s a chip (--rate)",

@@ -1,4 +1,4 @@
-"""What came of a contest of bench.py: the rows of its table, and of its JSON."""
+"""The results of a contest of bench.py: the rows of its table and of its JSON."""
 
 import os
 import platform
@@ -12,15 +12,15 @@ from contest import Result
 from crnn_jax.data.sample import Sample
 from crnn_jax.metrics import normalise
 
-CEILINGS = ("product", "copy")  # the tasks of those that take part to show what the chip can do
+CEILINGS = ("product", "copy")  # tasks that only show what the chip can do
 PACKAGES = ("jax", "jaxlib", "torch", "tesserocr", "rapidocr-onnxruntime")
 
 
 def machine() -> dict[str, str | int | None]:
-    """The processor and the versions that a contest is held with, of packages that are not there None."""
+    """The processor and the versions of packages that a contest is held with; None for one that is not installed."""
     try:
         (name,) = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[:1]
-    except (OSError, ValueError):  # no Linux, or a processor that it has no name for
+    except (OSError, ValueError):  # not Linux, or the processor has no name there
         name = platform.processor() or platform.machine()
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -32,7 +32,7 @@ def machine() -> dict[str, str | int | None]:
 
 
 def measured_ceilings(results: list[Result]) -> dict[str, float]:
-    """Operations and bytes a second of the best large matrix product and the best large copy."""
+    """Operations and bytes per second of the fastest large matrix product and the fastest large copy."""
 
     def best(task, field):
         runs = [result for result in results if result.contestant.task == task]
@@ -42,10 +42,9 @@ def measured_ceilings(results: list[Result]) -> dict[str, float]:
 
 
 def rows(results: list[Result], *, samples: list[Sample] | None = None) -> list[dict]:
-    """A row each but for the ceilings; where they read labelled words also the percentage that is right.
+    """One row per contestant except the ceilings; if they read labelled `samples`, with the percentage read right.
 
-    Letters and digits are compared, whatever their case. Shares of the ceilings are 0..1, None where the need is not
-    known.
+    Letters and digits are compared, ignoring case. Shares of the ceilings are 0..1, None if the need is not known.
     """
     tops = measured_ceilings(results)
     return [_row(result, tops, samples) for result in results if result.contestant.task not in CEILINGS]
@@ -78,7 +77,7 @@ def _row(result: Result, tops: dict[str, float], samples: list[Sample] | None) -
 
 
 def format_report(report: dict) -> str:
-    """The table of a report, as bench.py makes it, with what was measured above and who was left out beneath."""
+    """A report of bench.py as a table, with machine, settings and ceilings above it, and who was left out below."""
     flops, moved = (report["ceilings"][f"{name}_per_second"] / 1e9 for name in ("flops", "bytes"))
     told = ", ".join(f"{name} {value}" for name, value in report["machine"].items() if value is not None)
     lines = [
@@ -121,5 +120,5 @@ def format_report(report: dict) -> str:
 def _cell(row: dict, cell) -> str:
     try:
         return cell(row)
-    except TypeError:  # of what is not known: None
+    except TypeError:  # None: not known
         return ""

@@ -1,4 +1,4 @@
-"""How long read.py takes from its start to its end: `start` of bench.py."""
+"""How long read.py takes from start to exit: `start` of bench.py."""
 
 import os
 import subprocess
@@ -17,11 +17,11 @@ READ = Path(__file__).with_name("read.py")
 
 
 def start_seconds(model: str, *, rounds: int) -> dict[str, list[float]]:
-    """Seconds that read.py took to read one rendered word, each a process of its own.
+    """Seconds that read.py takes to read one rendered word, each time in a new process.
 
-    Returns those of the `first start`, for which nothing is kept yet, of `later starts`, as many as there are rounds,
-    and of Python and the `imports alone`, in turn with these. Raises CheckpointError, DatasetError, and OSError
-    where one fails.
+    Returns those of the `first start`, with an empty cache, of the `later starts`, one per round, and of Python with
+    the `imports alone`, measured in turn with these. Raises CheckpointError, DatasetError, and OSError if a start
+    fails.
     """
     config, _ = load_variables(model)
     image = RenderedWords(config, count=1)[0].image

@@ -1,12 +1,12 @@
-"""Where the time of a training step goes: part by part of the network, forward and backward.
+"""Where the time of a training step goes, by part of the network, forward and backward.
 
     python experiments/step_profile.py [--config NAME] [--set a.b=VALUE ...] [--batch N] [--steps N]
 
-Some steps on ready words (random ones, of the network's size) under JAX's profiler. Every operation that was run is
-traced back to the part that asked for it, by the names that the compiler keeps; what it has made of several parts
-counts for the one that it is named after, and a kernel that a GPU's compiler uses for two that are alike for one of
-them. On a CPU the times of all threads are added up: more than the step takes by the clock, by as much as they work
-side by side.
+Runs some steps on ready words (random ones, of the network's size) under JAX's profiler. Every operation that ran is
+traced back to the part that it comes from, by the names that the compiler keeps. One that the compiler has fused from
+several parts counts for the part that it is named after, and a kernel that a GPU's compiler uses for two equal
+operations counts for one of them. On a CPU the times of all threads are added up, so that the total exceeds the step's
+wall time to the extent that threads run in parallel.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from crnn_jax.training.step import train_step
 Part = tuple[str, bool]  # its name, and whether it is the backward pass
 Event = tuple[str, str]  # an operation's name in the compiled program, and its kernel's
 
-# They do nothing but run others, which are counted themselves.
+# They only run other operations, which are counted themselves.
 HOLLOW = ("while", "call", "conditional")
 REPLAYED = "command_buffer"
 
@@ -43,10 +43,10 @@ REPLAYED = "command_buffer"
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="crnn", metavar="NAME|PATH", help="of experiments/configs/, or a path")
+    parser.add_argument("--config", default="crnn", metavar="NAME|PATH", help="name in experiments/configs/, or a path")
     add_overrides(parser)
     parser.add_argument("--batch", type=int, default=64, metavar="N")
-    parser.add_argument("--steps", type=int, default=5, metavar="N", help="under the profiler")
+    parser.add_argument("--steps", type=int, default=5, metavar="N", help="steps under the profiler")
     args = parser.parse_args(argv)
     if min(args.batch, args.steps) < 1:
         raise ConfigError("--batch and --steps are at least 1")
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def profile(config: Config, *, batch: int, steps: int) -> tuple[float, Counter[Part]]:
-    """The seconds of a step by the clock, and those of its parts."""
+    """The wall time of a step, and the times of its parts, in seconds."""
     model, tx = build(config.model), make_optimizer(config.optimizer, config.run.steps)
     key, words = jax.random.key(0), random_words(config, batch)
     state = create_state(key, model, tx, config.model)
@@ -81,12 +81,12 @@ def profile(config: Config, *, batch: int, steps: int) -> tuple[float, Counter[P
 
 
 def parts_of(events: Counter[Event], program: str, *, steps: int) -> Counter[Part]:
-    """Seconds of each part in one of `steps` steps, from what ran and the compiled program."""
+    """Seconds per step of each part, from what ran in `steps` steps and the compiled program."""
     origins, operations = origins_of(program)
-    kernels = {name.replace(".", "_"): name for name in operations}  # a GPU's are called by their operation's name
+    kernels = {name.replace(".", "_"): name for name in operations}  # a GPU's are named after their operations
     parts, replayed, unnamed = Counter(), defaultdict(Counter), Counter()
     for (operation, kernel), spent in events.items():
-        # What a GPU replays in one piece has one operation, and kernels of many; those of a library have other names.
+        # What a GPU replays in one piece is one operation with kernels of many; those of a library have other names.
         in_piece = operation.startswith(REPLAYED)
         name = kernels.get(kernel) if in_piece else operation
         if in_piece and name is None:
@@ -95,14 +95,14 @@ def parts_of(events: Counter[Event], program: str, *, steps: int) -> Counter[Par
             part = part_of(origins.get(name, ""))
             parts[part] += spent / steps
             replayed[operation][part] += spent
-    for operation, spent in unnamed.items():  # for the part that most of the piece is for
+    for operation, spent in unnamed.items():  # counts for the part that takes most of the piece
         part = max(replayed[operation], key=replayed[operation].get, default=part_of(""))
         parts[part] += spent
     return parts
 
 
 def operation_times(data: ProfileData) -> Counter[Event]:
-    """Seconds of every operation that ran, over all threads, or on a GPU over all its streams."""
+    """Seconds of every operation that ran, summed over all threads, or over all streams of a GPU."""
     times = Counter()
     planes = [plane for plane in data.planes if plane.name.startswith("/device:")]
     for plane in planes or (plane for plane in data.planes if plane.name.startswith("/host:CPU")):
@@ -113,9 +113,9 @@ def operation_times(data: ProfileData) -> Counter[Event]:
 
 
 def origins_of(program: str) -> tuple[dict[str, str], set[str]]:
-    """What asked for each operation of a compiled program, by its name: JAX's stack of names; and all names.
+    """JAX's name stack of each operation in a compiled program, by the operation's name; and all names of operations.
 
-    An operation without one, as the compiler adds them, is taken for what its operands are for, the first that tells.
+    An operation without one, added by the compiler, takes that of its first operand that has one.
     """
     origins, operands = {}, {}
     for line in program.splitlines():
@@ -136,7 +136,7 @@ def origins_of(program: str) -> tuple[dict[str, str], set[str]]:
 
 
 def part_of(origin: str) -> Part:
-    """The part of the step that a stack of names belongs to: a module of the network, or a named scope of the step."""
+    """The part of the step that a name stack belongs to: a module of the network, or a named scope of the step."""
     names = re.findall(r"[\w]+", re.sub(r"\b(jit|jvp|transpose|vmap|checkpoint|custom_vjp_call)\(", "", origin))
     is_backward = "transpose(" in origin
     inside = names[names.index("CRNN") + 1 :] if "CRNN" in names else names
@@ -147,7 +147,7 @@ def part_of(origin: str) -> Part:
 
 
 def format_parts(parts: Counter[Part]) -> str:
-    """A Markdown table, in the order of the step: milliseconds, and the share of all of them."""
+    """A Markdown table, sorted by the names of the parts: milliseconds, and the share of all of them."""
     total = sum(parts.values())
     names = sorted({name for name, _ in parts}, key=lambda name: (name == "the rest", name))
     lines = ["| part | forward ms | backward ms | of all |", "| ---|---|---|--- |"]

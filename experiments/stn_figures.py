@@ -2,11 +2,11 @@
 
     python experiments/stn_figures.py [--results FILE] [--out DIR]
 
-stn_gain.svg: what a transformer gains over none on every kind of words, or dataset, with as many parameters where that
-was trained;
-stn_curves.svg: how the loss, the distance from the identity and the share of the samples outside went at every rate of
-the localisation net;
-stn_settings.svg: every study's settings side by side. Whiskers are 95 % intervals over the seeds. Needs matplotlib (the
+stn_gain.svg: what a transformer gains on each kind of words or dataset over a network without one, of as many
+parameters if that was trained;
+stn_curves.svg: the loss, the distance from the identity and the share of samples outside over the steps, at each rate
+of the localisation net;
+stn_settings.svg: each study's settings side by side. Whiskers are 95 % intervals over the seeds. Needs matplotlib (the
 extra `notebook`).
 """
 
@@ -24,7 +24,7 @@ from crnn_jax.config import ConfigError
 
 INK, MUTED, GRID = "#22262b", "#6f747b", "#e4e1da"
 COLOURS = ("#2f6690", "#b4472e", "#3a7d44", "#8e6c8a", "#c08a2b")
-LINES = 3  # networks of a setting among the curves
+LINES = 3  # networks of each setting in the curves, at most
 
 
 @tells(ConfigError, OSError)
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def draw_gain(rows: list[dict]):
-    """Points with whiskers: a group a kind of words, a colour a transformer."""
+    """Points with whiskers: one group per kind of words, one colour per transformer."""
     from matplotlib.figure import Figure
 
     places, transformers, words = keys("place"), keys("kind"), words_read(rows)
@@ -95,7 +95,7 @@ def draw_gain(rows: list[dict]):
 
 
 def draw_curves(rows: list[dict]):
-    """Three panels over the steps, a thin line a network, a colour a rate of the localisation net."""
+    """Three panels over the steps: one thin line per network, one colour per rate of the localisation net."""
     from matplotlib.figure import Figure
 
     rates = {name: list(by_seed(rows, key).values())[:LINES] for name, key in keys("rate").items()}
@@ -125,7 +125,7 @@ def draw_curves(rows: list[dict]):
 
 
 def draw_settings(rows: list[dict]):
-    """A panel a study: accuracy over all kinds of words, a point a setting."""
+    """One panel per study: accuracy over all kinds of words, one point per setting."""
     from matplotlib.figure import Figure
 
     studies = {name: {s: by_seed(rows, key) for s, key in keys(name).items()} for name in STUDIES}
@@ -150,9 +150,9 @@ def draw_settings(rows: list[dict]):
         axes.set_axisbelow(True)
     for axes in panels[len(studies) :]:
         axes.set_visible(False)
-    for axes in panels[max(0, len(studies) - 3) : len(studies)]:  # the lowest of every column
+    for axes in panels[max(0, len(studies) - 3) : len(studies)]:  # the lowest of each column
         axes.tick_params(labelbottom=True)
-    panels[0].set_xlim(left=0)  # and with it the others; an interval may reach below what there can be
+    panels[0].set_xlim(left=0)  # and that of the others, which share it; an interval may reach below 0
     figure.supxlabel("words read, per cent", fontsize=9, color=MUTED)
     figure.tight_layout()
     return figure

@@ -5,7 +5,7 @@ from configs.stn_study import get_config
 from crnn_jax.config import Config, ConfigError, override
 from crnn_jax.section import differences
 
-# Changes of the config, as `--set` spells them. A study ranks the settings of one thing.
+# Changes of the config, as `--set` spells them. Each study ranks the settings of one thing.
 WITHOUT = "model.stn.kind=none"
 STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
     "place": {
@@ -42,7 +42,7 @@ STUDIES: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def keys(study: str) -> dict[str, str]:
-    """A study's settings as the results call them: the changes that do change the config, "" for the config itself."""
+    """The names of a study's settings in the results: the changes that have an effect; "" for the config itself."""
     base = get_config()
     return {
         name: " ".join(sorted(change for change in changes if override(base, [change]) != base))
@@ -51,7 +51,7 @@ def keys(study: str) -> dict[str, str]:
 
 
 def check_base(study: str, base: Config) -> None:
-    """Raises ConfigError where `base` already changes what the study varies: its labels would be wrong."""
+    """Raises ConfigError if `base` already changes what the study varies: its labels would be wrong."""
     varied = {change.split("=")[0] for changes in STUDIES[study].values() for change in changes}
     changed = sorted(varied & differences(get_config(), base).keys())
     if changed:

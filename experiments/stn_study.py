@@ -1,18 +1,18 @@
-"""Which spatial transformer converges in front of a CRNN, where it helps, and by how much: a study with seeds.
+"""Which spatial transformer converges in front of a CRNN, where it helps, and by how much: a study over several seeds.
 
     python experiments/stn_study.py train [--studies NAME ...] [--seeds 0 1 2 3 4] [--at-once 10] [--out DIR]
         [--config NAME] [--data FOLDER ...] [--init MODEL] [--set a.b=VALUE ...]
     python experiments/stn_study.py table [--studies NAME ...] [--results FILE] [--against]
     python experiments/stn_study.py time [--seeds 0 1 2 3 4]
 
-train: small networks (configs/stn_study.py), each setting a change of that config, from every seed, on words of four
-kinds: straight, rotated by up to 45 degrees, in perspective, curved; a quarter of every batch each. One program trains
---at-once at most, seeds and settings that differ in numbers alone. A line a network goes to DIR/results.jsonl, and what
-is there is not done again: the same command goes on where it was stopped. With another --config the words are in its
-own style alone, and with --data the networks read these datasets as well.
-table: what they read of held-out words, the same ones in every kind, as Markdown, with 95 % intervals over the seeds;
-with --against how much more than the config, kind by kind.
-time: one program for some seeds against one network after another.
+train: trains small networks (configs/stn_study.py) for every setting, which is a change of that config, and every seed.
+A quarter of every batch is words of each of four kinds: straight, rotated by up to 45 degrees, in perspective, curved.
+One program trains at most --at-once networks: seeds, and settings that differ only in numbers. Results go to
+DIR/results.jsonl, one line per network, and networks that are there are not trained again: the same command resumes.
+With another --config all words are in its style, and with --data the networks read these datasets as well.
+table: prints accuracy on held-out words, the same in every kind, as Markdown, with 95 % intervals over the seeds; with
+--against, the difference from the config, kind by kind.
+time: compares one program for all seeds with training one network after another.
 experiments/stn_figures.py draws the results.
 """
 
@@ -58,7 +58,7 @@ CURVES = (
     "stn_outside",
     "stn_contrast",
 )  # means over each dispatch
-# Of a row, beside the accuracies, which have the names of what was read.
+# Columns of a row apart from the accuracies, which are named after what was read.
 COLUMNS = ("change", "seed", "steps", "every", "words", "bypass", "seconds", "stn_spread", *CURVES)
 
 
@@ -68,16 +68,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("train", "table", "time"))
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES), metavar="NAME")
-    parser.add_argument("--seeds", type=int, nargs="+", help="train and time: 0 1 2 3 4 unless given")
-    parser.add_argument("--config", default=OWN, metavar="NAME|PATH", help="of experiments/configs/, or a path")
+    parser.add_argument("--seeds", type=int, nargs="+", help="for train and time (default: 0 1 2 3 4)")
+    parser.add_argument("--config", default=OWN, metavar="NAME|PATH", help="name in experiments/configs/, or a path")
     parser.add_argument("--data", nargs="+", default=[], metavar="FOLDER", help="labelled words to read as well")
-    add_overrides(parser, help="of every network")
+    add_overrides(parser, help="config fields to override in every network")
     parser.add_argument("--init", metavar="MODEL", help="start every network from the weights of this model")
-    parser.add_argument("--at-once", type=int, default=10, metavar="N", help="networks in one program, at most")
-    parser.add_argument("--held-out", type=int, default=1024, metavar="N", help="words of each kind")
+    parser.add_argument("--at-once", type=int, default=10, metavar="N", help="most networks in one program")
+    parser.add_argument("--held-out", type=int, default=1024, metavar="N", help="held-out words of each kind")
     parser.add_argument("--out", type=Path, default=Path("runs/stn_study"), metavar="DIR")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="DIR/results.jsonl unless given")
-    parser.add_argument("--against", action="store_true", help="the tables are of differences from the config")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="results to tabulate (default: DIR/results.jsonl)")
+    parser.add_argument("--against", action="store_true", help="print differences from the config instead")
     args = parser.parse_args(argv)
     if args.results and args.command == "train":
         parser.error("--results goes with table: train writes to --out")
@@ -123,9 +123,9 @@ def train_all(
     data: Sequence[str] = (),
     init: str | None = None,
 ) -> None:
-    """Trains what is missing in OUT/results.jsonl, in programs of at most `at_once` networks, and adds it there.
+    """Trains the networks missing in OUT/results.jsonl, at most `at_once` in one program, and adds them there.
 
-    Raises ConfigError where those are networks of another config, or from another start, or measured otherwise.
+    Raises ConfigError if the folder's networks have another config or start, or were measured on other words.
     """
     if base.data.share_real:
         raise ConfigError(f"data.share_real = {base.data.share_real:g}: these networks learn rendered words alone")
@@ -171,7 +171,7 @@ def train_all(
 def train_population(
     configs: list[Config], seeds: list[int], source: Source, draw: MakeBatch, workdir: Path, *, start: Path | None
 ):
-    """Trains a population to its end, or goes on with it from `workdir`; from the weights in `start`, or from nothing.
+    """Trains a population to its end, from the weights in `start` or from scratch; resumes one in `workdir`.
 
     Returns:
         The population; its CURVES, `float32[dispatches, settings, seeds]` each; the seconds that this call trained.
@@ -212,7 +212,7 @@ def train_population(
 
 
 def timing(base: Config, seeds: list[int], kinds: dict[str, Style], dispatches: int = 2) -> None:
-    """Prints how long one program takes for all seeds, and one network after another, in turn, compilation apart."""
+    """Prints how long one program for all seeds takes, and one network after another; compilation apart."""
     source, draw, every = load_source(base), make_words(base, kinds, base.run.batch_size), base.run.steps_per_dispatch
     compiled, seconds = {}, {len(seeds): [], 1: []}
     for size in seconds:
@@ -235,7 +235,7 @@ def timing(base: Config, seeds: list[int], kinds: dict[str, Style], dispatches: 
 
 
 def chunks(items: Sequence, size: int) -> Iterator[list]:
-    """Runs of `size` items; the last may be shorter."""
+    """Consecutive chunks of `size` items; the last may be shorter."""
     return (list(items[i : i + size]) for i in range(0, len(items), size))
 
 

@@ -11,11 +11,11 @@ from stn_words import KINDS
 from crnn_jax.config import ConfigError
 from crnn_jax.stn import Diagnosis, collapse
 
-CONVERGED = 50.0  # per cent of the words that are read best, straight ones
+CONVERGED = 50.0  # least accuracy in per cent on the kind of words that is read best
 
 
 def read_networks(path: Path) -> list[dict]:
-    """The results of stn_study.py in a file; none where there is no file. Raises ConfigError for others."""
+    """The results of stn_study.py in a file; none if there is no file. Raises ConfigError for other files."""
     rows = read_rows(path)
     if not all({"change", "seed"} <= row.keys() for row in rows):
         raise ConfigError(f"{path}: not what stn_study.py writes")
@@ -23,7 +23,7 @@ def read_networks(path: Path) -> list[dict]:
 
 
 def words_read(rows: list[dict]) -> list[str]:
-    """The words that all the networks read, by their kinds and datasets."""
+    """The names of the kinds and datasets that all networks read."""
     return rows[0].get("words", list(KINDS))
 
 
@@ -41,28 +41,28 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 
 def has_converged(row: dict) -> bool:
-    """It reads half of the words that it reads best, and its transformer, where it has one, has not collapsed."""
-    # Of the last dispatch; a network without a transformer leaves the image as it is.
+    """Whether it reads half of the kind that it reads best, and its transformer, if it has one, has not collapsed."""
+    # Values of the last dispatch; without a transformer, those of an unchanged image.
     last = [row.get(f"stn_{name}", [of_none])[-1] for name, of_none in zip(Diagnosis._fields, (0, 0, 1), strict=True)]
     best = max(row[kind] for kind in words_read([row]))
     return best >= CONVERGED and collapse(Diagnosis(*last), bypass=row.get("bypass", 0.0)) is None
 
 
 def average(row: dict, kinds: list[str]) -> float:
-    """The mean accuracy over kinds of words, each as much as another."""
+    """The mean accuracy over kinds of words, with equal weights."""
     return statistics.mean(row[kind] for kind in kinds)
 
 
 def differences(rows: dict[int, dict], base: dict[int, dict], kinds: list[str]) -> list[float]:
-    """Of the accuracies over `kinds`, seed by seed; both by their seeds."""
+    """Differences of the mean accuracies over `kinds`, for each seed in both; `rows` and `base` are keyed by seed."""
     return [average(rows[seed], kinds) - average(base[seed], kinds) for seed in sorted(rows.keys() & base.keys())]
 
 
 def table(study: str, settings: dict[str, str], rows: list[dict], kinds: list[str]) -> str:
-    """Markdown, the best setting first; "" where none was trained.
+    """A Markdown table, the best setting first; "" if none was trained.
 
-    The last two columns: the difference from the config; how differently the words are transformed (`stn.spread`), in
-    per cent of half the image.
+    The last two columns are the difference from the config, and how differently the words are transformed
+    (`stn.spread`), in per cent of half the image.
     """
     base = by_seed(rows, "")
     there = {name: runs for name, change in settings.items() if (runs := by_seed(rows, change))}
@@ -84,7 +84,7 @@ def table(study: str, settings: dict[str, str], rows: list[dict], kinds: list[st
 
 
 def difference_table(study: str, settings: dict[str, str], rows: list[dict], kinds: list[str]) -> str:
-    """Markdown: how much more of each kind a setting reads than the config, seed by seed; "" where none is shared."""
+    """A Markdown table of how much more of each kind a setting reads than the config, by seed; "" if none is shared."""
     base = by_seed(rows, "")
     lines = [" | ".join([f"{study}, against the config", "seeds", *kinds]), "|".join("---" for _ in ("", "", *kinds))]
     for name, change in settings.items():
@@ -96,6 +96,6 @@ def difference_table(study: str, settings: dict[str, str], rows: list[dict], kin
 
 
 def shown(values: list[float], sign: str = "") -> str:
-    """Mean ± half the 95 % interval; the mean alone of one value."""
+    """Mean ± half the 95 % interval; only the mean for a single value."""
     mean, half = interval(values)
     return f"{mean:{sign}.1f}" if math.isnan(half) else f"{mean:{sign}.1f} ± {half:.1f}"

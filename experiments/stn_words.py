@@ -20,7 +20,7 @@ from crnn_jax.synth.style import Style
 from crnn_jax.training.population import make_eval, make_transform
 from crnn_jax.training.state import TrainState
 
-HELD_OUT_SEED = 1_000_003  # what is in experiments/studies was measured on these words
+HELD_OUT_SEED = 1_000_003  # the results in experiments/studies were measured on its words
 HELD_OUT_BATCH = 128  # words of each kind
 KINDS = {
     "straight": STRAIGHT,
@@ -30,13 +30,13 @@ KINDS = {
 }
 
 MakeBatch = Callable[[jax.Array, Source], Batch]
-Measured = dict[str, np.ndarray]  # by its name, of every network: `[settings, seeds]`
+Measured = dict[str, np.ndarray]  # by name, for every network: `[settings, seeds]`
 
 
 def make_words(config: Config, kinds: dict[str, Style], size: int, *, held_out: bool = False) -> MakeBatch:
-    """Draws batches of `size` words, as many of each kind, one kind after the other.
+    """A function that draws batches of `size` words, the same number of each kind, one kind after the other.
 
-    Held-out words are the same in all kinds, in the same fonts.
+    Held-out words and their fonts are the same in all kinds.
     """
     if size % (4 * len(kinds)):
         raise ConfigError(f"run.batch_size = {size}: expected a multiple of {4 * len(kinds)}, fours of each kind")
@@ -65,9 +65,9 @@ def read_held_out(
 
 
 def load_datasets(paths: Sequence[str], config: Config, *, taken: Sequence[str] = ()) -> dict[str, Batch]:
-    """Labelled words that fit the networks, by the names of their datasets, none of them one of `taken`.
+    """Labelled words that fit the networks, by the names of their datasets, none of which is in `taken`.
 
-    Says what of each was kept.
+    Prints what was kept of each.
 
     Raises DatasetError.
     """
@@ -94,7 +94,7 @@ def read_datasets(configs: list[Config], population: TrainState, datasets: dict[
 
 
 def look(configs: list[Config], population: TrainState, source: Source, draw: MakeBatch, kinds: list[str]) -> Measured:
-    """How differently each STN transforms held-out words of one kind (`stn.spread`), the mean over the kinds."""
+    """How differently each STN transforms held-out words of one kind (`stn.spread`), averaged over the kinds."""
     kind = configs[0].model.stn.kind
     if kind == "none":
         return {}

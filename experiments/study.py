@@ -1,15 +1,15 @@
-"""Ranks variants of the renderer, of the learning or of the model by what a small model so trained reads.
+"""Ranks variants of the renderer, the learning or the model by what a small model trained with them reads.
 
     python experiments/study.py style --data FOLDER ... [--part all|tenth|rest] [--variants NAME ...] [--seeds 0 1 2]
         [--init MODEL]
     python experiments/study.py learning|model --data FOLDER ... [--config NAME]
 
-Every variant changes one thing of a config, `tiny` unless given, whose style is `photo`, and trains it on as many
-images, from every seed, in DIR/runs; the seeds draw other weights and other words, but the same ones for every variant.
-With --init all start from the weights of one model instead: what a variant teaches shows sooner where most words are
-read already. What every run reads of the datasets goes to DIR/results.jsonl, a line a run, and a run that is there is
-not done again: the same command goes on where it was stopped. One that diverges is told and has no row. Steps and seeds
-of a table must be the same for all. Runs that learn real words (--set data.real=...) are measured on `--part tenth`.
+Every variant changes one thing in a config (`tiny` by default, whose style is `photo`) and is trained on the same
+number of images, from every seed, in DIR/runs. The seeds differ in weights and words, but a seed has the same ones for
+every variant. With --init all start from the weights of one model instead: the effect of a variant shows sooner if most
+words are already read. Results go to DIR/results.jsonl, one line per run, and runs that are there are not repeated: the
+same command resumes. A run that diverges is reported and has no row. Variants are comparable only with the same steps
+and seeds. Measure runs that learn real words (--set data.real=...) on `--part tenth`.
 """
 
 import argparse
@@ -35,11 +35,11 @@ from crnn_jax.training.checkpoint import CheckpointError, find_model
 from crnn_jax.training.loop import train
 from crnn_jax.training.words import check_words
 
-# Each a change of the config, as `--set` spells it; the first of a study is what the others are compared with.
+# Each is a change of the config, as `--set` spells it; the others are compared with the first of a study.
 STYLE = {
     "photo": [],
     "mjsynth": ["data.style=mjsynth"],
-    # What it has more than the generator of Synth90k, left out.
+    # Without what it has beyond the generator of Synth90k.
     "no small capitals": ["data.style.small_caps_share=0"],
     "no letters set apart": ["data.style.apart_share=0"],
     "no neighbouring words": ["data.style.neighbour_share=0"],
@@ -111,15 +111,17 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--data", nargs="+", required=True, metavar="PATH", help="anything that evaluate.py reads")
-    parser.add_argument("--part", choices=PARTS, default="all", help="the fixed tenth of each dataset, or the rest")
-    parser.add_argument("--variants", nargs="+", metavar="NAME", help="all of the study unless given")
-    parser.add_argument("--config", default="tiny", metavar="NAME|PATH", help="of experiments/configs/, or a path")
-    add_overrides(parser, help="of every run")
+    parser.add_argument("--data", nargs="+", required=True, metavar="PATH", help="datasets that evaluate.py can read")
+    parser.add_argument(
+        "--part", choices=PARTS, default="all", help="all of each dataset, its fixed tenth, or the rest"
+    )
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="variants to train (default: all of the study)")
+    parser.add_argument("--config", default="tiny", metavar="NAME|PATH", help="name in experiments/configs/, or a path")
+    add_overrides(parser, help="config fields to override in every run")
     parser.add_argument("--init", metavar="MODEL", help="start every run from the weights of this model")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, metavar="DIR", help="runs/STUDY_study unless given")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the study (default: runs/STUDY_study)")
     args = parser.parse_args(argv)
     variants, out = STUDIES[args.study], args.out or Path(f"runs/{args.study}_study")
     chosen = args.variants or list(variants)
@@ -129,12 +131,12 @@ def main(argv: list[str] | None = None) -> int:
     base = override(load_config(args.config), args.set)
     init = find_model(args.init) if args.init else None
     same = [name for name in chosen if variants[name] and override(base, variants[name]) == base]
-    for name in same:  # no variant of it
+    for name in same:  # not a variant of it
         print(f"{name}: is what {args.config} has already; left out", flush=True)
     chosen = [name for name in chosen if name not in same]
     if not chosen:
         raise ConfigError("no variant is left to train")
-    # All of them, before the hours: a whole round of variants before the next seed.
+    # Make all configs before hours of work; all variants come before the next seed.
     runs = [
         (variant, seed, variant_config(base, variants[variant], steps=args.steps, seed=seed))
         for seed in args.seeds
@@ -144,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     parallel.share_cpu(None, batch_size=math.gcd(*(config.run.batch_size for *_, config in runs)))
     for *_, config in runs:
         check_words(config)
-    # May render, so not before JAX has its devices.
+    # May render, so only once JAX has its devices.
     datasets = open_datasets(args.data, base, part=args.part, taken=("variant", "seed", "steps"))
     with only_one(out):
         claim(out, base, args.init, {name: len(dataset) for name, dataset in datasets.items()})
@@ -156,9 +158,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train_all(runs: list[tuple], out: Path, datasets: dict, *, init: Path | None, steps: int) -> None:
-    """Trains and measures the runs that OUT/results.jsonl has not. One that diverges is told and has no row there.
+    """Trains and measures the runs missing in OUT/results.jsonl. One that diverges is reported and has no row there.
 
-    One that is interrupted is saved, and the last.
+    An interrupted run is saved, and is the last.
     """
     results = out / "results.jsonl"
     done = {(row["variant"], row["seed"], row["steps"]) for row in read_rows(results)}
@@ -170,7 +172,7 @@ def train_all(runs: list[tuple], out: Path, datasets: dict, *, init: Path | None
         try:
             if train(config, workdir, init=init)["step"] < config.run.steps:
                 return
-        except FloatingPointError as error:  # the others are measured all the same
+        except FloatingPointError as error:  # the others are still measured
             print(f"study.py: {variant}, seed {seed}: {error}", file=sys.stderr)
             continue
         add_rows(results, [{"variant": variant, "seed": seed, "steps": steps, **accuracies(workdir, datasets)}])
@@ -199,7 +201,7 @@ def accuracies(workdir: Path, datasets: dict) -> dict[str, float]:
 
 
 def table(rows: list[dict], datasets: list[str], *, base: str) -> str:
-    """Markdown: a row a variant, the best first: mean and standard deviation over its seeds, difference from the base.
+    """A Markdown table, the best variant first: mean and standard deviation over its seeds, difference from the base.
 
     The difference is the mean over the seeds that both have, with its standard deviation.
     """
@@ -222,7 +224,7 @@ def table(rows: list[dict], datasets: list[str], *, base: str) -> str:
 
 
 def spread(values: list[float], sign: str = "") -> str:
-    """Mean and standard deviation; the mean alone of one value."""
+    """Mean and standard deviation; only the mean for a single value."""
     mean = f"{statistics.mean(values):{sign}.2f}"
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.2f}"
 

@@ -1,4 +1,4 @@
-"""How fast words come from disk for training, and in how much memory: `data` and `memory` of bench.py."""
+"""How fast words are read from disk for training, and how much memory it takes: `data` and `memory` of bench.py."""
 
 import multiprocessing
 import os
@@ -20,14 +20,14 @@ from crnn_jax.data.stream import WordSource, stream
 from crnn_jax.data.writers import WRITERS
 
 ROUNDS = 7  # measured in turn; the median counts
-SECONDS = 0.5  # about, of one round of one row
-# To read ahead on as many cores as there are.
+SECONDS = 0.5  # approximate length of half a round of one row
+# Ways to read ahead on all cores.
 WAYS = {"threads": ["run.read_threads={}"], "processes": ["run.read_processes={}"]}
 
 
 def data_rates(config: Config, path: str, *, words: int) -> dict[str, float]:
-    """Images a second of reading: a row a kind of dataset and a way to read it, and tf.data's where it is installed."""
-    # As far ahead as tf.data here, four batches: a row that reads on while the next one is measured would slow it.
+    """Images per second of reading, for each kind of dataset and way to read it, and of tf.data if it is installed."""
+    # Four batches ahead, as tf.data here: a row that reads on while the next one is measured would slow it down.
     config = override(config, ["run.steps_per_dispatch=2"])
     workers, size = cores(), config.run.batch_size
     whole = open_dataset(path, strict=False)
@@ -53,9 +53,9 @@ def data_rates(config: Config, path: str, *, words: int) -> dict[str, float]:
 
 
 def memory(config: Config, path: str, *, words: int) -> Iterator[tuple[int, list[int]]]:
-    """The words read so far and the resident bytes of this process and of each that reads for it, eleven times.
+    """The words read so far and the resident bytes of this process and of each of its readers, eleven times.
 
-    Raises ImportError where psutil, of the extra `bench`, is not installed.
+    Raises ImportError if psutil, of the extra `bench`, is not installed.
     """
     import psutil
 
@@ -73,9 +73,9 @@ def memory(config: Config, path: str, *, words: int) -> Iterator[tuple[int, list
 
 
 def call_rates(calls: dict) -> dict[str, float]:
-    """Calls a second of what works ahead between the calls, in turn: the median over ROUNDS rounds of 2 SECONDS.
+    """Calls per second of functions that work ahead between calls, in turn: the median over ROUNDS rounds of 2 SECONDS.
 
-    The first half of a round uses up what was done ahead, and is not counted.
+    The first half of a round uses up what was done ahead and is not counted.
     """
     rates = {name: [] for name in calls}
     for _ in range(ROUNDS):
@@ -91,7 +91,7 @@ def call_rates(calls: dict) -> dict[str, float]:
 
 
 def tf_data(files: list[str], config: Config, *, threads: int):
-    """The peer: batches of the same shards as tf.data has them, with a shuffle of 10,000 words instead of all."""
+    """The peer: batches of the same shards by tf.data, shuffled within 10,000 words at a time instead of all."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
 

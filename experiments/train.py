@@ -1,8 +1,8 @@
-"""Trains one experiment, of `experiments/configs/` or a file like those; with the workdir of before it goes on.
+"""Trains one config, of `experiments/configs/` or of a file like those; resumes if its workdir exists.
 
 python experiments/train.py [--config NAME|PATH] [--set a.b=VALUE ...] [--workdir DIR] [--init MODEL]
 
-On a CPU of several cores each takes its share of every batch, as several GPUs would.
+On a CPU with several cores, each core takes its share of every batch, as several GPUs would.
 """
 
 import argparse
@@ -32,14 +32,16 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--config", default="quickstart", metavar="NAME|PATH", help="of experiments/configs/, or a path"
+        "--config", default="quickstart", metavar="NAME|PATH", help="name in experiments/configs/, or a path"
     )
     add_overrides(parser)
-    parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/NAME")
-    parser.add_argument("--init", metavar="MODEL", help="start from the weights of a bundled model, or of a folder")
-    cpu_help = "CPU cores that share every batch (default: as many as have 16 words of it each)"
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="folder of the run (default: runs/NAME)")
+    parser.add_argument(
+        "--init", metavar="MODEL", help="start from the weights of a bundled model, model folder or workdir"
+    )
+    cpu_help = "CPU cores that share every batch (default: as many as get at least 16 words each)"
     parser.add_argument("--cpu_devices", type=int, metavar="N", help=cpu_help)
-    hosts = parser.add_argument_group("several hosts, one process each")
+    hosts = parser.add_argument_group("training on several hosts, with one process each")
     hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     hosts.add_argument("--num_processes", type=int, default=1)
     hosts.add_argument("--process_id", type=int, default=0)
@@ -58,21 +60,21 @@ def main(argv: list[str] | None = None) -> int:
             parallel.share_cpu(args.cpu_devices, batch_size=config.run.batch_size)
         init = find_model(args.init) if args.init else None
         workdir = args.workdir or Path("runs") / config.name
-        # Two runs in one workdir would go on from each other's checkpoints. The processes of one run share it.
+        # Two runs in one workdir would resume each other's checkpoints. The processes of one run share it.
         with only_one(workdir) if args.process_id == 0 else nullcontext():
             if args.coordinator:
                 parallel.initialize(args.coordinator, args.num_processes, args.process_id)
             done = train(config, workdir, init=init)
-    except KeyboardInterrupt:  # while it was still setting up, or a second one while it saved
+    except KeyboardInterrupt:  # during set-up, or a second one while saving
         print("train.py: stopped at once; the same command goes on from the last checkpoint, if any", file=sys.stderr)
         return 130
     return 0 if done["step"] == config.run.steps else 130  # stopped, and saved
 
 
 def load_config(name: str) -> Config:
-    """The config that `get_config` of experiments/configs/NAME.py gives, or of another file, named by a path in .py.
+    """The config that `get_config` returns in experiments/configs/NAME.py, or in another file, given by its path (.py).
 
-    Raises ConfigError, with the names there are.
+    Raises ConfigError for an unknown name, listing those there are, and for a faulty file.
     """
     paths = {path.stem: path for path in sorted(CONFIGS.glob("*.py"))}
     path = Path(name) if name.endswith(".py") and os.path.isfile(name) else paths.get(name.removesuffix(".py"))
@@ -85,9 +87,9 @@ def load_config(name: str) -> Config:
         config = module.get_config()
     except ConfigError:
         raise
-    except Exception as error:  # whatever is wrong in a file of one's own
+    except Exception as error:  # whatever is wrong in a user's file
         raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
-    if type(config) is not Config:  # of another class no checkpoint would open again
+    if type(config) is not Config:  # checkpoints with another class could not be opened
         raise ConfigError(f"{path}: get_config() gave {type(config).__name__}, no Config")
     return config
 

@@ -1,10 +1,10 @@
-"""What the work takes at the least: floating-point operations and bytes, counted from the tables of the layers.
+"""The least work that a network needs: floating-point operations and bytes, counted from the tables of its layers.
 
-An operation is a multiplication, an addition, or a function such as exp. Convolutions count as the direct ones, without
-the products with padding; Winograd's way takes fewer, so a network may pass the rate of a matrix product. Norms,
-activations and pools ride along with their layers and count nothing. Bytes: every layer reads its input and weights and
-writes its output, once a pass, as if a cache held all else. The backward pass takes twice the operations of the forward
-one: it reads input, weights and the output's gradient, and writes the gradients of input and weights.
+An operation is a multiplication, an addition, or a function such as exp. Convolutions count as direct ones, without
+the products with padding; Winograd's algorithm takes fewer, so a network may exceed the rate of a matrix product.
+Norms, activations and pools are part of their layers and count as nothing. Bytes: every layer reads its input and
+weights and writes its output once per pass, as if a cache held all else. The backward pass takes twice the operations
+of the forward one: it reads input, weights and the output's gradient, and writes the gradients of input and weights.
 """
 
 from typing import NamedTuple
@@ -18,12 +18,12 @@ from crnn_jax.stacks import STACKS, Block, ConvLayer, PatchLayer, ResidualLayer
 from crnn_jax.stn import SpatialTransformer, start_parameters
 
 WORD = 4  # bytes of a float32
-# Numbers beside each parameter that the optimiser reads and writes.
+# Numbers per parameter that the optimiser also reads and writes.
 MOMENTS = {"adamw": 2, "sgd": 1, "adadelta": 2}
 
 
 class Layer(NamedTuple):
-    """What one layer takes for ONE word, forward."""
+    """What the forward pass of one layer takes for ONE word."""
 
     flops: int
     inputs: int  # numbers
@@ -39,7 +39,7 @@ class Work(NamedTuple):
 
 
 def forward(layers: list[Layer], *, batch: int, size: int = WORD) -> Work:
-    """The forward pass over `batch` words; `size` bytes a number of what passes between the layers."""
+    """The forward pass over `batch` words; numbers that pass between the layers have `size` bytes."""
     moved = sum(size * batch * (layer.inputs + layer.outputs) + WORD * layer.weights for layer in layers)
     return Work(batch * sum(layer.flops for layer in layers), moved)
 
@@ -51,7 +51,7 @@ def both_passes(layers: list[Layer], *, batch: int, size: int = WORD) -> Work:
 
 
 def train_step(config: Config, *, batch: int) -> Work | None:
-    """A training step: both passes, and the optimiser with the average of the parameters. None as `network` has it."""
+    """A training step: both passes, and the optimiser with the average of the parameters. None if `network` is."""
     layers, size = network(config.model), _size(config.model)
     if layers is None:
         return None
@@ -62,13 +62,13 @@ def train_step(config: Config, *, batch: int) -> Work | None:
 
 
 def read(config: ModelConfig, *, batch: int) -> Work | None:
-    """Reading: the forward pass. None as `network` has it."""
+    """Reading: the forward pass. None if `network` is."""
     layers = network(config)
     return layers and forward(layers, batch=batch, size=_size(config))
 
 
 def network(config: ModelConfig) -> list[Layer] | None:
-    """The layers of a CRNN; None for the Keras project's, which are put together in another way."""
+    """The layers of a CRNN; None for the Keras project's, which is built differently."""
     if config.cnn.startswith("keras"):
         return None
     shape = (config.height, config.width, 1)
@@ -109,10 +109,10 @@ def stack(blocks: list[Block], shape: tuple[int, int, int]) -> tuple[list[Layer]
 
 
 def convolution(layer: ConvLayer, size: Pair, channels: int) -> Layer:
-    """A convolution of an image of `size` (H, W) pixels and so many channels."""
+    """A convolution of an image of `size` (H, W) pixels and `channels` channels."""
     features, kernel, strides, padding, has_norm = layer
     out, padding = layer_size(layer, size), padding or (kernel[0] // 2, kernel[1] // 2)
-    pairs = 1  # of a place of the window and a pixel under it
+    pairs = 1  # of a window position and a pixel under it
     for places, length, window, stride, before in zip(out, size, kernel, strides, padding, strict=True):
         pixels = [i * stride + j - before for i in range(places) for j in range(window)]
         pairs *= sum(0 <= pixel < length for pixel in pixels)
@@ -121,13 +121,13 @@ def convolution(layer: ConvLayer, size: Pair, channels: int) -> Layer:
 
 
 def dense(inputs: int, outputs: int, *, times: int = 1, extra: int | None = None) -> Layer:
-    """A matrix product, `times` over; `extra` weights, by default a bias."""
+    """A matrix product, done `times` times; `extra` weights, by default a bias."""
     extra = outputs if extra is None else extra
     return Layer(2 * times * inputs * outputs, times * inputs, times * outputs, inputs * outputs + extra)
 
 
 def lstm(frames: int, depth: int, hidden: int) -> Layer:
-    """A bidirectional LSTM of one bias a gate: `frames` of `depth` features to as many of 2 `hidden`."""
+    """A bidirectional LSTM with one bias per gate: `frames` of `depth` features to as many of 2 `hidden`."""
     weights = 8 * hidden * (depth + hidden)
     return Layer(2 * frames * weights, frames * depth, frames * 2 * hidden, weights + 8 * hidden)
 
@@ -150,22 +150,22 @@ def transformer(config: StnConfig, shape: tuple[int, int, int]) -> list[Layer]:
 
 
 def sampler(config: StnConfig, seen: Pair, size: Pair, *, channels: int = 1) -> Layer:
-    """An image of `seen` pixels resampled to `size`: the grid as a matrix product, and three interpolations a value."""
+    """An image of `seen` pixels resampled to `size`: the grid as a matrix product, three interpolations per value."""
     terms = 3 if config.kind == "affine" else config.fiducials  # of each coordinate
     pixels = size[0] * size[1]
     return Layer(pixels * (4 * terms + 9 * channels), seen[0] * seen[1] * channels, pixels * channels, 0)
 
 
 def ctc(frames: int, classes: int, slots: int) -> Layer:
-    """The CTC loss of ONE word: a log-softmax, four operations a logit, and the recursion over 2 `slots` + 1 states.
+    """The CTC loss of ONE word: a log-softmax, four operations per logit, and the recursion over 2 `slots` + 1 states.
 
-    A state's step adds three probabilities in the log domain and a frame's to them: eight operations.
+    A step of a state adds three probabilities in the log domain and multiplies by the frame's: eight operations.
     """
     return Layer(frames * (4 * classes + 8 * (2 * slots + 1)), frames * classes, 1, 0)
 
 
 def classes(config: ModelConfig) -> int:
-    """Classes of the logits."""
+    """The number of classes of the logits."""
     return Charset.of(config.charset).num_classes
 
 
@@ -176,8 +176,8 @@ def ctc_shape(config: Config) -> tuple[int, int, int]:
 
 
 def lstm_shape(config: ModelConfig) -> tuple[int, int, int]:
-    """Frames, input features, and features a direction of a config's first LSTM."""
-    if config.cnn.startswith("keras"):  # it has a dense layer of as many features in front
+    """Frames, input features, and features per direction of a config's first LSTM."""
+    if config.cnn.startswith("keras"):  # a dense layer of as many features precedes it
         return num_frames(config, config.width), config.lstm_features, config.lstm_features
     rows, frames, channels = stack(list(STACKS[config.cnn]), (config.height, config.width, 1))[1]
     return frames, rows * channels, config.lstm_features

@@ -1,4 +1,4 @@
-"""A Synth90k of a few words in the original's layout, with the damages that the original has, and others."""
+"""A Synth90k of a few words in the original's layout, with the kinds of damage that the original has, and others."""
 
 import io
 import random
@@ -19,7 +19,7 @@ def jpeg(value: int, mode: str = "RGB") -> bytes:
 
 
 def write_original(folder: Path, *, damages: bool = True) -> dict[str, dict[str, str]]:
-    """Writes the layout. Returns what has to be dropped, by TFDS's names of the splits: {path: reason}."""
+    """Writes the layout. Returns what has to be dropped, by TFDS's names for the splits: {path: reason}."""
     lists, number = {}, 0
     for split, size in SIZES.items():
         lines = []
@@ -56,7 +56,7 @@ def write_original(folder: Path, *, damages: bool = True) -> dict[str, dict[str,
 
 
 def pack(folder: Path, archive: Path, *, prefix: str = "mnt/ramdisk/max/90kDICT32px/", mode: str = "w:gz") -> Path:
-    """Packs a layout as the original is packed, its files in no order, the lists among the images."""
+    """Packs a layout as the original is packed: its files in random order, the lists among the images."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     random.Random(0).shuffle(files)
     with tarfile.open(archive, mode) as tar:
@@ -66,5 +66,5 @@ def pack(folder: Path, archive: Path, *, prefix: str = "mnt/ramdisk/max/90kDICT3
 
 
 def content(out: Path) -> dict[str, bytes]:
-    """All that is beside the folder of the preparation."""
+    """The files in `out`, without its folders, by name."""
     return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}

@@ -1,6 +1,6 @@
 """A small network with random weights for tests of reading, and datasets for it.
 
-It sees every image differently and reads nonsense. Tests that share SMALL share its compiled functions too.
+It reads nonsense, different for every image. Tests that share SMALL also share its compiled functions.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ from crnn_jax.training.checkpoint import save_inference
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SMALL = ModelConfig(charset="94", cnn="tiny", lstm_features=8)
-SHARP = 100  # factor on the logits: without it every class of every frame is about as likely
+SHARP = 100  # factor on the logits: without it all classes are about as likely in every frame
 
 
 def save_small(folder: Path, model: ModelConfig = SMALL) -> Path:
@@ -49,7 +49,7 @@ def noise_images(count: int) -> list[np.ndarray]:
 
 
 def assert_same(readings: list[crnn_jax.Reading], expected: list[crnn_jax.Reading]):
-    """Texts are equal; confidences but for the rounding of products of another size."""
+    """Asserts equal texts, and confidences that differ only by the rounding of matrix products of another size."""
     assert [reading.text for reading in readings] == [reading.text for reading in expected]
     np.testing.assert_allclose([r.confidence for r in readings], [r.confidence for r in expected], rtol=1e-3)
 
@@ -72,7 +72,7 @@ def labelled_noise(folder: Path, model: Path, count: int, *, wrong: int) -> list
 def load_script(name: str) -> ModuleType:
     """experiments/NAME.py as a module, whose `main` takes the arguments of the command."""
     if str(EXPERIMENTS) not in sys.path:
-        sys.path.insert(0, str(EXPERIMENTS))  # for good, as where it is run: some import others once they are called
+        sys.path.insert(0, str(EXPERIMENTS))  # it stays, as when run: some import others when called
     spec = importlib.util.spec_from_file_location(f"{name}_script", EXPERIMENTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -91,7 +91,7 @@ def write_lmdb(folder: Path, samples: list[tuple[bytes, str]]) -> Path:
 
 
 def write_tfrecords(path: Path, samples: list[tuple[bytes, str]]) -> Path:
-    """A TFRecord file of encoded images and their labels; skips the test without the packages that it takes."""
+    """A TFRecord file of encoded images and their labels; skips the test if packages that this needs are missing."""
     example = pytest.importorskip("tensorflow_datasets").proto.tf_example_pb2.Example
     crc = pytest.importorskip("google_crc32c")
 

@@ -55,7 +55,7 @@ def initialised(*faults):
 
 @cache
 def applied(*faults):
-    """What a network with these faults makes of the images, with the weights of the mended one."""
+    """What a network with these faults makes of the images, with the mended network's weights."""
     return jax.jit(network(*faults).apply)(initialised(), images())
 
 
@@ -73,8 +73,7 @@ def test_the_full_network_has_the_ancestors_size():
     head = 256 * 38 + 38
     expected = convolutions + norms + stn + (7 * 512 * 128 + 128) + 2 * lstm + head
     assert count_parameters(shapes(build(FULL).clone(faults=FAULTS), FULL)) == expected
-    # Mended it has a living BatchNorm behind conv_1, and no class of padding.
-    assert count_parameters(shapes(build(FULL), FULL)) == expected + 2 * 64 - 257
+    assert count_parameters(shapes(build(FULL), FULL)) == expected + 2 * 64 - 257  # conv_1's norm, no padding class
 
 
 def test_its_features_are_50_frames_of_seven_rows():
@@ -138,7 +137,7 @@ def test_without_normalisation_the_first_convolution_sees_0_to_255():
 
 
 def test_the_dead_norm_is_no_norm():
-    """With the statistics of a fresh norm, mean 0 and variance 1, a living one only divides by sqrt(1.001)."""
+    """With the statistics of a fresh norm, mean 0 and variance 1, a live one only divides by sqrt(1.001)."""
     variables = jax.tree.map(lambda leaf: leaf, initialised())  # a copy of the dictionaries
     variables["params"]["block1"]["BatchNorm_0"]["scale"] *= np.sqrt(1 + 1e-3)
     living = jax.jit(network().apply)(variables, images())
@@ -146,7 +145,7 @@ def test_the_dead_norm_is_no_norm():
 
 
 def test_the_backward_fault_leaves_the_backward_half_unturned():
-    """The layers between the convolutions and the head, written down once more from the weights."""
+    """Recomputes the layers between the convolutions and the head from the weights."""
     variables = initialised()
     params = variables["params"]
     features = jax.jit(partial(network().apply, train=False, method="_features"))(variables, images())
@@ -173,7 +172,7 @@ def test_at_the_identity_the_faulty_sampler_zeroes_the_last_row_and_column():
 
 
 def test_the_faulty_sampler_agrees_with_the_formula_written_out():
-    """A pixel at a time in NumPy, as the ancestor's docstring has it; theta looks beyond all four edges."""
+    """Pixel by pixel in NumPy, as `keras_sample` describes it; theta looks beyond all four edges."""
     rng = np.random.default_rng(0)
     image, theta = rng.normal(size=(5, 8, 2)).astype(np.float32), np.array([[1.4, 0.2, -0.3], [-0.1, 1.3, 0.2]])
     expected = np.zeros_like(image)
@@ -256,7 +255,7 @@ def test_labels_are_filled_up_with_padding():
 
 
 def test_folded_padding_reads_as_padding_removed_from_what_was_read():
-    """Few classes and many frames, so that blanks, padding and repeats meet in every order."""
+    """Few classes and many frames, so that blanks, padding and repeats occur in every order."""
     logits = jax.random.normal(jax.random.key(0), (200, 12, 4))  # blank, 1, 2, padding
     folded = fold_padding(logits)
     assert folded.shape == (200, 12, 3)

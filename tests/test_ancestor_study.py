@@ -1,4 +1,4 @@
-"""experiments/ancestor_study.py: a run is done once, a faulty network trains, the table and the STNs are told."""
+"""experiments/ancestor_study.py: each run is done once, a faulty network trains, the table and STNs are reported."""
 
 import json
 import math
@@ -17,7 +17,7 @@ TOY = replace(
     toy_config(log_every=2),
     model=ModelConfig(
         charset=DIGITS,
-        width=144,  # the padded labels take 31 of its 36 frames, less two
+        width=144,  # the padded labels take 31 of its 36 frames, of which two are discarded
         cnn="keras_narrow",
         lstm_features=4,
         stn=StnConfig(kind="affine", placement="block7"),
@@ -89,7 +89,7 @@ def test_runs_are_done_once_and_told_in_a_table(study, tmp_path, monkeypatch, ca
     assert "no STN: the STN" not in out
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["all"] for line in lines] == [50, 80, 51, 81]
-    # Of another config none of them is: and what a killed run has left is told.
+    # Runs of another config are refused, and what a killed run has left is reported.
     assert study.main([*arguments, "--set", "optimizer.learning_rate=1"]) == 1
     assert "holds runs of another optimizer.learning_rate; take another --out" in capsys.readouterr().err
     (tmp_path / "results.jsonl").write_text(lines[0] + "\n" + lines[1][:20])

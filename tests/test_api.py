@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can check: keys first, options by keyword, docstrings, sizes of files.
+"""The project's rules that a machine can check: PRNG keys first, options by keyword, docstrings, file sizes.
 
 Modules are read, not imported: decorators (jit, run-time type checks) would hide what is written.
 """
@@ -105,7 +105,7 @@ def test_no_module_needs_tensorflow(module):
 def test_files_are_short_and_evaluate_their_annotations(path):
     text = path.read_text()
     assert len(text.splitlines()) <= 300
-    # Postponed, the annotations would be strings, and the check of shapes at run time would check nothing.
+    # Postponed annotations would be strings, and the run-time check of shapes would check nothing.
     assert not any(
         isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in ast.walk(ast.parse(text))
     )

@@ -35,7 +35,7 @@ def test_every_glyph_has_ink_inside_its_margin(glyphs):
     border = np.ones((bank.CELL, bank.CELL), bool)
     border[bank.SPREAD : -bank.SPREAD, bank.SPREAD : -bank.SPREAD] = False
     assert (fields[..., border] <= 128 + 127 / bank.SPREAD).all()
-    # The ink's top left corner is where it is said to be: just inside, some texel of the first row and column has ink.
+    # The ink's top left corner is in its place: just inside the margin, the first rows and columns have some ink.
     inner = fields[..., bank.SPREAD : -bank.SPREAD, bank.SPREAD : -bank.SPREAD]
     assert (inner[..., :2, :].max((2, 3)) > 100).all() and (inner[..., :2].max((2, 3)) > 100).all()
 
@@ -43,7 +43,7 @@ def test_every_glyph_has_ink_inside_its_margin(glyphs):
 def test_fields_are_distances_in_texels(glyphs):
     letters = glyphs[0][:, ord("D") - bank.FIRST_GLYPH].astype(float)
     down, right = np.gradient(letters, axis=(1, 2))
-    slope = np.hypot(down, right)[abs(letters - 128) < 32] * bank.SPREAD / 127  # near the outline: texels a texel
+    slope = np.hypot(down, right)[abs(letters - 128) < 32] * bank.SPREAD / 127  # near the outline: texels per texel
     assert abs(np.median(slope) - 1) < 0.1
 
 
@@ -59,7 +59,7 @@ def test_metrics_are_of_the_ink(glyphs):
         last = bank.CELL - covered[..., ::-1].argmax(-1) - bank.SPREAD
         assert np.quantile(abs(last - extent), 0.99) < 1.5
     letter = {character: ord(character) - bank.FIRST_GLYPH for character in "xpdHWi"}
-    assert np.mean(bottom[:, letter["p"]] < -0.05) > 0.8  # it descends, save in small capitals
+    assert np.mean(bottom[:, letter["p"]] < -0.05) > 0.8  # it descends, except in small capitals
     assert np.mean(top[:, letter["d"]] > top[:, letter["x"]]) > 0.9
     assert np.mean(abs(bottom[:, letter["H"]]) < 0.06) > 0.8  # it stands on the baseline
     assert (width[:, letter["W"]] > width[:, letter["i"]]).mean() > 0.98
@@ -106,7 +106,7 @@ def test_words():
     words = lzma.decompress(bank.read_asset("words.txt.xz")).decode().split()
     assert words == sorted(set(words)) and len(words) > 80_000
     assert all(word.isascii() and word.isalpha() and word.islower() and len(word) <= 23 for word in words)
-    assert {"the", "recognition", "tried", "running"} <= set(words)  # stems and forms
+    assert {"the", "recognition", "tried", "running"} <= set(words)  # base forms and inflections
 
 
 def test_licences_are_shipped_and_all_is_small():

@@ -14,7 +14,7 @@ from crnn_jax.ctc import ctc_loss
 
 
 def search(logits, **options) -> list[dict[tuple[int, ...], float]]:
-    """Of every example its texts and their log-probabilities, the best first; those of free beams are left out."""
+    """Each example's texts and their log-probabilities, the best first, without those of free beams."""
     ids, lengths, log_probs = jax.device_get(jax.jit(jax.vmap(partial(beam_search, **options)))(jnp.float32(logits)))
     results = []
     for rows, counts, row_log_probs in zip(ids, lengths, log_probs, strict=True):
@@ -42,7 +42,7 @@ def test_with_a_beam_for_every_text_it_sums_over_all_paths(frames, classes):
 
 
 def test_it_finds_the_text_whose_paths_are_likelier_together_than_the_likeliest_path():
-    """Both frames are most likely blank, and yet a text is likelier than none: three paths spell it."""
+    """Both frames are most likely blank, and yet a text is likelier than the empty one: three paths spell it."""
     logits = np.log([[[0.6, 0.4], [0.6, 0.4]]])
     [found] = search(logits, beams=2)
     assert list(found) == [(1,), ()]
@@ -50,7 +50,7 @@ def test_it_finds_the_text_whose_paths_are_likelier_together_than_the_likeliest_
 
 
 def test_a_beam_of_words_length_has_the_probabilities_of_the_loss():
-    """At the size of a model, with frames as sure of themselves as those of one: little is lost by dropping."""
+    """At the size of a model, with frames as confident as a model's, dropping paths loses little."""
     frames, classes = 25, 37
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(4, frames, classes))

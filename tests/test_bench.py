@@ -1,4 +1,4 @@
-"""experiments/bench.py runs, and tells a rate for everything that it names."""
+"""experiments/bench.py runs, and reports a rate for everything that it names."""
 
 import json
 import re
@@ -116,7 +116,7 @@ def test_later_starts_are_told_beside_the_first(bench, tmp_path, capsys):
 
 @pytest.fixture
 def contest(bench, monkeypatch):
-    """Contests of one short round in which nobody but this package takes part."""
+    """Contests of one short round in which only this package takes part."""
     monkeypatch.setattr(bench, "SECONDS", 0.0)
     monkeypatch.setattr("lineup.SIDE", {"cpu": 32})
     monkeypatch.setattr("lineup.COPIED", 1 << 12)

@@ -45,7 +45,7 @@ def test_a_run_becomes_a_model(workdir, tmp_path, capsys):
     assert card["images_seen"] == 10 * Config().run.batch_size and card["note"] == "a test"
     assert (card["results"], card["compared"]) == (rows, compared)
     assert crnn_jax.load(out).read(noise_images(3)) == crnn_jax.load(workdir).read(noise_images(3))
-    # An average is another model than the run: its table is one of its own.
+    # An average is not the run's model: it needs a table of its own.
     average = [str(workdir), "--out", str(out), "--average", str(workdir), "--table", str(table)]
     assert bundle.main(average) == 1
     assert f"is of {workdir}, another model: evaluate.py --model {out}" in capsys.readouterr().err

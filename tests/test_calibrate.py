@@ -1,4 +1,4 @@
-"""experiments/calibrate.py: the temperature that it fits is written, read again, carried along, better than none."""
+"""experiments/calibrate.py: the fitted temperature is written, read again, carried along, and better than none."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def data(model, tmp_path):
-    """Forty images, of which every third has a label that is not what the model reads."""
+    """Forty images; the label of every third is not what the model reads."""
     labelled_noise(tmp_path / "data", model, 40, wrong=3)
     return tmp_path / "data"
 
@@ -69,12 +69,12 @@ def test_what_is_fitted_is_written_and_read(model, data, tmp_path, capsys):
     assert after["word_accuracy"] == before["word_accuracy"]
     assert abs(after["confidence"] - 0.65) < abs(before["confidence"] - 0.65)
 
-    assert run("--model", model, "--data", data) == 0  # what is there has no part in it
+    assert run("--model", model, "--data", data) == 0  # the existing file plays no part in it
     assert load_calibration(model) == calibration
 
 
 def test_a_second_temperature_for_reading_with_a_lexicon(model, data, tmp_path, capsys):
-    """Of a lexicon of what it reads anyway."""
+    """With a lexicon of what the model reads anyway."""
     reader, words = crnn_jax.load(model), tmp_path / "words.txt"
     words.write_text("\n".join(reading.text for reading in reader.read(noise_images(40))))
     before = row(model, data, tmp_path / "table.json", "--lexicon", words)
@@ -102,7 +102,7 @@ def test_a_dry_run_writes_nothing(model, data, capsys):
 
 
 def test_a_part_and_the_protocol(model, data, tmp_path, capsys):
-    """All labels in another case: wrong for --cased, but for one without a letter; the last four are the tenth."""
+    """All labels in another case: wrong for --cased, except for one without a letter; the last four are the tenth."""
     lines = (data / "labels.tsv").read_text().splitlines()
     swapped = [name + "\t" + label.swapcase() for name, label in (line.split("\t") for line in lines)]
     (data / "labels.tsv").write_text("\n".join(swapped))
@@ -129,14 +129,14 @@ def test_a_run_keeps_it_when_it_becomes_a_model(model, data, tmp_path, capsys):
     assert load_calibration(out) == load_calibration(workdir) != {}
     assert crnn_jax.load(out).read(noise_images(3)) == crnn_jax.load(workdir).read(noise_images(3))
 
-    # A better checkpoint has none, until it is fitted anew; the one before is still there with its own.
+    # A better checkpoint has no calibration until one is fitted; the checkpoint before it keeps its own.
     checkpoints = Checkpoints(workdir, Config(model=load_variables(model)[0].model))
     checkpoints.save(20, jax.tree.map(lambda x: 1.1 * x, state), {"word_accuracy": 2.0})
     checkpoints.close()
     assert load_calibration(workdir) is None and crnn_jax.load(workdir).temperature == 1
     before = workdir / "checkpoints" / "10"
     assert crnn_jax.load(before).temperature == crnn_jax.load(out).temperature != 1
-    kept = shutil.copytree(before, tmp_path / "kept" / "10")  # out of its run, beside those of others
+    kept = shutil.copytree(before, tmp_path / "kept" / "10")  # outside its run, beside checkpoints of others
     save_calibration(kept, {"temperature": 3.0})
     assert load_calibration(shutil.copytree(before, tmp_path / "kept" / "20")) is None
     assert load_calibration(kept)["temperature"] == 3 and load_calibration(before)["temperature"] != 3

@@ -1,4 +1,4 @@
-"""Calibration error by hand and against a confidence that is right by construction; the temperature found again."""
+"""Calibration error by hand and against a confidence that is right by construction; a known temperature is found."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def test_a_confidence_that_is_the_chance_of_being_right_has_no_error():
 
 
 def random_logits(count: int, scale: float = 3.0) -> list[np.ndarray]:
-    """Of words of 3 to 8 frames and 11 classes, as clear as they may be."""
+    """Logits of words of 3 to 8 frames and 11 classes, some clearer than others."""
     rng = np.random.default_rng(1)
     sharpness = rng.uniform(0.5, 3.0, count)
     return [
@@ -79,10 +79,10 @@ def test_the_temperature_at_which_confidence_is_the_chance_is_found_again(temper
 
 
 def test_the_search_is_exact():
-    """One word in four of a kind is right: the confidence that they share becomes a quarter."""
+    """Equal words: their confidence becomes the share of right ones, if a T up to 20 can give it."""
     logits = [np.array([[2.0, 0.0, -1.0]], np.float32)] * 8
     fitted = fit_temperature(logits, [True, True] + [False] * 6)
-    assert greedy_confidences(logits, temperature=20.0)[0] > 0.25 and fitted == pytest.approx(20, rel=1e-4)  # the end
+    assert greedy_confidences(logits, temperature=20.0)[0] > 0.25 and fitted == pytest.approx(20, rel=1e-4)  # the bound
     fitted = fit_temperature(logits, [True] * 6 + [False] * 2)
     assert greedy_confidences(logits, temperature=fitted)[0] == pytest.approx(0.75, abs=1e-5)
 

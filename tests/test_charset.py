@@ -55,7 +55,7 @@ def test_fold_takes_the_case_of_a_charset_that_has_but_one():
     assert Charset.of("62").fold("It's") == "It's"
     assert Charset("0123456789ABCD").fold("a1-x") == "A1-x"  # number plates
     assert Charset("0123456789").fold("It") == "It"
-    assert Charset("ABEGRSTUß").fold("Straße") == "STRAßE"  # whatever case others have
+    assert Charset("ABEGRSTUß").fold("Straße") == "STRAßE"  # letter by letter
     assert Charset("οδσς").fold("ΟΔΟΣ") == "οδος" and Charset("ΟΔΣ").fold("οδος") == "ΟΔΟΣ"
     assert Charset("iıstanbul").fold("İSTANBUL") == "istanbul"
 
@@ -64,7 +64,7 @@ def test_fold_takes_the_case_of_a_charset_that_has_but_one():
     ("text", "characters", "expected"),
     [
         ("cafe\u0301", "abcdeé", "café"),
-        *((label, "acfe\u0301", label) for label in ("cafe\u0301", "Cafe\u0301", "cafe\u0301 .")),  # it has the accent
+        *((label, "acfe\u0301", label) for label in ("cafe\u0301", "Cafe\u0301", "cafe\u0301 .")),  # keeps the accent
         ("CAFE\u0301", "acfé", "CAFÉ"),
         ("\u0958 \u0915", "\u0915\u0958", "\u0958 \u0915"),
         ("\u0958 \u0915", "\u0915\u093c", "\u0915\u093c \u0915"),
@@ -72,7 +72,7 @@ def test_fold_takes_the_case_of_a_charset_that_has_but_one():
         ("\u0e01\u0e33", "\u0e01\u0e33", "\u0e01\u0e33"),
         ("“It’s”–‚so‘", "its'", "\"It's\"-'so'"),
         ("It’s", "its’", "It’s"),
-        ("naïve", "naive", "naïve"),  # another letter
+        ("naïve", "naive", "naïve"),  # ï is another letter
         ("plain", "", "plain"),
     ],
 )

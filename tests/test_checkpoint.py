@@ -1,4 +1,4 @@
-"""Checkpoints come back to the bit, the best is kept, and what is no checkpoint is said so in one line."""
+"""Checkpoints are restored to the bit, the best is kept, and what is not a checkpoint is refused in one line."""
 
 import gc
 import json
@@ -136,7 +136,7 @@ def test_a_folder_that_is_no_model(tmp_path):
 
 
 def test_a_folder_with_the_name_of_a_bundled_model(tmp_path, monkeypatch):
-    """The name alone is that of the bundled one; a Path, or a path with a folder in it, is what lies there."""
+    """The name alone means the bundled model; a Path, or a path with a folder in it, means that folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").mkdir()
     assert find_model("tiny").parent.name == "pretrained"
@@ -147,7 +147,7 @@ def test_a_folder_with_the_name_of_a_bundled_model(tmp_path, monkeypatch):
 
 
 def parts(folder):
-    """The files of a folder that hold something, the written-and-forgotten markers of Orbax left out."""
+    """The files of a folder, except for the empty ones, which are markers of Orbax."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 0)
 
 
@@ -197,7 +197,7 @@ def test_resuming_a_checkpoint_cut_short(run, tmp_path):
         (["optimizer.learning_rate=0.5"], "optimizer.learning_rate is 0.003 there and 0.5 here"),
         (["model.lstm_features=9", "run.seed=3"], "run.seed is 0 there and 3 here"),
         (["model.charset=abc"], "model.charset is '0123456789' there and 'abc' here"),
-        (["data.held_out_words=8"], "data.held_out_words is 40 there and 8 here"),  # by which the best is told
+        (["data.held_out_words=8"], "data.held_out_words is 40 there and 8 here"),  # they choose the best
     ],
 )
 def test_another_configuration_is_refused_and_its_fields_named(run, change, named):

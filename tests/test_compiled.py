@@ -9,7 +9,7 @@ from small import EXPERIMENTS, noise_images
 
 
 def read(image, cache):
-    """What read.py prints, as a user starts it whose cache folder is `cache`."""
+    """What read.py prints for a user whose cache folder is `cache`."""
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(EXPERIMENTS.parent), "XDG_CACHE_HOME": str(cache)}
     command = [sys.executable, EXPERIMENTS / "read.py", image, "--model", "tiny"]
@@ -28,5 +28,5 @@ def test_what_the_first_start_compiled_is_there_for_the_second(tmp_path):
     assert outputs[0] == outputs[1] and outputs[0].startswith(f"{image}\t")
     assert kept[0] == kept[1]
     assert [sum(name.startswith(of) for name in kept[0]) for of in ("prepare-", "read_batch-")] == [1, 1]
-    # Where there can be no such folder, words are read all the same.
+    # Words are also read where there can be no such folder.
     assert read(image, image) == outputs[0]

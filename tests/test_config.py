@@ -173,7 +173,7 @@ def test_rules_over_two_fields():
         ModelConfig(fit="pad", max_width=50)
     with pytest.raises(ConfigError, match=r"model.stn.bound = 0.2: .* more than twice the start's disturbance of 0.1"):
         StnConfig(start="disturbed", disturbance=0.1, bound=0.2)
-    assert ModelConfig(fit="resize", max_width=50).max_width == 50  # the field says nothing there
+    assert ModelConfig(fit="resize", max_width=50).max_width == 50  # without fit=pad the field has no effect
 
 
 def test_a_style_is_a_preset_whose_fields_may_be_changed():

@@ -1,4 +1,4 @@
-"""The contests of experiments/bench.py: their processes, what the entries compute, what the work is said to take."""
+"""The contests of experiments/bench.py: their processes, what the entries compute, how the work is counted."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from crnn_jax.conv import library_conv
 from crnn_jax.model import build, count_parameters
 from crnn_jax.stacks import ConvLayer
 
-sys.path.insert(0, str(EXPERIMENTS))  # for good: the entries are imported as each of them is run
+sys.path.insert(0, str(EXPERIMENTS))  # kept there: each entry is imported when it is run
 import contest
 import jax_entry
 import lineup
@@ -69,7 +69,7 @@ def test_contestants_take_turns_and_those_who_cannot_are_left_out(contestant):
     ]
     results, left_out = contest.hold(contestants, threads=1, rounds=3, seconds=0)
     assert [result.contestant.name for result in results] == ["slow", "quick"]
-    # The first call, another to warm up, and two a round, of which one counts.
+    # The first call, another to warm up, and two per round, of which one counts.
     assert [(result.answer, len(result.seconds)) for result in results] == [(8, 3), (8, 3)]
     assert results[0].first_call > 0.2 > results[1].first_call and max(results[0].seconds) < 0.2
     assert all(1e6 < result.memory < 1e8 for result in results), "of their own, not of who started them"
@@ -113,7 +113,7 @@ def test_weights_are_those_of_the_network(name):
 
 
 def test_operations_of_the_whole_network():
-    """Those of `crnn`, by hand: along an axis of n pixels a window of three has 3 n - 2 of them under it."""
+    """`crnn` by hand: along an axis of n pixels the positions of a window of three cover 3 n - 2 pixels in all."""
     pairs = [(94 * 298, 1 * 64), (46 * 148, 64 * 128), (22 * 73, 128 * 256 + 256 * 256)]
     pairs += [(10 * 76, 256 * 512 + 512 * 512), (2 * 52, 512 * 512)]
     pairs += [(26, 2048 * (512 + 256) + 2048 * (256 + 256) + 512 * 256 + 512 * 37)]
@@ -210,7 +210,7 @@ def test_torchs_network_is_the_same(normalise):
     def draw(path, leaf):
         if "kernel" in path[-1].key:
             return np.float32(rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape))
-        return np.float32(rng.uniform(0.5, 1.5, leaf.shape))  # no norm is the identity
+        return np.float32(rng.uniform(0.5, 1.5, leaf.shape))  # so that no norm is the identity
 
     variables = jax.device_put(jax.tree_util.tree_map_with_path(draw, shapes))
     network = torch_entry.Network(classes=37).eval()
@@ -220,7 +220,7 @@ def test_torchs_network_is_the_same(normalise):
     assert theirs.shape == (26, 2, 37)
     ours = model.apply(variables, jnp.asarray(images))
     np.testing.assert_allclose(theirs.transpose(0, 1), ours, atol=1e-3 * float(jnp.abs(ours).max()))
-    biases = 2 * 2 * 4 * 256  # of two layers, two directions, four gates: torch has each twice
+    biases = 2 * 2 * 4 * 256  # two layers, two directions, four gates: torch has two biases for each
     assert sum(p.numel() for p in network.parameters()) == count_parameters(variables) + biases == 8_330_021
 
 

@@ -12,7 +12,7 @@ from crnn_jax.cnn import CnnBlock
 from crnn_jax.conv import PREPARED, Conv, convolve, library_conv, matmul_conv, max_pool, out_length, shallow_conv
 from crnn_jax.stacks import ConvLayer, PoolLayer
 
-pytestmark = pytest.mark.usefixtures("optimised")  # programs as users have them, or nearly
+pytestmark = pytest.mark.usefixtures("optimised")  # nearly the programs that users run
 
 CASES = [
     ((3, 3), (1, 1), (1, 1)),
@@ -62,7 +62,7 @@ def test_max_pool_is_the_library_pool(window, strides, padding):
 @pytest.mark.parametrize("backend", ["gpu", "tpu"])
 @pytest.mark.parametrize("channels", [1, 8])
 def test_other_backends_have_the_same_convolution_and_pool(backend, channels, monkeypatch):
-    """Each has its formulation: here they are compiled for the CPU, which knows them all."""
+    """Each backend has its formulation: here all are compiled for the CPU, which supports them."""
     x = jax.random.normal(jax.random.key(0), (9, 6, 8, channels))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, channels, 4))
 
@@ -82,7 +82,7 @@ def test_other_backends_have_the_same_convolution_and_pool(backend, channels, mo
 
 
 def test_gradients_of_a_block_are_those_of_the_uncompiled_one():
-    """XLA fuses what feeds a pool into its gradient: the maximum must be found there too."""
+    """XLA fuses a pool's input into its gradient: the maximum must be found there too."""
     block = CnnBlock((ConvLayer(8), PoolLayer()))
     x = jax.random.normal(jax.random.key(0), (4, 8, 12, 3))
     params = block.init(jax.random.key(1), x, train=True)["params"]
@@ -110,7 +110,7 @@ def test_a_kernel_is_prepared_once_for_many_calls(batch, kernel, channels, is_pr
     assert (PREPARED in prepared) == is_prepared
     apply = jax.jit(conv.apply)
     np.testing.assert_allclose(apply(variables | prepared, x), apply(variables, x), atol=1e-4)
-    if is_prepared:  # and nothing is made of the kernel itself any more
+    if is_prepared:  # and the kernel itself is no longer used
         variables["params"]["kernel"] = jnp.full_like(variables["params"]["kernel"], jnp.nan)
         assert jnp.isfinite(apply(variables | prepared, x)).all()
 

@@ -48,13 +48,13 @@ def test_paths_of_the_same_words_are_known_as_such(image, monkeypatch):
     same = folder, "~/words", f"{folder}/a.*", folder / "a.tfrecord-1", image.parent / "link" / "a.tfrecord-0"
     assert all(share_words(path, [image, folder]) for path in same)
     assert not share_words(folder / "b.tfrecord-0", [f"{folder}/a.*"]) and not share_words(folder, [image])
-    (folder / "labels.tsv").write_text("../a.png\tword")  # which is what the folder is now
+    (folder / "labels.tsv").write_text("../a.png\tword")  # now the folder is this dataset
     assert files_of("~/words") == [folder / "labels.tsv"]
     assert share_words(folder, [folder / "labels.tsv"]) and not share_words(folder, [f"{folder}/a.*"])
 
 
 def test_a_selection_is_of_the_files_as_they_are(image, tmp_path, monkeypatch):
-    """By whatever path."""
+    """Also for a path with a ~."""
     (tmp_path / "words").mkdir()
     (tmp_path / "words" / "labels.tsv").write_text("../a.png\t1\n../a.png\t2\n")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -141,13 +141,13 @@ def test_all_original_words_have_the_label_that_their_files_name_has():
     pytest.importorskip("tensorflow_datasets")
     dataset, file = open_dataset(path), TFRecordFile(path)
     names = [parse_features(file[i], "")["image/filename"].bytes_list.value[0].decode() for i in range(len(file))]
-    samples = list(dataset)  # every image is decoded
+    samples = list(dataset)  # this decodes every image
     assert [sample.label for sample in samples] == [name.split("_")[1] for name in names]
     assert len(samples) == 803 and all(sample.image.shape[1] > 20 for sample in samples)
 
 
 def many_words(kind: str, folder: Path, count: int) -> Path:
-    """A dataset of `count` images one pixel wider each, labelled w0, w1, ...; TFRecords in three shards."""
+    """A dataset of `count` images, each one pixel wider, labelled w0, w1, ...; TFRecords in three shards."""
     samples = []
     for i in range(count):
         buffer = io.BytesIO()

@@ -28,7 +28,7 @@ def test_what_is_no_word_has_one_line(message, error):
 
 
 def test_threads_import_one_at_a_time(monkeypatch):
-    """Two at once in TFDS' lazy modules can wait for each other for ever: seen with reading threads."""
+    """Two imports of TFDS' lazy modules at once can deadlock: seen with reading threads."""
     original, inside, most = builtins.__import__, threading.Semaphore(0), []
 
     def slow_import(name, *args, **options):

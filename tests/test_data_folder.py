@@ -47,7 +47,7 @@ def test_labels_csv(folder):
     write(folder, "other.csv", "filename\twords\n0.png\tone\n")
     assert [sample.label for sample in open_dataset(folder / "other.csv")] == ["one"]
     for i in range(2):
-        (folder / f"{i}.png").rename(folder / str(i))  # as there are datasets
+        (folder / f"{i}.png").rename(folder / str(i))  # names without a suffix, as in some datasets
     write(folder, "labels.csv", "0,one\n1,two\n")
     assert [sample.label for sample in open_dataset(folder)] == ["one", "two"]
     write(folder, "gt.txt", "0 of gt\n")
@@ -60,7 +60,7 @@ def test_lists_as_spreadsheets_save_them(folder):
     (folder / "labels.csv").unlink()
     write(folder, "labels.tsv", "image\tLabel\n0.png\tone\n")
     assert [sample.label for sample in open_dataset(folder)] == ["one"]
-    write(folder, "labels.tsv", "lost\tword\n0.png\ttwo\n")  # no title of a column
+    write(folder, "labels.tsv", "lost\tword\n0.png\ttwo\n")  # not a column title
     with pytest.raises(DatasetError, match="line 1: no such image"):
         open_dataset(folder)
 

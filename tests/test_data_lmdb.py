@@ -50,7 +50,7 @@ def test_samples_are_read_in_order_and_again(tmp_path):
 
 
 def test_threads_that_read_first_together_open_it_once(tmp_path, monkeypatch):
-    sent = pickle.dumps(LmdbDataset(write(tmp_path, TWO_WORDS)))  # as to another process: it is open there no more
+    sent = pickle.dumps(LmdbDataset(write(tmp_path, TWO_WORDS)))  # as to another process, where it is not open
     gc.collect()
     opened, open_it = [], lmdb.open
 

@@ -18,7 +18,7 @@ pytest.importorskip("google_crc32c")
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """The original's layout, what has to be dropped of it, and a preparation of it that nothing interrupted."""
+    """A folder laid out like the original, what has to be dropped of it, and its uninterrupted preparation."""
     folder = tmp_path_factory.mktemp("world")
     dropped = write_original(folder / "original")
     return folder / "original", dropped, prepare(folder / "original", folder / "out", shards=4, workers=1)

@@ -25,7 +25,7 @@ pytest.importorskip("grain")
 
 
 def jpeg(number: int) -> bytes:
-    """Random squares, of a height and width of its own."""
+    """Random squares, 32 pixels high and of a width by the number."""
     squares = np.random.default_rng(number).integers(0, 256, (4, 6 + number % 5), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(np.kron(squares, np.ones((8, 8), np.uint8))).save(buffer, "JPEG")
@@ -33,7 +33,7 @@ def jpeg(number: int) -> bytes:
 
 
 def shards(folder, numbers, *, damaged=()) -> str:
-    """Words labelled with their numbers, in two shards; the images of damaged ones are cut in their middle."""
+    """Words labelled with their numbers, in two shards; the images of damaged ones are cut short."""
     folder.mkdir()
     samples = [(jpeg(i)[: -20 if i in damaged else None], str(i)) for i in numbers]
     middle = len(samples) // 2
@@ -80,7 +80,7 @@ def test_a_resumed_stream_and_other_processes_see_the_same_batches(tmp_path):
     batches = stream(sources, weights, apart, rows=8)
     assert type(next(batches).image) is np.ndarray, "none in shared memory, which would be left behind"
     batches.close()
-    # One to three, of every batch.
+    # One to three in every batch.
     assert all(sum(number < 200 for number in batch) == 2 for batch in whole)
 
 
@@ -106,7 +106,7 @@ def test_neighbours_that_are_damaged_are_counted_once_each(tmp_path):
     config = config_of(
         "data.max_damaged=0.3", sources=[shards(tmp_path / "a", range(100, 120), damaged=range(103, 108))]
     )
-    words = sum(numbers(stream(sources_of(config), [1], config, rows=10), 40), [])  # 5 of 20 are
+    words = sum(numbers(stream(sources_of(config), [1], config, rows=10), 40), [])  # 5 of the 20 are damaged
     assert len(words) == 400 and words.count(108) == 120
 
 
@@ -134,8 +134,8 @@ def test_what_cannot_be_trained_on_is_counted_with_its_reason(tmp_path):
         (tall.getvalue(), "123"),
     ]
     path = write_tfrecords(folder / "w.tfrecord", [*samples, (jpeg(7), "7"), (jpeg(8), "8")])
-    content = bytearray(path.read_bytes()[:-20])  # of the last record the end is missing,
-    content[path.read_bytes().index(jpeg(7)) + 9] ^= 1  # and in the one before a bit is turned
+    content = bytearray(path.read_bytes()[:-20])  # the end of the last record is missing,
+    content[path.read_bytes().index(jpeg(7)) + 9] ^= 1  # and a bit of the one before is flipped
     path.write_bytes(content)
     dataset, selection = select(str(folder), config_of())
     assert len(dataset) == 8 and selection.indices.tolist() == [0]
@@ -167,7 +167,7 @@ def test_a_selection_is_kept_for_the_next_start_until_the_files_change(tmp_path,
     _, again = select(path, config, cache=tmp_path / "cache")
     assert again.indices.tolist() == first.indices.tolist() == [0, 1, 2]
     assert (again.left_out, again.damage) == (first.left_out, first.damage)
-    with pytest.raises(TypeError):  # looks again
+    with pytest.raises(TypeError):  # it looks again
         select(path, override(config, ["data.max_length=4"]), cache=tmp_path / "cache")
     write_tfrecords(tmp_path / "a" / "w.tfrecord-00001-of-00002", [(jpeg(1), "1")])
     with pytest.raises(TypeError):
@@ -265,7 +265,7 @@ def test_a_run_whose_files_are_others_now_is_refused_but_not_one_whose_files_hav
     with pytest.raises(CheckpointError, match=r"words of \S*a: 60 \(\w{8}\) there, 59 \(\w{8}\) here: "):
         loop.train(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "a")
-    shards(tmp_path / "a", [*range(100, 159), 999])  # as many, and one of them is another
+    shards(tmp_path / "a", [*range(100, 159), 999])  # as many, but one of them is another
     with pytest.raises(CheckpointError, match=r"words of \S*a: 60 \(\w{8}\) there, 60 \(\w{8}\) here: "):
         loop.train(config, tmp_path / "run")
 

@@ -24,7 +24,7 @@ COUNTS = {"train": 30, "validation": 5, "test": 6}
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """The original's layout, what has to be dropped of it, and a preparation of it in one process."""
+    """A folder laid out like the original, what has to be dropped of it, and its preparation in one process."""
     folder = tmp_path_factory.mktemp("world")
     dropped = write_original(folder / "original")
     return folder / "original", dropped, prepare(folder / "original", folder / "out", shards=4, workers=1)
@@ -71,7 +71,7 @@ def test_the_report_counts_by_reason(world):
     ]
 
 
-@pytest.mark.filterwarnings("default")  # with protobuf 6, which Beam takes, TFDS uses what is deprecated
+@pytest.mark.filterwarnings("default")  # with protobuf 6, which Beam needs, TFDS uses deprecated calls
 def test_tfds_reads_it(world):
     source, _, report = world
     builder = tfds.builder_from_directory(report.out)
@@ -92,7 +92,7 @@ def test_tfds_reads_it(world):
         theirs = builder.info.features.serialize_example(
             {"image": {"encoded": records(report.out, "train")[i][0]}, "text": {"string": label}}
         )
-        assert Example.FromString(message) == Example.FromString(theirs)  # of which the bytes are in any order
+        assert Example.FromString(message) == Example.FromString(theirs)  # the order of the bytes is arbitrary
     assert "tensorflow" not in sys.modules
 
 

@@ -47,7 +47,7 @@ def test_a_folder_whose_successor_cannot_take_its_name_stays(tmp_path, monkeypat
 
 
 def test_a_folder_of_which_a_file_stays_is_replaced_all_the_same(tmp_path, monkeypatch):
-    """As on network file systems, where an open file is only renamed by its removal."""
+    """As on network file systems, where removing an open file only renames it."""
     path = tmp_path / "out"
     write(path, "one")
     remove = shutil.rmtree

@@ -47,7 +47,7 @@ def encode(image, suffix: str = "PNG") -> bytes:
 
 @pytest.fixture(scope="module")
 def words():
-    """As many as there are labels, PNG and JPEG in turn."""
+    """A word for each label, PNG and JPEG in turn."""
     images = [encode(image, ("PNG", "JPEG")[i % 2]) for i, image in enumerate(noise_images(len(LABELS)))]
     return Words([Record(image, LABELS[i], f"word {i}") for i, image in enumerate(images)])
 
@@ -187,7 +187,7 @@ def test_with_nothing_left_nothing_is_written(words, tmp_path, format):
 
 @contextmanager
 def file_sizes_up_to(count: int):
-    """A write behind that many bytes of a file fails, as on a full disk."""
+    """Writing more than `count` bytes to a file fails, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
     try:
@@ -228,7 +228,7 @@ def test_a_place_that_cannot_be_written_is_one_line(words, tmp_path, format):
 
 def test_what_is_there_is_left_alone(words, tmp_path):
     (tmp_path / "out").mkdir()
-    convert([words], tmp_path / "out", format="folder")  # an empty folder is no loss
+    convert([words], tmp_path / "out", format="folder")  # an empty folder may be replaced
     (tmp_path / "file").write_text("dear")
     for name in ("out", "file"):
         with pytest.raises(DatasetError, match=f"^{tmp_path}/{name}: exists already; name another or remove it$"):

@@ -9,7 +9,7 @@ from crnn_jax.data.target import class_ids
 from crnn_jax.direction import reorder
 from crnn_jax.wordlist import WordList
 
-# As the Unicode bidirectional algorithm has them in a paragraph from right to left; escaped, or editors reorder them.
+# As the Unicode bidirectional algorithm orders them in a right-to-left paragraph; escaped, or editors reorder them.
 ALEF, BET, GIMEL = "\u05d0\u05d1\u05d2"
 SEEN, LAM = "\u0633\u0644"
 WORDS = {
@@ -18,7 +18,7 @@ WORDS = {
     f"{ALEF}12{BET}": f"{BET}12{ALEF}",  # a number keeps its order
     f"{ALEF}1.50": f"1.50{ALEF}",  # with the sign inside
     f"{ALEF}50%": f"50%{ALEF}",  # and the one beside it
-    f"{ALEF}-50": f"50-{ALEF}",  # but not a hyphen
+    f"{ALEF}-50": f"50-{ALEF}",  # but not a hyphen beside it
     f"{ALEF}USB{BET}": f"{BET}USB{ALEF}",
     f"{ALEF}A-B{BET}": f"{BET}A-B{ALEF}",
     f"{ALEF}A4{BET}": f"{BET}A4{ALEF}",
@@ -49,7 +49,7 @@ def test_every_word_comes_back():
 
 
 def test_a_bracket_that_the_charset_lacks_is_left_out():
-    """Of the image's: what is typed as ( is drawn as )."""
+    """Brackets count as drawn: what is typed as ( is drawn as )."""
     one, both = Charset(f"{ALEF}{BET}("), Charset(f"{ALEF}{BET}()")
     assert both.decode(class_ids(f"{ALEF}({BET})", both)) == f"{ALEF}({BET})"
     assert one.decode(class_ids(f"{ALEF}({BET})", one)) == f"{ALEF}{BET})"

@@ -47,7 +47,7 @@ def png(number: int) -> bytes:
 
 
 def test_two_processes_train_as_one(tmp_path):
-    """On rendered words and on words from disk, of which there are fewer shards than processes."""
+    """On rendered words and on words from disk, in fewer shards than processes."""
     pytest.importorskip("grain")
     write_tfrecords(tmp_path / "words.tfrecord", [(png(i), str(i)) for i in range(WORDS)])
     sources = ["--set", f"data.sources={tmp_path}/words.tfrecord,rendered", "data.weights=1,3"]
@@ -63,7 +63,7 @@ def test_two_processes_train_as_one(tmp_path):
     both = [(tmp_path / name / "metrics.jsonl").read_text().count("\n") for name in ("two", "one")]
     assert both[0] == both[1] == 6
 
-    # A disk of its own for each: one would go on, the other begin, and wait for each other for ever.
+    # With a disk for each, one would resume, the other start anew, and they would wait for each other for ever.
     apart = start_two([tmp_path / "two", tmp_path / "other"], *sources)
     outputs = [process.communicate(timeout=180) for process in apart]
     assert [process.returncode for process in apart] == [1, 1], outputs

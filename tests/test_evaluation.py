@@ -82,16 +82,16 @@ def test_what_is_damaged_costs_no_other_word_its_place(tmp_path, capsys):
     assert [(row["number"], row["image"], row["label"]) for row in rows] == [
         (str(i), f"{i}.png", f"word{i}") for i in (0, 2, 4, 5)
     ]
-    # Of what is damaged no part is taken: where would it begin?
+    # No part is taken of a damaged dataset: it is not known where it would begin.
     assert load_script("evaluate").main([*arguments[:3], arguments[3], "--part", "rest"]) == 1
     assert capsys.readouterr().err.endswith(f"no such image: {damaged}/3.png\n")
-    # The page has of every mistake the image that belongs to it.
+    # The page shows every mistake with the image that belongs to it.
     read = {row["text"]: row["image"] for row in rows}
     assert len(read) == 4 and all(f"<br>{row['image']}<br>{row['label']}" in page.read_text() for row in rows)
 
 
 def test_output_that_nobody_reads_any_more_is_no_error_to_tell(tmp_path, monkeypatch, capsys):
-    """It leaves the command as it is, for `command.run`, which ends it in silence."""
+    """The error is left to `command.run`, which ends the script silently."""
     model, path = save_small(tmp_path / "m"), write_folder(tmp_path / "a", ["one", "two"])
     reading, writing = os.pipe()
     os.close(reading)

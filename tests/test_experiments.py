@@ -54,7 +54,7 @@ def words(model, tmp_path_factory):
 
 @pytest.fixture
 def bad(words, tmp_path):
-    """A folder of files that are no images, and one that is."""
+    """A folder of two files that are no images and one that is."""
     folder = tmp_path / "bad"
     folder.mkdir()
     (folder / "notes.png").write_text("a text")
@@ -84,7 +84,7 @@ def start(script: str, *arguments) -> subprocess.Popen:
 
 
 def test_read_as_a_process(workdir, words, bad):
-    """Of a run's checkpoint: nothing but the lines of the images on stdout, nothing but the errors on stderr."""
+    """With a run's checkpoint: only the lines of the images on stdout, only the errors on stderr."""
     folder, texts = words
     process = start("read", folder / "03.png", bad, "missing.png", folder / "01.png", "--model", workdir)
     out, err = process.communicate(timeout=300)
@@ -155,7 +155,7 @@ def write_labels(folder: Path, words, alter=lambda index, text: text) -> Path:
 
 
 def altered(index: int, text: str) -> str:
-    """Of twelve readings: 0 to 2 in another case, 3 with a mark, 4 to 6 with a character that is not there."""
+    """Labels from twelve readings: 0 to 2 in another case, 3 with a mark, 4 to 6 with an extra character."""
     if index < 3:
         return text.swapcase()
     return text + ("!" if index == 3 else "q" if index < 7 else "")
@@ -175,7 +175,7 @@ def test_accuracy_is_the_share_of_right_readings(model, words, tmp_path, capsys,
     assert set(row) == measured | {"expected_calibration_error", "images_per_second"}
     assert row["count"] == 12
     assert row["word_accuracy"] == pytest.approx(100 * right / 12)
-    # A character too many is 1 / (length + 1) of the longer; all else is right without the switches.
+    # An extra character costs 1 / (length + 1) of the longer; all else is right without the switches.
     if not switches:
         lengths = [len(normalise(text)) for text in list(words[1].values())[4:7]]
         assert row["one_minus_ned"] == pytest.approx(100 * (12 - sum(1 / (n + 1) for n in lengths)) / 12)
@@ -206,7 +206,7 @@ def test_every_kind_of_dataset_gives_the_row_of_the_folder(model, words, tmp_pat
     assert rows["folder"] == rows[other.name]
     total = out[-1].split()
     assert total[:4] == ["all", "words", "24", "75.00"]
-    # The same words twice: their error together is that of each.
+    # The same words twice: the error over both is that of each.
     assert float(total[-2]) == pytest.approx(rows["folder"]["expected_calibration_error"], abs=0.01)
 
 

@@ -13,7 +13,7 @@ from crnn_jax.config import StnConfig
 from crnn_jax.export import export_program
 
 export = load_script("export")
-# What somebody does who has the file and no crnn_jax.
+# What a user does who has the file but not crnn_jax.
 USE = """
 import sys
 import jax, jax.export

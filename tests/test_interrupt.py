@@ -1,4 +1,4 @@
-"""A run that reads with other processes: they leave its signals to it, and one that is killed costs it nothing."""
+"""A run with reader processes: they leave signals to the run, and if one is killed, nothing is lost."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from test_loop import ENVIRONMENT, TOY, finish
 
 @pytest.fixture
 def run(tmp_path):
-    """A run in a session of its own that has saved its step 2, and then waits for nobody."""
+    """A run in a session of its own that has saved step 2 and goes on."""
     pytest.importorskip("grain")
     settings = [f"data.sources={shards(tmp_path / 'a', range(100, 160))}", "run.read_processes=1", "run.steps=100000"]
     settings += ["run.eval_every=100000", "run.checkpoint_every=2"]
@@ -37,7 +37,7 @@ def run(tmp_path):
 
 
 def test_a_signal_to_all_its_processes_is_one_to_it(run):
-    os.killpg(run.pid, signal.SIGTERM)  # as a scheduler does, and a terminal by Ctrl-C
+    os.killpg(run.pid, signal.SIGTERM)  # as a scheduler does, or a terminal on Ctrl-C
     out, err = finish(run, code=130)
     assert "and saved: the same command goes on from there" in out and "Traceback" not in err
 

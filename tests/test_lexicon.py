@@ -31,7 +31,7 @@ def test_a_word_with_marks_is_known_without_them_too():
 
 
 def test_its_words_count_as_likelier():
-    lexicon = Lexicon.of(["Hotel", "bar"], bonus=0.4)  # nats a character, 2 of a hotel
+    lexicon = Lexicon.of(["Hotel", "bar"], bonus=0.4)  # nats per character: 2 for Hotel
     assert "HOTEL." in lexicon and "hotels" not in lexicon
     texts, log_probs = ["h0tel", "hotel", "hote1"], [-0.5, -1.5, -3.0]
     place, share = lexicon.choose(texts, log_probs)

@@ -1,4 +1,4 @@
-"""The localisation net: that it stays alive, and how it is seen that it did not."""
+"""The localisation net stays alive, and it shows if it did not."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def test_spread_is_of_the_examples_not_of_the_transform():
 
 
 def test_a_localisation_net_stays_alive_at_a_high_rate():
-    """A large step of the last layers used to leave no ReLU of the hidden layer that any input reached."""
+    """A large step of the last layers used to kill every ReLU of the hidden layer for all inputs."""
     x = jax.random.uniform(jax.random.key(0), (16, 16, 32, 1), minval=-1.0)
     net = Localisation((0.0,) * 2, (0.0,) * 2, (8,), (16, 32), 16, 1.0, 0.0)
     variables = net.init(jax.random.key(1), x, train=True)

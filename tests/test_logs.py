@@ -1,4 +1,4 @@
-"""What a run writes of its spatial transformer: numbers, pictures, and a word when it has collapsed."""
+"""What a run writes about its spatial transformer: numbers, pictures, and a line when it has collapsed."""
 
 import json
 from contextlib import closing
@@ -46,7 +46,7 @@ def step_from():
 
 def test_a_collapsed_transformer_is_said_once_and_a_healthy_one_never(tmp_path, capsys, step_from):
     healthy, outside = step_from([1, 0, 0, 0, 1, 0]), step_from([1, 0, 9, 0, 1, 9])
-    even = step_from([0, 0, 0, 0, 0, 0])  # the pixel in the middle, everywhere
+    even = step_from([0, 0, 0, 0, 0, 0])  # samples the middle pixel everywhere
     assert healthy["stn_contrast"] > 0.8 and outside["stn_outside"] == 1 and even["stn_outside"] == 0
     told = []
     with logs(tmp_path) as log:

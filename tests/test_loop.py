@@ -89,7 +89,7 @@ def test_a_run_learns_and_leaves_what_it_says(tmp_path, capsys):
 
 @pytest.mark.parametrize("placement", ["image", "block1"])
 def test_a_run_with_an_stn_shows_what_it_does(tmp_path, monkeypatch, capsys, placement):
-    """The real network, wherever its transformer is: numbers, pictures, and no word of a collapse."""
+    """The real network, wherever its transformer is: numbers, pictures, and no report of a collapse."""
     monkeypatch.setattr(loop, "build", build)
     changes = ["model.stn.kind=tps", f"model.stn.placement={placement}", "model.stn.features=4,4"]
     loop.train(override(toy_config(steps=2, eval_every=2, checkpoint_every=2), changes), tmp_path)
@@ -103,7 +103,7 @@ def test_a_run_with_an_stn_shows_what_it_does(tmp_path, monkeypatch, capsys, pla
 
 
 def test_killed_at_any_time_and_resumed_is_bit_equal(tmp_path):
-    """One run to the end; one killed by SIGKILL after its first checkpoint, then by SIGTERM, then let go on."""
+    """One run to the end; one killed by SIGKILL after its first checkpoint, then by SIGTERM, then left to finish."""
     arguments = ["--set", "run.steps=1000", "run.eval_every=1000", "run.checkpoint_every=100"]
     whole = start(tmp_path / "whole", *arguments)
     killed = start(tmp_path / "killed", *arguments)
@@ -124,7 +124,7 @@ def test_killed_at_any_time_and_resumed_is_bit_equal(tmp_path):
     killed = start(tmp_path / "killed", *arguments)
     wait_for_checkpoint(before + 200)
     killed.send_signal(signal.SIGTERM)
-    out, err = finish(killed, code=130)  # not 0: what was to follow it does not
+    out, err = finish(killed, code=130)  # not 0: a command chained after it does not run
     assert "SIGTERM" in err and "the same command goes on from there" in out
 
     out, _ = finish(start(tmp_path / "killed", *arguments))
@@ -140,7 +140,7 @@ def test_killed_at_any_time_and_resumed_is_bit_equal(tmp_path):
 
 
 def test_a_run_that_nobody_listens_to_any_more_is_saved(tmp_path, monkeypatch):
-    """As by Ctrl-C, which also ends the `tee` that its output goes to."""
+    """As on Ctrl-C, which also ends the `tee` that its output goes to."""
     reading, writing = os.pipe()
     os.close(reading)
     train = loop.Logs.train
@@ -156,7 +156,7 @@ def test_a_run_that_nobody_listens_to_any_more_is_saved(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "stdout", gone)
         assert loop.train(toy_config(), tmp_path)["step"] == 4
     assert last_state(tmp_path, toy_config())[0] == 4
-    # Step 4 is one at which it evaluates, too: also an interrupted run does.
+    # Step 4 is due for an evaluation, which an interrupted run still does.
     assert [line["step"] for line in lines(tmp_path) if line["split"] == "held_out"] == [4]
 
 
@@ -199,7 +199,7 @@ def test_a_non_finite_step_stops_the_run_and_spares_the_checkpoint(tmp_path, mon
 
 def test_a_run_of_another_configuration_is_refused(tmp_path, monkeypatch):
     loop.train(toy_config(steps=4), tmp_path)
-    monkeypatch.setattr(loop, "load_words", None)  # before the words are looked at
+    monkeypatch.setattr(loop, "load_words", None)  # before the words are read
     with pytest.raises(CheckpointError, match="run.steps is 4 there and 8 here"):
         loop.train(toy_config(steps=8), tmp_path)
 
@@ -218,7 +218,7 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path, capsys):
     note = capsys.readouterr().out
     assert "2 characters new to the head: ab" in note
     assert "model.fit is pad, with which it has not learnt: there it was resize" in note
-    # The same command again goes on, and says so where it would begin with something else.
+    # The same command again continues, and says so if it asks for other weights to start from.
     loop.train(config, tmp_path / "second", init=tmp_path / "model")
     assert "not taken" not in capsys.readouterr().out
     loop.train(config, tmp_path / "second", init=tmp_path / "first")

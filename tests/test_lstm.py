@@ -13,7 +13,7 @@ import pytest
 from crnn_jax.conv import PREPARED
 from crnn_jax.lstm import BiLSTM
 
-pytestmark = pytest.mark.usefixtures("optimised")  # programs as users have them, or nearly
+pytestmark = pytest.mark.usefixtures("optimised")  # nearly the programs that users run
 
 B, T, D, H = 3, 7, 5, 4
 

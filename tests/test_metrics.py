@@ -51,7 +51,7 @@ def test_the_protocol(options, expected):
 
 
 def score_words(predictions, truths, confidences, **protocol):
-    """As an evaluation scores them: both brought to the form that is compared."""
+    """Scores words as an evaluation does: both brought to the form that is compared."""
     compared = functools.partial(normalise, **protocol)
     return score_compared(map(compared, predictions), map(compared, truths), confidences)
 

@@ -21,7 +21,7 @@ def images(count=2, width=100):
 
 
 def init(model, batch):
-    """Variables as a run starts from; operation by operation a network takes many times as long to compile."""
+    """The variables that a run starts from; without jit, a network takes many times as long to compile."""
     return jax.jit(model.init)(jax.random.key(0), batch)
 
 
@@ -131,7 +131,7 @@ def test_variables_of_another_network_are_told():
 
 
 def test_the_features_of_every_block_can_be_seen():
-    """Of the whole batch, though on a CPU it is read in chunks where nobody looks."""
+    """Those of the whole batch, though a CPU reads it in chunks if they are not asked for."""
     model, batch = build(SMALL), images(16)
     variables = init(model, batch)
     _, state = model.apply(variables, batch, capture_intermediates=True, mutable=["intermediates"])
@@ -169,7 +169,7 @@ def test_a_fresh_stn_changes_little_and_learns(placement, kind):
     def loss(params):
         return jnp.sum(model.apply({**variables, "params": params}, images()) ** 2)
 
-    # Operation by operation: most of them are the same for all four, and compiled once.
+    # Without jit: most operations are the same in all four cases, and compiled once.
     gradients = jax.grad(loss)(variables["params"])["stn"]["localisation"]
     assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(gradients))
     plain = {k: {n: v for n, v in variables[k].items() if n != "stn"} for k in variables}

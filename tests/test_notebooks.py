@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, by the bundled model, and show what they promise."""
+"""The notebooks run from top to bottom, with the bundled model, and show what they promise."""
 
 import os
 import re
@@ -15,7 +15,7 @@ STORED_SIZE = 300_000  # bytes
 
 
 def execute(path: Path, folder: Path, monkeypatch) -> tuple[str, int]:
-    """Runs a notebook in a folder of its own: what it printed, and how many figures it drew."""
+    """Runs a notebook in its own folder; returns what it printed, and how many figures it drew."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     notebook = nbformat.read(path, as_version=4)

@@ -1,4 +1,4 @@
-"""What scripts write is nothing that they read."""
+"""Scripts never overwrite what they read."""
 
 import pytest
 from small import load_script, save_small

@@ -1,4 +1,4 @@
-"""The wheel that this clone makes: what is in it, and that it works where nothing of the clone is at hand."""
+"""The wheel built from this clone: what is in it, and that it works without the clone."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIMIT = 80_000_000  # bytes, of which the weights of the models from a GPU are most
 
-# Run in an empty folder. A TensorFlow that anything imports ends it.
+# Run in an empty folder. Importing TensorFlow ends it.
 SCRIPT = """
 import json
 import crnn_jax, jax
@@ -53,7 +53,7 @@ def wheel(tmp_path_factory):
 
 
 def package_files() -> set[str]:
-    """What of the clone's package belongs into the wheel: all of it."""
+    """The files of the clone's package that belong in the wheel: all of them."""
     files = (path for path in (ROOT / "crnn_jax").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {str(path.relative_to(ROOT)) for path in files}
 
@@ -94,6 +94,6 @@ def test_the_wheel_works_elsewhere(wheel, tmp_path):
     found = json.loads(process.stdout)
     assert Path(found["file"]).is_relative_to(site)
     assert found["shape"] == [4, 32, 100]
-    assert min(found["grey"]) > 10  # ink is to be seen in every one
+    assert min(found["grey"]) > 10  # every one shows ink
     assert found["words"] > 50_000
     assert found["texts"].count("reading") >= 3

@@ -28,7 +28,7 @@ def slices(key, source, first_index, streamed=None):
 
 
 def checksum(batch) -> jax.Array:
-    """A number for each example, which another image or label would not have."""
+    """A number for each example, which differs for another image or label."""
     weights = jnp.arange(batch.image[0].size).reshape(batch.image.shape[1:]) % 251
     return (batch.image.astype(jnp.int32) * weights[None]).sum((1, 2)) + 1009 * batch.label_length
 
@@ -37,7 +37,7 @@ def test_words_depend_on_the_key_and_the_step_alone():
     assert jax.device_count() == 8
 
     def step(state, batch, key):
-        # Every device's checksums into its own places of the global batch, then added: the batch as one would see it.
+        # Each device puts its checksums in its places of the global batch; their sum is what one device would compute.
         mine = jnp.zeros((8, SIZE // 8), jnp.int32).at[lax.axis_index(parallel.AXIS)].set(checksum(batch))
         return state.replace(step=state.step + 1), {"words": lax.psum(mine, parallel.AXIS).reshape(-1)}
 
@@ -63,7 +63,7 @@ def test_an_evaluation_counts_each_example_once():
     assert sums["count"] == SIZE + 7
     assert sums["words"] == expected.sum()
     np.testing.assert_array_equal(samples["confidence"], expected[: SIZE // 8])
-    few = parallel.make_eval(step, slices, batch_size=SIZE, total=2)  # of its batch, the rest is masked
+    few = parallel.make_eval(step, slices, batch_size=SIZE, total=2)  # the rest of its batch is masked
     _, samples = few(*parallel.replicate(({}, SOURCE, key)))
     np.testing.assert_array_equal(samples["confidence"], expected[:2])
 
@@ -89,7 +89,7 @@ def test_a_batch_that_the_devices_cannot_share(size):
 def test_a_cpu_is_shared_among_its_cores(asked, batch_size, there, devices, monkeypatch):
     told = {}
     monkeypatch.setattr(parallel, "cores", lambda: there)
-    # As where nobody has told a number, and nothing has touched JAX.
+    # As if no number had been set, and nothing had touched JAX.
     monkeypatch.setattr(jax, "config", SimpleNamespace(jax_num_cpu_devices=-1, update=told.__setitem__))
     parallel.share_cpu(asked, batch_size=batch_size)
     assert told == {"jax_num_cpu_devices": devices}

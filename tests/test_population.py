@@ -1,4 +1,4 @@
-"""A population is its networks, trained one by one: seeds and numbers only share a program."""
+"""A population gives what its networks give when trained one by one: seeds and numbers only share a program."""
 
 from dataclasses import replace
 from functools import partial
@@ -99,7 +99,7 @@ def test_what_each_network_reads_of_a_batch(trained):
     evaluate = make_eval(configs, words)
     right = np.asarray(evaluate(population, SOURCE, jax.random.key(0)))
     assert right.shape == (3, 2, 8) and right.mean() < 0.1  # hardly trained
-    # A head that says the same at every frame reads one character: right where that is the word.
+    # A head with the same output at every frame reads one character: right if that is the word.
     head = jax.tree.map(jnp.zeros_like, population.params["head"])
     head["bias"] = head["bias"].at[..., 4].set(1.0)
     params = population.params | {"head": head}
@@ -110,7 +110,7 @@ def test_what_each_network_reads_of_a_batch(trained):
 
 
 def test_each_network_reads_with_its_own_gain(trained):
-    """It is no weight, but what a network reads depends on it."""
+    """The gain is not a weight, but what a network reads depends on it."""
     configs = trained[0]
     population, key, rng = init_population(configs, SEEDS), jax.random.key(0), np.random.default_rng(0)
 

@@ -86,7 +86,7 @@ def test_inspect_prints_writes_and_draws(words, tmp_path, capsys):
         if image.shape[1] <= 160:  # wider ones are squeezed
             top, left = 48 * (i // 6) + 2, 168 * (i % 6) + 4
             np.testing.assert_array_equal(drawn[top : top + 32, left : left + image.shape[1]], image)
-    assert drawn[48:, 168:].min() == 255  # behind the seventh
+    assert drawn[48:, 168:].min() == 255  # after the seventh
 
 
 def test_labels_of_all_kinds_have_a_place_on_the_sheet(words, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Every bundled model: its card is whole, it reads clean print, and photographs as well as the card says."""
+"""Every bundled model: its card is complete, it reads clean print, and photographs as well as the card says."""
 
 import json
 from dataclasses import replace
@@ -16,7 +16,7 @@ from crnn_jax.model import count_parameters
 from crnn_jax.reader import DEFAULT_MODEL
 from crnn_jax.training.checkpoint import bundled_models, load_variables
 
-pytestmark = pytest.mark.usefixtures("optimised")  # programs as users have them, or nearly
+pytestmark = pytest.mark.usefixtures("optimised")  # nearly the programs that users run
 
 REAL_WORDS = EXPERIMENTS.parents[1] / "shared" / "data" / "real_words"
 MODELS = bundled_models()
@@ -49,7 +49,7 @@ def test_a_bundled_model_is_what_its_card_says(name):
 def test_a_bundled_model_is_the_network_of_its_config(name):
     config = load_script("train").load_config(name).model
     assert load_variables(MODELS[name])[0].model == config
-    # Read on a CPU it computes in float32.
+    # On a CPU it computes in float32.
     assert load(name).config.model == load(name).model.config == replace(config, dtype="float32")
 
 

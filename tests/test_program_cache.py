@@ -1,4 +1,4 @@
-"""Programs that are kept in a folder: made once, of the very same, and never more than there is room for."""
+"""Programs kept in a folder: made once, used only for exactly what they were made from, and limited in size."""
 
 import os
 from dataclasses import replace
@@ -20,7 +20,7 @@ from crnn_jax.training.checkpoint import CheckpointError
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder for programs. JAX's own cache is not asked meanwhile, which would keep some from being written."""
+    """A folder for programs. JAX's own cache is off meanwhile: it would keep some from being written."""
     before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
     use_jax_cache(None, 0)
     yield tmp_path / "programs"
@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 def use_jax_cache(folder, at_least):
-    """From now on; what takes `at_least` seconds to compile is kept in it."""
+    """Uses JAX's own cache from now on, for programs that take `at_least` seconds to compile."""
     compilation_cache.reset_cache()
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", at_least)
@@ -52,9 +52,9 @@ def test_a_program_is_traced_once_for_all_processes(folder):
         programs = ProgramCache(folder, "of 5")
         for x in (1.0, 2.0, np.arange(3.0, dtype=np.float32), np.ones(3, np.float32)):
             np.testing.assert_allclose(programs(made.function, variables, x), 2 * np.ones(3) * x + 4)
-    assert made.traced == 2  # of a number, of an array
+    assert made.traced == 2  # for a number and for an array
     assert len(list(folder.iterdir())) == 2
-    # With another model, other shapes, other types it is another program.
+    # Another model, other shapes or other types need another program.
     np.testing.assert_allclose(ProgramCache(folder, "of six")(made.function, variables, 1.0), [8] * 3)
     ProgramCache(folder, "of 5")(made.function, {"params": np.full(4, 2.0, np.float32)}, 1.0)
     assert ProgramCache(folder, "of 5")(made.function, variables, np.int8(1)).dtype == np.float32
@@ -114,14 +114,14 @@ def test_what_was_not_used_for_longest_makes_room(folder, monkeypatch):
         ProgramCache(folder, name)(made.function, variables, 1.0)
         files += [path for path in folder.iterdir() if path not in files]
         os.utime(files[i], (i, i))
-    ProgramCache(folder, "a")(made.function, variables, 1.0)  # used, and by far the later now
+    ProgramCache(folder, "a")(made.function, variables, 1.0)  # now by far the last one used
     monkeypatch.setattr(program_cache, "FULL", 2.5 * files[0].stat().st_size)
     ProgramCache(folder, "c")(made.function, variables, 1.0)
     assert files[0].exists() and not files[1].exists() and len(list(folder.iterdir())) == 2
 
 
 def test_what_jax_had_in_its_own_cache_works(folder, model, tmp_path):
-    """It is kept only where it runs once it is written and read again."""
+    """A program is kept only if it runs after being written and read again."""
     use_jax_cache(str(tmp_path / "jax"), 0)
     [image], expected = noise_images(1), None
     for attempt in range(3):

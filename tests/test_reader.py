@@ -27,7 +27,7 @@ from crnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_vari
 from crnn_jax.training.optimizer import make_optimizer
 from crnn_jax.training.state import create_state
 
-pytestmark = pytest.mark.usefixtures("optimised")  # programs as users have them, or nearly
+pytestmark = pytest.mark.usefixtures("optimised")  # nearly the programs that users run
 
 PAD = dataclasses.replace(SMALL, fit="pad", max_width=300)
 
@@ -87,12 +87,12 @@ def test_readings_do_not_depend_on_the_batch_or_its_order(reader):
 
 
 class Columns(CRNN):
-    """In the place of the network: a frame for every 20 columns, whose class is their darkness."""
+    """Stands in for the network: one frame per 20 columns, whose class is their darkness."""
 
     traced: ClassVar[list] = []  # the shape of the images at every tracing
 
     def setup(self):
-        """No parts."""
+        """No submodules."""
 
     def __call__(self, images, *, train: bool = False):
         self.traced.append(images.shape)
@@ -103,14 +103,14 @@ class Columns(CRNN):
 
 def columns_reader(reader, config):
     replaced = Reader(Config(model=config), reader.variables)
-    replaced._prepared = reader.variables  # this network has no kernels, and what it is traced for is counted
+    replaced._prepared = reader.variables  # this network has no kernels, and its tracings are counted
     replaced.model = Columns(config)
     return replaced
 
 
 def test_compiled_once_for_each_bucket_and_batch_size(reader, monkeypatch):
     monkeypatch.setattr("crnn_jax.batches.cores", lambda: 1)
-    counted = columns_reader(reader, dataclasses.replace(PAD, dropout=0.5))  # a config of its own: compiled for nobody
+    counted = columns_reader(reader, dataclasses.replace(PAD, dropout=0.5))  # a config that no other test compiles
     Columns.traced.clear()
     narrow, wide, wider = (np.zeros((16, width), np.uint8) for width in (30, 60, 500))
     for images in ([narrow], [wide] * 7, [wider] * 9, [narrow] * 3, [narrow, wide, wider] * 30, [wide] * 73):
@@ -131,7 +131,7 @@ def test_batches_that_are_read_side_by_side_keep_their_order(reader, workers, mo
 
 
 def test_it_reads_with_the_variables_that_are_set(reader):
-    """Also where it has read before, and prepared for it what it had."""
+    """Even if it has read before, and prepared the variables that it had."""
     mine, images = Reader(reader.config, reader.variables), noise_images(2)
     assert mine.read(images) == reader.read(images)
     other = jax.tree.map(lambda leaf: leaf[..., ::-1], reader.variables)
@@ -212,7 +212,7 @@ def test_a_workdir_gives_its_best_checkpoint(tmp_path, caplog):
     checkpoints.close()
     caplog.set_level("WARNING", logger="absl")
     reader = crnn_jax.load(str(tmp_path))
-    assert reader.config == config and not caplog.records  # in a notebook they would be seen
+    assert reader.config == config and not caplog.records  # a notebook would show them
     best = {"params": states[1].ema_params, "batch_stats": states[1].batch_stats}
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(reader.variables), best)
     assert set(reader.read(noise_images(1))[0].text) <= set("0123456789")
@@ -239,7 +239,7 @@ def test_a_folder_that_is_no_model_is_named(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 100])
 def test_a_model_cut_short_is_named(model, tmp_path, size):
-    """Its table of contents here; that of every other file, arrays included, is in test_checkpoint.py."""
+    """Here its table of contents; test_checkpoint.py has every other file, arrays included."""
     folder = tmp_path / "short"
     shutil.copytree(model, folder)
     contents = folder / "variables" / "_METADATA"

@@ -1,4 +1,4 @@
-"""What the README tells a user to type works as it stands there, and the files that it names are there."""
+"""The README's commands work as written, and the files that it names exist."""
 
 import os
 import re
@@ -56,7 +56,7 @@ def test_the_commands_run(command, photos, tmp_path):
     process = subprocess.run(
         [sys.executable, ROOT / script, *arguments],
         cwd=tmp_path,
-        # Compiled in less time, and run in more, of which these take none.
+        # Compiles faster and runs slower, which does not matter here.
         env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         capture_output=True,
         text=True,

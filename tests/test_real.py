@@ -58,7 +58,7 @@ def test_the_last_tenth_is_apart_and_what_does_not_fit_is_counted(tmp_path):
 
 def test_words_that_run_up_or_down_are_left_out(tmp_path):
     path = write_folder(tmp_path / "real", ["1", "23", "456", *["789"] * 7])
-    for name in ("0", "1", "2"):  # as high as three widths: room for one character, and perhaps for two
+    for name in ("0", "1", "2"):  # three times as high as wide: room for one character, perhaps for two
         Image.fromarray(np.zeros((48, 16), np.uint8)).save(tmp_path / "real" / f"{name}.png")
     train, _, report = load_real(override(toy_config(), [f"data.real={path}", "data.share_real=1"]))
     assert np.asarray(train.label_length).tolist() == [1, 2, 3, 3, 3, 3, 3, 3]
@@ -67,7 +67,7 @@ def test_words_that_run_up_or_down_are_left_out(tmp_path):
 
 def test_too_few_words_are_refused(tmp_path):
     path = write_folder(tmp_path / "real", ["1", "2"])
-    others = write_folder(tmp_path / "others", ["3"])  # with other words to validate on the tenth may be empty
+    others = write_folder(tmp_path / "others", ["3"])  # with other words to validate on, the tenth may be empty
     settings = [f"data.real={path}", "data.share_real=1"]
     train, tenth, _ = load_real(override(toy_config(), [*settings, f"data.validation={others}"]))
     assert (len(train.image), tenth) == (2, None)
@@ -171,7 +171,7 @@ def test_a_run_fine_tunes_on_them_and_its_best_checkpoint_is_by_them(config, tmp
     moved = shutil.copytree(config.data.real[0], tmp_path / "moved")  # another path, the same words
     elsewhere = override(config, [f"data.real={moved}", "run.batch_size=128"])
     assert loop.train(elsewhere, tmp_path / "run") == result
-    for settings in (["data.validation=other"], ["data.real=", "data.share_real=0"]):  # neither has a checksum there
+    for settings in (["data.validation=other"], ["data.real=", "data.share_real=0"]):  # no checksums to compare
         with pytest.raises(
             CheckpointError, match=f"holds a run of another configuration: .*{settings[0].split('=')[0]}"
         ):

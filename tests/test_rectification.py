@@ -28,7 +28,7 @@ def drawn(parameters, *, kind="affine", image=None, **options):
 
 
 def at(page, x, y):
-    """The colour where pixel (x, y) of the image has its centre, room and enlargement taken into account."""
+    """The page's colour at the centre of the image's pixel (x, y), given the room around it and the enlargement."""
     return page[round((y + 0.5 + ROOM) * SCALE), round((x + 0.5 + ROOM) * SCALE)].astype(int)
 
 

@@ -1,4 +1,4 @@
-"""evaluate.py --html: a page that needs no other, shows what is there, and escapes what it shows."""
+"""evaluate.py --html: a self-contained page that shows what is there, and escapes it."""
 
 import base64
 import dataclasses

@@ -1,4 +1,4 @@
-"""experiments/results.py: what is measured is what evaluate.py tells, on one CPU, beside what others publish."""
+"""experiments/results.py: it measures what evaluate.py reports, on one CPU, beside others' published numbers."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def test_a_row_a_model_with_the_numbers_of_evaluate(folder, tmp_path, capsys):
 
 
 def test_words_of_a_lexicon_are_read(folder, tmp_path, capsys):
-    """Labels that the model finds likely, but not the likeliest: a lexicon of them brings most out."""
+    """Labels that the model finds likely, but not the likeliest: with them as a lexicon, most are read."""
     reader, images, words = crnn_jax.load(folder / "first"), noise_images(12), []
     (tmp_path / "data").mkdir()
     with (tmp_path / "data" / "labels.tsv").open("w") as labels:
@@ -92,7 +92,7 @@ def test_words_of_a_lexicon_are_read(folder, tmp_path, capsys):
 
 
 def test_compilation_counts_for_no_time():
-    """Of the last batches of a dataset, too, which may have a size of their own; and nothing else is read twice."""
+    """Nor for the last batches of a dataset, which may have a size of their own; and nothing else is read twice."""
 
     class Slow(Reader):
         def __init__(self):

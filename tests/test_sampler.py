@@ -247,7 +247,7 @@ def test_bfloat16_values_at_float32_coordinates():
 
 @pytest.mark.parametrize("settings", [1, 2])
 def test_grids_of_a_population_are_those_of_its_networks(settings):
-    """Mapped over settings, seeds and examples, as stn_study.py has them: the compiler has got such a sum wrong."""
+    """Under vmap over settings, seeds and examples, as in stn_study.py: a compiler got such a sum wrong."""
     sizes = {"out_size": (8, 20), "in_size": (10, 26)}
     thetas = IDENTITY + 0.1 * np.random.default_rng(0).normal(size=(settings, 3, 16, 2, 3)).astype(np.float32)
     fiducials = identity_fiducials(6) @ thetas[..., :2].swapaxes(-1, -2)

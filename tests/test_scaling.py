@@ -1,4 +1,4 @@
-"""experiments/scaling.py: what a step sends is counted, the time of it is a formula, and devices share a batch."""
+"""experiments/scaling.py: what a step sends is counted, its time is a formula, and devices share a batch."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def test_a_step_sends_its_gradients_and_statistics(scaling):
     state = jax.eval_shape(lambda key: create_state(key, model, tx, config.model), jax.random.key(0))
     gradients = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
     statistics = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.batch_stats))
-    # Of BatchNorm the sums forward and, of their gradients, backward; beside these the counts of the metrics.
+    # BatchNorm's sums forward, and those of their gradients backward; besides these, the counts of the metrics.
     beside = scaling.step_traffic(config).bytes - gradients - 2 * statistics
     assert 0 < beside < 100
 

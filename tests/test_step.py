@@ -42,7 +42,7 @@ def toy(weight_decay: float = 1e-4, ema_decay: float = 0.75):
 
 
 def raw(state):
-    """What the model takes of the parameters as they are, not averaged."""
+    """What the model takes, with the parameters as they are, not averaged."""
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
@@ -139,7 +139,7 @@ def test_non_finite_is_flagged(bad):
 def test_eight_devices_give_what_one_gives(network):
     """Also where the devices' feasible labels are unequal in number, and one device has none."""
     config = CONFIG.model if network == "toy" else CRNN_CONFIG
-    # Plain gradient descent: Adam would blow up the rounding of gradients that are nothing but rounding.
+    # Plain gradient descent: Adam would amplify gradients that are nothing but rounding.
     sgd = OptimizerConfig(name="sgd", learning_rate=0.1, momentum=0.0, warmup_steps=0, clip_norm=0)
     batch = with_infeasible(words(1, 32), jnp.array([0, 1, 2, 3, 9, 17, 18]))
     results = []
@@ -199,7 +199,7 @@ def test_same_text_wants_every_character():
 
 def test_eight_words_are_learnt_by_heart(optimised):
     model = build(CRNN_CONFIG)
-    # At a rate that falls: behind weights that still move, the running statistics lag, and read a word less or two.
+    # With a falling rate: while weights still move, the running statistics lag behind, which costs a word or two.
     optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=10, final_factor=1e-4)
     state, tx = make(model, CRNN_CONFIG, optimizer=optimizer, steps=200)
     batch = words(3, 8)

@@ -1,4 +1,4 @@
-"""experiments/step_profile.py: operations are traced back to the parts of a step, and a step's are all there."""
+"""experiments/step_profile.py: operations are traced back to the parts of a step, and no part is missing."""
 
 from collections import Counter
 
@@ -38,14 +38,14 @@ def test_operations_are_traced_back_to_parts(script):
 
 
 def test_what_a_gpu_replays_in_one_piece_is_told_by_its_kernels(script):
-    """A kernel has its operation's name, and one of a library goes to the part that most of its piece is for."""
+    """A kernel has its operation's name; a library's kernel counts for the part that most of its piece is for."""
     events = {
         ("conv", "cudnn_kernel"): 2.0,
         ("command_buffer_1", "add_9"): 4.0,
         ("command_buffer_1", "conv"): 1.0,
         ("command_buffer_1", "nvjet_sm90"): 6.0,
         ("command_buffer_2", "memcpy"): 8.0,
-        ("jit_train_step", "launch"): 16.0,  # of no operation
+        ("jit_train_step", "launch"): 16.0,  # belongs to no operation
     }
     parts = script.parts_of(Counter(events), PROGRAM, steps=2)
     assert parts == {("block2", True): 1.5, ("optimizer", False): 5.0, ("the rest", False): 4.0}

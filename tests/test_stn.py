@@ -96,7 +96,7 @@ def test_gradients_reach_the_localisation_net(kind):
 
     first = gradients(variables["params"])
     assert min(largest(first["last"])) > 1e-5
-    # The last layer's weights are zero, so that nothing reaches the layers in front of it before its first step.
+    # The last layer's weights are zero, so no gradient reaches the layers before it until its first step.
     assert max(largest(first["convolutions"])) == 0
     second = gradients(with_last_kernel(variables, 0.1)["params"])
     assert min(largest(second["convolutions"])) > 0
@@ -258,7 +258,7 @@ def test_edge_points_are_the_spline_points_or_what_theta_makes_of_them():
 
 def test_kept_contrast_is_that_of_the_pixels():
     x = random_images(*SIZE, 3)
-    even = jnp.ones((4, 5, 3)) * jnp.array([0.0, 1.0, 5.0])[None, None]  # each channel is
+    even = jnp.ones((4, 5, 3)) * jnp.array([0.0, 1.0, 5.0])[None, None]  # within each channel
     assert float(kept_contrast(x, x)) == 1.0
     np.testing.assert_allclose(kept_contrast(x, 0.5 * x[::-1] + 7), 0.5, atol=1e-3)
     np.testing.assert_allclose(kept_contrast(x, even), 0, atol=2e-3)
@@ -266,7 +266,7 @@ def test_kept_contrast_is_that_of_the_pixels():
 
 
 def test_every_example_is_diagnosed():
-    """Each for itself, by the parameters that it was resampled by."""
+    """Each on its own, by the parameters that it was resampled with."""
     variables, x = with_last_kernel(initialised("affine")[0], 1.0), inputs("affine")
     options = {"out_size": SIZE, "train": False, "mutable": ["diagnostics"]}
     (y, parameters), updated = small("affine").apply(variables, x, **options)
@@ -285,7 +285,7 @@ def test_a_collapse_is_an_even_image_or_samples_outside():
     assert collapse(Diagnosis(0.9, 0.7, 0.8)) == "70 % of what it samples lies outside"
     assert collapse(Diagnosis(1.44, 0.1, 0.8)) == "its edges lie 1.4 from where they do in the image, which is 2 wide"
     assert collapse(Diagnosis(9.0, 0.7, 0.1)).count(", and ") == 2
-    # Half of the examples passed by, unchanged: what the others show is twice as bad as the mean.
+    # Half of the examples bypassed it, unchanged: the others are twice as bad as the mean.
     assert collapse(Diagnosis(0.4, 0.4, 0.9), bypass=0.5) == "80 % of what it samples lies outside"
     assert collapse(Diagnosis(0.4, 0.1, 0.55), bypass=0.5) == "10 % of the contrast is left of what it looks at"
     assert collapse(Diagnosis(0.6, 0.1, 0.9), bypass=0.5).startswith("its edges lie 1.2 from")

@@ -24,8 +24,8 @@ def study():
 
 @pytest.fixture(scope="module")
 def pools():
-    """Words to train on and held-out ones, loosely cropped, rendered once: to render them in every program of these
-    tests takes half of the time that it is compiled in."""
+    """Words to train on and held-out ones, loosely cropped, rendered once: rendering them in every program of these
+    tests would take half of its compilation time."""
     base = load_script("train").load_config("stn_study")
     style = replace(base.data.style, curve_share=0.0, margin_mean=200.0, margin_std=10.0)
     config, key, source = replace(base, data=replace(base.data, style=style)), jax.random.key(0), load_source(base)
@@ -62,7 +62,7 @@ def test_every_setting_is_a_config_of_its_own(study):
 def test_held_out_words_are_the_same_in_every_kind(study):
     config = study.load_config("stn_study")
     draw = study.make_words(config, study.KINDS, 32, held_out=True)
-    # Of a program that gives labels alone the rendering is not compiled.
+    # In a program that returns labels alone, the rendering is not compiled.
     labels = jax.jit(lambda key, source: draw(key, source).label)(jax.random.key(0), study.load_source(config))
     labels = labels.reshape(len(study.KINDS), 8, -1)
     assert (labels == labels[:1]).all()
@@ -95,7 +95,7 @@ def test_networks_are_trained_once_and_go_on_where_they_stopped(study, pooled, t
     assert len(whole["model.stn.bypass=0.25", 0]["stn_contrast"]) == 4
     assert 0 <= whole["model.stn.bypass=0.25", 0]["stn_spread"] < 0.1
 
-    # What is there is not done again, seeds and settings apart; and another config has no place there.
+    # What is done is not done again, seed by seed and setting by setting; and another config is refused.
     rows, count = train("stopped", "", "model.stn.bypass=0.25")
     assert count == 2 and rows.items() >= whole.items()
     base = override(base, ["run.batch_size=8"])
@@ -109,7 +109,7 @@ def test_labelled_words_are_read_as_well(study, tmp_path, capsys):
     words = study.load_datasets([str(tmp_path / "noise")], config)
     [(name, _)] = study.load_datasets([str(tmp_path / "noise")], config, taken=["noise"]).items()
     assert name == str(tmp_path / "noise"), "its column would be another's"
-    # What tiny reads nothing of has no label to compare; the second batch is filled up with the first words.
+    # Images that tiny reads as empty have no label to compare; the second batch is filled up with the first words.
     kept = int(re.search(r"noise: (\d+) words to validate on", capsys.readouterr().out)[1])
     assert 128 < kept < 255
     population = populations.init_population([config], [0, 1])
@@ -189,15 +189,15 @@ def test_the_table_has_intervals_and_differences_seed_by_seed(study):
     # Student's t of one degree of freedom is 12.706 at 97.5 %, the deviation of two values half their distance / 0.707.
     assert best == "| one | 1 of 2 | 57.0 ± 25.4 | 67.0 ± 25.4 | 47.0 ± 25.4 | +6.0 ± 12.7 | 4.0 ± 12.7 |"
     assert base == "| as it is | 2 of 2 | 51.0 ± 12.7 | 61.0 ± 12.7 | 41.0 ± 12.7 |  |  |"
-    rows += [row("b", 7, 60.0)]  # a seed that the config has not
+    rows += [row("b", 7, 60.0)]  # a seed that the base does not have
     settings = {"one": "a", "other": "b", "as it is": ""}
     *_, line = study.difference_table("x", settings, rows, kinds).splitlines()
     assert line == "| one | 2 | +6.0 ± 12.7 | +6.0 ± 12.7 |"
     assert study.difference_table("x", {"other": "b", "as it is": ""}, rows, kinds) == ""
 
 
-# The study at a small size. A recogniser is held still (its learning rate is a millionth) in front of words of which it
-# reads few, since they are cropped far too loosely, and a transformer learns from its loss alone where to look.
+# The study at a small size. A recogniser that is held still (its learning rate is a millionth) reads few of the words,
+# since they are cropped far too loosely, and a transformer learns from its loss alone where to look.
 LEARNING = ["model.cnn=compact", "model.stn.kind=affine", "model.stn.disturbance=0", "optimizer.learning_rate=1e-6"]
 LEARNING += ["optimizer.localisation_factor=400", "optimizer.warmup_steps=10", "optimizer.ema_decay=0"]
 RUN = [
@@ -211,7 +211,7 @@ RUN = [
 
 
 def test_a_transformer_learns_where_to_look(optimised, study, pooled, tmp_path):
-    """With what it learns more words are read than with what it is at first, where its rate is nought."""
+    """More words are read with a trained transformer than with one that stays as it starts, its rate being 0."""
     base, still = override(study.load_config("stn_study"), LEARNING + RUN), "optimizer.localisation_factor=0"
     loose = {"loose": study.KINDS["straight"]}
     study.train_all(base, ["", still], [0], 2, 128, tmp_path, init="tiny", kinds=loose)

@@ -1,4 +1,4 @@
-"""experiments/study.py: every variant is a config, a run is done once, and the table tells the differences."""
+"""experiments/study.py: every variant is a config, a run is done once, and the table shows the differences."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Words, rendering and batches: what a step renders, on which it depends, and what it never shows."""
+"""Words, rendering and batches: what a step renders, what that depends on, and what it never shows."""
 
 from dataclasses import replace
 from functools import partial
@@ -78,7 +78,7 @@ def test_training_never_spells_a_held_out_word(strings):
     held_out = {w for w in english_words() if is_held_out(w)}
     assert not [s for s in strings[False] if s.lower() in held_out]
     words = [s for s in strings[True] if s.isalpha() and s.lower() in held_out]
-    assert len(words) > 1000  # so the same check finds them where they are
+    assert len(words) > 1000  # so the same check does find them
 
 
 def test_a_random_string_that_spells_a_held_out_word_is_replaced():
@@ -203,7 +203,7 @@ def test_plain_words_look_like_their_glyphs(source):
         images = images_of(letter, "resize")
         ink = np.abs(images - np.median(images[:, :2], axis=(1, 2), keepdims=True)) > 30
         assert ink[:, 8:24, 20:80].any((1, 2)).all()
-    # Fonts are drawn by the key alone; behind a word its last column is repeated.
+    # Which fonts are drawn depends on the key alone; after a word its last column is repeated.
     narrow, wide = ((images_of(letter, "pad") != images_of(letter, "pad")[..., -1:]).any(1).sum(1) for letter in "lm")
     assert (narrow < wide).all() and np.median(wide / narrow) > 1.5
 
@@ -264,7 +264,7 @@ def test_width_and_height_are_free(source):
 
 
 def test_words_of_any_length_can_be_rendered(source):
-    """Without more random bits for more letters tracing is an IndexError."""
+    """Without more random bits for more letters, tracing would raise an IndexError."""
     trace = partial(jax.eval_shape, partial(rendering.render, style=PHOTO, width=560))
     images = trace(KEY, source.bank, jnp.full((4, 130), GLYPHS.index("o")), jnp.full(4, 130))
     assert (images.shape, images.dtype) == ((4, 32, 560), jnp.uint8)

@@ -1,4 +1,4 @@
-"""Weights from one model to another: what is the same stays the same, and what is new or lost is told."""
+"""Weights from one model to another: what is the same stays the same, and what is new or lost is reported."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ def fresh(config, seed=0):
 
 
 def start(config, loaded_config=TINY):
-    """What a model of `config` gets from one of `loaded_config`: variables, new layers, lost layers; and the loaded."""
+    """What a `config` model gets from a `loaded_config` one: variables, new, lost layers; and the loaded variables."""
     loaded = fresh(loaded_config, seed=1)
     charsets = {"charset": Charset.of(config.charset), "loaded_charset": Charset.of(loaded_config.charset)}
     return *transfer(fresh(config), loaded, **charsets), loaded

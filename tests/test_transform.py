@@ -1,4 +1,4 @@
-"""What a Reader tells of its model's spatial transformer, image by image."""
+"""What a Reader reports about its model's spatial transformer, image by image."""
 
 import dataclasses
 from functools import partial
@@ -12,12 +12,12 @@ import crnn_jax
 from crnn_jax.config import StnConfig
 from crnn_jax.stn import deviation
 
-pytestmark = pytest.mark.usefixtures("optimised")  # programs as users have them, or nearly
+pytestmark = pytest.mark.usefixtures("optimised")  # nearly the programs that users run
 
 
 @pytest.mark.parametrize("normalise", ["range", "contrast"])
 def test_what_the_transformer_does_with_each_image(tmp_path, normalise):
-    """Of images of two widths, in the grey levels of the images however the network scales them."""
+    """For images of two widths, in the images' grey levels, however the network scales them."""
     stn = StnConfig(kind="tps", fiducials=6, features=(4, 4), bound=0.3)
     reader = crnn_jax.load(
         save_small(tmp_path / "stn", dataclasses.replace(SMALL, fit="pad", max_width=300, stn=stn, normalise=normalise))

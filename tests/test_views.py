@@ -1,4 +1,4 @@
-"""What a Reader makes of an image to read it: turned where it is tall, with other margins where it is thorough."""
+"""The views of an image that a Reader reads: turned if it is tall, with other margins if it is thorough."""
 
 import shutil
 
@@ -51,7 +51,7 @@ def test_a_turned_reading_counts_where_it_makes_a_word():
     upright = Reading("1", 0.5)
     assert best_turn([upright, Reading("r", 0.9), Reading("", 1.0)]) is upright
     assert best_turn([upright, Reading("r", 0.9), Reading("on", 0.36)]) == ("on", 0.36)
-    assert best_turn([upright, Reading("on", 0.2)]) is upright  # 0.45 a character
+    assert best_turn([upright, Reading("on", 0.2)]) is upright  # 0.45 per character
     assert best_turn([upright]) is upright
 
 

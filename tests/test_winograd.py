@@ -10,13 +10,13 @@ from crnn_jax.conv import FEW as FEW_IMAGES
 from crnn_jax.conv import convolve, library_conv
 from crnn_jax.winograd import F2, F4, FEW, FEW_OF_LARGE, chunks, convolve_prepared, prepare_kernel, winograd_conv
 
-pytestmark = pytest.mark.usefixtures("optimised")  # programs as users have them, or nearly
+pytestmark = pytest.mark.usefixtures("optimised")  # nearly the programs that users run
 
 ONE_PIXEL = {"strides": (1, 1), "padding": (1, 1)}
 
 
 def outcome(convolution, *arrays):
-    """Output and gradients of a loss that no formulation is made for."""
+    """Output and gradients of a loss that suits no formulation in particular."""
 
     def loss(x, kernel):
         y = convolution(x, kernel)
@@ -29,7 +29,7 @@ def outcome(convolution, *arrays):
 @pytest.mark.parametrize("size", [(4, 6), (5, 7), (1, 9), (2, 1), (3, 3), (8, 4), (16, 50)])
 @pytest.mark.parametrize("batch", [1, 11, 24])
 def test_it_is_the_library_convolution(size, batch):
-    """Of few tiles by F(2x2), of more by F(4x4), and in several chunks the largest."""
+    """Few tiles by F(2x2), more by F(4x4), and the largest in several chunks."""
     x = jax.random.normal(jax.random.key(0), (batch, *size, 3))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 5))
     theirs = outcome(lambda x, kernel: library_conv(x, kernel, **ONE_PIXEL), x, kernel)
@@ -52,7 +52,7 @@ def test_a_prepared_kernel_does_for_few_tiles_and_for_many(batch):
 @pytest.mark.parametrize("num_cores", [1, 2])
 @pytest.mark.parametrize("width", [1, 2, 7, FEW_OF_LARGE * 2, FEW_OF_LARGE * 4 + 1])
 def test_few_tiles_of_a_large_kernel_go_along_the_rows(width, num_cores, monkeypatch):
-    """On several cores; on one they are few and large later."""
+    """On several cores; on one, only a larger kernel counts as large."""
     monkeypatch.setattr(winograd, "cores", lambda: num_cores)
     x = jax.random.normal(jax.random.key(0), (1, 4, width, 128))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 128, 256)) / 32
@@ -102,7 +102,7 @@ def test_chunks_are_the_smallest_that_keep_the_products_large(batch, size):
 
 
 def test_it_is_mapped_over_networks():
-    """As a population does, with a kernel each."""
+    """As in a population, where each network has its kernel."""
     x = jax.random.normal(jax.random.key(0), (2, 8, 4, 6, 3))
     kernel = jax.random.normal(jax.random.key(1), (2, 3, 3, 3, 5))
     for mapped, *alone in zip(jax.vmap(winograd_conv)(x, kernel), x, kernel, strict=True):

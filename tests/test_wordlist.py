@@ -20,7 +20,7 @@ LOWER, BOTH = Charset.of("36"), Charset.of("94")
 
 
 def spellings(words: WordList, charset: Charset) -> list[list[str]]:
-    """Of each word."""
+    """The spellings of each word."""
     ends = [*words.starts[1:], len(words.lengths)]
     rows = [charset.decode(row[:n]) for row, n in zip(words.labels, words.lengths, strict=True)]
     return [rows[start:end] for start, end in zip(words.starts, ends, strict=True)]
@@ -112,7 +112,7 @@ def test_looks_and_spellings_add_up():
 
 
 def test_the_word_of_least_loss_is_read(reader):
-    """Of words of one spelling; that it is not the word that would be read without them is the point."""
+    """Over all spellings of a word; some of these words are not what would be read without a list."""
     given = ["39", "zebra", "a", "0"]
     words = WordList.of(given, reader.charset)
     images = noise_images(5)
@@ -151,7 +151,7 @@ def test_every_look_at_an_image_counts(reader):
 
 
 def test_each_image_is_read_among_words_of_its_own(reader, tmp_path):
-    """What `choose` reads of it alone; tall ones and all of their looks, too."""
+    """As `choose` reads each alone; a tall one, too, with all of its views."""
     images = [np.rot90(image) if i == 1 else image for i, image in enumerate(noise_images(3))]
     own = [["39", "zebra", "on"], ["a", "1", "0 1"], ["C", "C++"]]
     alone = [reader.choose([image], words, thorough=True)[0] for image, words in zip(images, own, strict=True)]

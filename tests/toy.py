@@ -35,7 +35,7 @@ def toy_config(**run) -> Config:
 
 
 class ToyNet(nn.Module):
-    """Columns of four pixels, each read by itself: BatchNorm, as every real network has, and no LSTM."""
+    """Reads columns of four pixels, each by itself; it has BatchNorm, as every real network does, and no LSTM."""
 
     classes: int = len(DIGITS) + 1
     axis_name: str | None = None
@@ -51,20 +51,20 @@ class ToyNet(nn.Module):
 
 
 def toy_model(config: ModelConfig, *, axis_name: str | None = None) -> ToyNet:
-    """In the place of `crnn_jax.model.build`."""
+    """Replaces `crnn_jax.model.build`."""
     return ToyNet(Charset.of(config.charset).num_classes, axis_name)
 
 
 def toy_source(config: Config):
-    """In the place of `crnn_jax.synth.batch.load_source`: a pattern for each class, the blank too.
+    """Replaces `crnn_jax.synth.batch.load_source`: a pattern for each class, including the blank.
 
-    None is constant: on equal pixels max pooling has no gradient of its own, and rounding decides.
+    None is constant: among equal pixels, rounding would decide which of them gets max pooling's gradient.
     """
     return jax.random.randint(jax.random.key(7), (len(DIGITS) + 1, 32, 4), 0, 256).astype(jnp.uint8)
 
 
 def toy_words(key, source, *, batch_size: int, config: Config, first_index=0, held_out: bool = False):
-    """In the place of `crnn_jax.synth.batch.synth_batch`: example i is a function of `key` and `first_index + i`."""
+    """Replaces `crnn_jax.synth.batch.synth_batch`: example i is a function of `key` and `first_index + i`."""
 
     def word(index):
         word_key, length_key = jax.random.split(jax.random.fold_in(key, index))
@@ -85,7 +85,7 @@ def train_script():
 
 
 def main() -> int:
-    """experiments/train.py, its words, network and config replaced."""
+    """Runs experiments/train.py with its words, network and config replaced."""
     jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     loop.build, words.load_source, words.synth_batch = toy_model, toy_source, toy_words
     script = train_script()

@@ -1,4 +1,4 @@
-"""The records of a dataset that are whole, and the account of those that are not."""
+"""The intact records of a dataset, and an account of the damaged ones."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ from crnn_jax.images import ImageError, load_image
 
 LISTED = 10_000  # places that are remembered one by one; more are only counted
 
-REASONS = (  # how the messages of the readers end, and what that is called
+REASONS = (  # patterns in the readers' messages, and the reason that each stands for
     (r": damaged: ", "checksum does not match"),
     (r": damaged, compressed or no TFRecord: ", "rest of a shard lost"),
     (r": cut short$", "cut short"),
@@ -71,9 +71,9 @@ class Damage:
 def whole_records(dataset: Dataset, damage: Damage | None, *, name: str | None = None) -> Iterator[Whole]:
     """The records that can be read and decoded, in their order; the others go into `damage`.
 
-    Open the dataset with strict=False, else one damaged shard is the end of it. Without an account of the damage the
-    first that cannot be read is an error, DatasetError or ImageError. One record is in memory at a time, and on a
-    terminal a bar tells how far it is: one with a `name` goes when it is done.
+    Open the dataset with strict=False, else one damaged shard ends it. If `damage` is None, the first record that
+    cannot be read raises DatasetError or ImageError. One record is in memory at a time. A terminal shows a progress
+    bar, which disappears at the end if it has a `name`.
     """
     for message in dataset.damage if damage is not None else ():
         damage.add(message)

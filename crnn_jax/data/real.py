@@ -1,4 +1,4 @@
-"""Real words for fine-tuning, kept on the device: 10,000 of them are 32 MB, and a step needs nothing of the host."""
+"""Real words for fine-tuning, kept on the device: 10,000 of them are 32 MB, and a step needs nothing from the host."""
 
 from collections import Counter
 
@@ -22,12 +22,12 @@ from crnn_jax.synth.style import Style
 def load_real(config: Config) -> tuple[Batch, Batch | None, str]:
     """The words of `config.data.real`: those to train on, the last tenth of every dataset, and a line on what was kept.
 
-    The tenth may be empty where there is other `data.validation`.
+    The tenth may be empty (None) if there is `data.validation`.
 
-    Labels lose their spaces and the punctuation marks that the charset lacks, as the evaluation's protocol has it. Left
-    out, and counted, are words with other characters that it lacks, without a character, too long for the label's
-    slots or the frames, those that run up or down (`turned`), and damaged ones, of each dataset up to
-    `data.max_damaged` of its words. Raises DatasetError.
+    Labels lose their spaces and the punctuation marks that the charset lacks, as in evaluation. Words are left out, and
+    counted, if they have other characters that it lacks, have no characters, are too long for the label's slots or the
+    frames, run up or down (`turned`), or are damaged, up to a share `data.max_damaged` of each dataset. Raises
+    DatasetError.
     """
     charset = Charset.of(config.model.charset)
     parts, left_out = ([], []), Counter()
@@ -58,8 +58,8 @@ def load_real(config: Config) -> tuple[Batch, Batch | None, str]:
 def load_validation(config: Config) -> tuple[Batch, str]:
     """At most `data.held_out_words` of the words of `data.validation`, rounded up, and a line on what was kept.
 
-    Of every dataset equally many are looked at, evenly spread over it; the model's limits are those of `load_real`, but
-    words on their side are kept, as evaluate.py keeps them. Raises DatasetError.
+    The same number is examined in every dataset, evenly spread over it. The model's limits are those of `load_real`,
+    but words on their side are kept, as in evaluate.py. Raises DatasetError.
     """
     charset, kept, left_out = Charset.of(config.model.charset), [], Counter()
     for path in config.data.validation:
@@ -96,7 +96,7 @@ def real_batch(key, words: Batch, *, batch_size: int, style: Style, first_index=
 
 
 def take(first, words: Batch, *, size: int) -> Batch:
-    """`size` of the words as they are, from number `first` on; behind the last the first come again."""
+    """`size` of the words as they are, from number `first` on; after the last one the first comes again."""
     index = (first + jnp.arange(size)) % words.label.shape[0]
     return jax.tree.map(lambda leaf: leaf[index], words)
 

@@ -10,7 +10,7 @@ from crnn_jax.config import Config, ConfigError
 from crnn_jax.data.sample import Dataset, DatasetError, Record
 from crnn_jax.synth.batch import check_charset, load_source, synth_batch
 
-SEED = 20_000  # not that of any training or of its evaluation
+SEED = 20_000  # not used by any training run or its evaluation
 BATCH = 64
 
 

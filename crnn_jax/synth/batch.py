@@ -26,12 +26,12 @@ class Batch(NamedTuple):
     """Images with their labels."""
 
     image: UInt8[Array, "B H W"]
-    label: Int[Array, "B N"]  # class ids, 0 behind the end
+    label: Int[Array, "B N"]  # class ids, 0 after the end
     label_length: Int[Array, " B"]
 
 
 def load_source(config: Config) -> Source:
-    """The glyph bank and the words of a config, on the default device. Raises ConfigError for what there is not."""
+    """The glyph bank and the words of a config, on the default device. Raises ConfigError for too many fonts."""
     data, fonts = config.data, len(font_table())
     if data.fonts > fonts:
         raise ConfigError(f"data.fonts = {data.fonts}: expected at most {fonts}, or 0 for all")
@@ -46,16 +46,16 @@ def glyph_classes(charset: Charset) -> list[int]:
 
 
 def lacking(charset: Charset) -> str:
-    """The letters, lower case, and digits that the charset lacks in some case: no string with them has a label.
+    """The letters (in lower case) and digits that the charset lacks in some case: no string with them has a label.
 
-    Not so marks, which a label loses.
+    Marks do not count: a label just loses them.
     """
     lost = (c.lower() for c, id in zip(GLYPHS, glyph_classes(charset), strict=True) if c.isalnum() and not id)
     return "".join(sorted(set(lost)))
 
 
 def check_charset(config: Config) -> None:
-    """Raises ConfigError where strings are to be rendered of a kind for which the charset has not the characters."""
+    """Raises ConfigError if strings of a kind are to be rendered that the charset cannot spell."""
     data, without = config.data, lacking(Charset.of(config.model.charset))
     if set(without) >= set(string.ascii_lowercase + string.digits):
         raise ConfigError(
@@ -74,7 +74,7 @@ def check_charset(config: Config) -> None:
 
 
 def to_classes(glyphs: Int[Array, " N"], length: Int[Array, ""], classes: Int[Array, "94"]):
-    """A string's label: class ids moved to the left over characters that the charset lacks, and their number."""
+    """A string's label: its class ids, without gaps for characters that the charset lacks, and their number."""
     ids = jnp.where(jnp.arange(glyphs.shape[0]) < length, classes[glyphs], 0)
     label = ids[jnp.argsort(ids == 0, stable=True)]
     return label, jnp.sum(label > 0)

@@ -1,8 +1,8 @@
 """Which words are rendered: English words in several cases, numbers and prices, random strings and codes.
 
-Ten per cent of the English words are held out: training never renders them, in any case, nor a random string that is
-one. Not caught is a string that spells a held-out word only once its marks are dropped (p&l, for a charset without &):
-one training string in 4,000. The split is by a checksum of the word, so it is the same everywhere and for every list.
+Ten per cent of the English words are held out: training renders neither them, in any case, nor random strings that
+spell one. A string that spells one only once its marks are dropped (p&l, for a charset without &) is not caught: one
+training string in 4,000. The split is by a checksum of the word, so it is the same everywhere and for every list.
 """
 
 import lzma
@@ -24,10 +24,10 @@ GLYPHS = "".join(chr(FIRST_GLYPH + glyph) for glyph in range(NUM_GLYPHS))  # a g
 PAD = 255
 HELD_OUT_ONE_IN = 10
 CASES = (0.32, 0.64, 0.96)  # lower up to the first, UPPER up to the second, Title up to the third, miXeD beyond
-MARKS = ".,!?:;'\"-&*)]"  # behind a word or inside it
+MARKS = ".,!?:;'\"-&*)]"  # after a word or inside it
 OPENING_MARKS = "\"'([#@$-*&"  # in front of a word
 
-# d a digit, a a letter, x a letter or a digit, in the case drawn for the whole string; all else stands for itself.
+# d: a digit, a: a letter, x: a letter or a digit, in the case drawn for the whole string; all else stands for itself.
 NUMBER_FORMS = (
     "d dd dd dd ddd ddd ddd dddd dddd dddd ddddd dddddd ddddddd dddddddd dddddddddd "
     "$d $dd $ddd $d.dd $dd.dd $ddd.dd $d,ddd d.d d.dd dd.d dd.dd ddd.d d,ddd dd,ddd ddd,ddd d% dd% dd.d% "
@@ -79,7 +79,7 @@ def _split_words() -> tuple[list[str], list[str]]:
 
 
 class Strings(NamedTuple):
-    """What a table is made of; words from the shortest to the longest."""
+    """The strings of a table; words from the shortest to the longest."""
 
     train: list[str]
     held_out: list[str]
@@ -102,7 +102,7 @@ def spellable(max_length: int, *, lacking: str = "") -> Strings:
 
 
 def load_words(max_length: int = 24, *, lacking: str = "") -> WordTable:
-    """The table of the `spellable` strings, on the default device; of a kind of which there is none, of all."""
+    """The table of the `spellable` strings, on the default device; a kind without any keeps all of its strings."""
     strings = spellable(max_length)
     if lacking:
         strings = [few or every for few, every in zip(spellable(max_length, lacking=lacking), strings, strict=True)]
@@ -119,7 +119,7 @@ def _is_upper(glyphs):
 
 
 def spelling_hash(glyphs: Int[Array, " L"] | UInt8[Array, " L"]) -> UInt32[Array, ""]:
-    """A hash of a padded row of glyphs that does not see the case."""
+    """A case-insensitive hash of a padded row of glyphs."""
     glyphs = glyphs.astype(jnp.uint32)
     lower = jnp.where(_is_upper(glyphs), glyphs + 32, glyphs)
     powers = jnp.cumprod(jnp.full(glyphs.shape, 0x01000193, jnp.uint32))  # FNV's prime
@@ -129,7 +129,7 @@ def spelling_hash(glyphs: Int[Array, " L"] | UInt8[Array, " L"]) -> UInt32[Array
 def _set_case(draws: Draws, glyphs: Int[Array, " L"]) -> Int[Array, " L"]:
     """Lower, upper, title or mixed case for a row that is lower case."""
     which, coin = draws.uniform(), draws.uniform(size=glyphs.shape[0]) < 0.5
-    first = jnp.arange(glyphs.shape[0]) == jnp.argmax(_is_lower(glyphs))  # behind an opening mark
+    first = jnp.arange(glyphs.shape[0]) == jnp.argmax(_is_lower(glyphs))  # may follow an opening mark
     raised = jnp.where(
         which < CASES[0], False, jnp.where(which < CASES[1], True, jnp.where(which < CASES[2], first, coin))
     )
@@ -151,7 +151,7 @@ def _ids(characters: str) -> Int[Array, " n"]:
 
 
 def _punctuate(draws: Draws, glyphs: Int[Array, " L"]) -> Int[Array, " L"]:
-    """One mark in front of, behind or inside a word, where there is room for it."""
+    """One mark in front of, after or inside a word, if there is room for it."""
     length = jnp.sum(glyphs != PAD)
     where, inside = draws.uniform(), draws.choice(1 << 16) % jnp.maximum(length, 1)
     position = jnp.where(where < 0.6, length, jnp.where(where < 0.8, 0, inside))
@@ -172,11 +172,11 @@ def sample_word(
     share_random: float = 0.0,
     share_punctuation: float = 0.0,
 ) -> tuple[Int[Array, " L"], Int[Array, ""]]:
-    """One string to render: glyph ids (0 behind the end) and its length. Needs `5 L + 16` words of random `bits`.
+    """One string to render: glyph ids (0 after the end) and its length. Needs `5 L + 16` words of random `bits`.
 
     `share_digits` of the strings are numbers, prices, dates; `share_random` are random strings and codes; the rest are
     English words, `share_punctuation` of them with a mark. `held_out` takes English words that training never sees; its
-    numbers and codes are fresh draws, of which short ones occur in training, too. With a `length_bias` of b, a share x
+    numbers and codes are fresh draws, so short ones occur in training too. With a `length_bias` of b, a share x
     of the words is among the shortest x ** b of the list; 1 is uniform over the list.
     """
     draws = Draws(bits)

@@ -1,13 +1,13 @@
-"""Checkpoints: of a run (Orbax, last and best), and of a model alone (what `pretrained/` holds).
+"""Checkpoints of a run (Orbax, the last ones and the best), and models alone (as in `pretrained/`).
 
     WORKDIR/config.json                 the run's configuration
     WORKDIR/start.json                  the model whose weights it started from, and how many images that had seen
     WORKDIR/checkpoints/STEP/state      the TrainState
     WORKDIR/checkpoints/STEP/meta       config, charset, data position, metrics
     MODEL/{variables/,config.json,charset.txt,card.json}    averaged parameters and batch statistics
-    {MODEL,WORKDIR}/calibration.json    the temperature of its confidence, where one was fitted (calibration.py)
+    {MODEL,WORKDIR}/calibration.json    the temperature of its confidence, if one was fitted (calibration.py)
 
-Arrays are saved as NumPy arrays, so that a checkpoint of eight devices opens on one, and the other way round.
+Arrays are saved as NumPy arrays, so that a checkpoint of eight devices opens on one, and vice versa.
 """
 
 import json
@@ -37,21 +37,20 @@ from crnn_jax.training.stored import (
     write_errors,
 )
 
-# Fields that a resumed run may change: none of them touches what is learnt.
+# Fields that a resumed run may change: none of them affects what is learnt.
 FREE_FIELDS = {
     "data.max_damaged",
     *("run.steps_per_dispatch", "run.log_every", "run.eval_every", "run.checkpoint_every", "run.keep"),
     *("run.read_threads", "run.read_processes"),
 }
-# Paths of words that may lie elsewhere in a resumed run, where a checkpoint tells by a checksum which words they are.
+# Paths that may differ in a resumed run, if the checkpoint has a checksum of their words.
 MOVABLE = {"data.real": "real words", "data.validation": "words to validate on", "data.sources": "words of {}"}
 
 
 class Checkpoints:
     """The checkpoints of a run under `workdir`: the last `config.run.keep`, and the best by held-out word accuracy.
 
-    `words` identifies the run's words beyond its configuration: counts and checksums by name
-    (`training.words.fingerprint`).
+    `words` holds, by name, counts and checksums of the run's words (`training.words.fingerprint`).
     """
 
     def __init__(self, workdir: Path, config: Config, *, words: dict[str, int | str] | None = None):
@@ -62,15 +61,15 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """The step of the last checkpoint, None where there is none."""
+        """The step of the last checkpoint, None if there is none."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: PyTree, metrics: dict[str, float] | None) -> None:
-        """Saves `state` (NumPy arrays); `metrics` of the held-out words at this step, None where not measured."""
+        """Saves `state` (NumPy arrays); `metrics` of the held-out words at this step, None if not measured."""
         meta = {
             "config": json.loads(to_json(self.config)),
             "charset": Charset.of(self.config.model.charset).characters,
-            # Words are a function of the seed and the step, of the same words to choose from.
+            # Given the same words to choose from, those of a batch depend on the seed and the step alone.
             "position": {"step": step, "words": self.words},
             "metrics": metrics,
         }
@@ -80,25 +79,25 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def restore(self, like: PyTree) -> PyTree:
-        """The last checkpoint as NumPy arrays, in the shape of `like`.
+        """The last checkpoint as NumPy arrays, in the structure of `like`.
 
-        Raises CheckpointError where it is cut short, of another configuration or charset, of a step from which this
-        configuration's dispatches would step over the end of the run, or where its words were others.
+        Raises CheckpointError if it is incomplete, if its configuration, charset or words were others, or if from its
+        step this configuration's dispatches would step over the end of the run.
         """
         folder = self.folder / str(self.latest)
         meta = read_meta(folder)
         _refuse_other_run(folder, meta, self.config)
         dispatch = self.config.run.steps_per_dispatch
-        if self.latest % dispatch:  # an interrupted run stops behind any of its own dispatches
+        if self.latest % dispatch:  # an interrupted run stops after any of its own dispatches
             raise CheckpointError(f"{folder} is of a step that is no multiple of run.steps_per_dispatch = {dispatch}")
-        before = meta["position"].get("words", self.words)  # not told by runs of an earlier version
+        before = meta["position"].get("words", self.words)  # not recorded by earlier versions
         words_of = MOVABLE["data.sources"].format
         lay = zip(config_of(folder, meta).data.sources, self.config.data.sources, strict=True)
         moved = {words_of(there): words_of(here) for there, here in lay}
         before = {moved.get(name, name): value for name, value in before.items()}
         for name in sorted(before.keys() | self.words):
             there, here = before.get(name), self.words.get(name)
-            # Runs of an earlier version told of some words how many they are, and of others nothing.
+            # Earlier versions recorded only the number of some words, and nothing about others.
             told_less = there is None or isinstance(there, int) and str(here).split()[0] == str(there)
             if there != here and not told_less:
                 raise CheckpointError(
@@ -114,16 +113,16 @@ class Checkpoints:
 
 
 def save_inference(path: Path, config: Config, variables: dict, card: dict, *, dtype: str = "float32") -> None:
-    """Writes a model for use alone: variables, config, charset, and a card of what is known of it.
+    """Writes a model without its training state: variables, config, charset, and a card that describes it.
 
     Args:
-        path: a folder; a model that it held before is replaced once the new one is whole.
+        path: a folder; a model in it is replaced once the new one is complete.
         config: of the run that trained it.
         variables: params and batch_stats, as `state.variables` or `load_variables` give them.
         card: training data, time, measured accuracies: anything JSON holds.
         dtype: float32, or bfloat16 for half the size: floating arrays are cast for storage and cast back when loaded.
 
-    Raises CheckpointError where the folder holds anything but a model, or cannot be written.
+    Raises CheckpointError if the folder holds anything but a model, or cannot be written.
     """
     path = Path(path).absolute()
     is_model = (path / "variables").is_dir() and (path / "config.json").is_file()
@@ -152,9 +151,9 @@ def bundled_models() -> dict[str, Path]:
 
 
 def find_model(name: str | Path) -> Path:
-    """The folder of a bundled model of that name, or else of that path: of a Path, or "./tiny", the path alone.
+    """The folder of the bundled model of that name, or else at that path; a Path or "./tiny" is always a path.
 
-    Raises CheckpointError, which names the bundled ones.
+    Raises CheckpointError, which lists the bundled models.
     """
     bundled = bundled_models()
     if isinstance(name, str) and name in bundled:
@@ -168,7 +167,7 @@ def find_model(name: str | Path) -> Path:
 
 
 def weights_folder(model: str | Path) -> Path:
-    """The folder with a model's weights: that of `find_model` or, of a run, its best checkpoint of this moment.
+    """The folder with a model's weights: that of `find_model` or, for a run, its best checkpoint so far.
 
     Call it once and keep the result: while a run goes on, its best checkpoint may change. Raises CheckpointError.
     """
@@ -177,7 +176,7 @@ def weights_folder(model: str | Path) -> Path:
 
 
 def step_of(folder: Path) -> int | None:
-    """The training step of the weights in a `weights_folder`; None where a model has no card that tells."""
+    """The training step of the weights in a `weights_folder`; None if a model has no card that gives it."""
     if (folder / "variables").is_dir():
         return read_json(folder / "card.json").get("steps") if (folder / "card.json").is_file() else None
     return read_meta(folder)["position"]["step"]
@@ -193,7 +192,7 @@ def load_variables(path: Path | str) -> tuple[Config, dict]:
         The config, and {"params", "batch_stats"} as float32 NumPy arrays, the parameters being the averaged ones.
 
     Raises:
-        CheckpointError: in one line, where the folder is none of these, or is cut short.
+        CheckpointError: in one line, if the folder is none of these, or is incomplete.
     """
     path = find_model(path).absolute()
     if (path / "variables").is_dir():
@@ -218,10 +217,10 @@ def _manager(folder: Path, keep: int, *, read_only: bool = False) -> ocp.Checkpo
         preservation_policy.BestN(get_metric_fn=accuracy, n=1, keep_checkpoints_without_metrics=False),
     ]
     options = ocp.CheckpointManagerOptions(
-        best_fn=accuracy,  # beside the policy: without it the best step is the latest
+        best_fn=accuracy,  # besides the policy: without it, the best step is the latest
         preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
         enable_async_checkpointing=False,  # a saved state is donated to the next dispatch
-        cleanup_tmp_directories=not read_only,  # what a kill in the middle of a save left
+        cleanup_tmp_directories=not read_only,  # left by a kill in the middle of a save
         read_only=read_only,
     )
     return ocp.CheckpointManager(folder, options=options)
@@ -230,7 +229,7 @@ def _manager(folder: Path, keep: int, *, read_only: bool = False) -> ocp.Checkpo
 def training_checkpoint(path: Path) -> Path:
     """The folder of a training checkpoint, named by its step: `path` itself, or the best of the run at `path`.
 
-    Raises CheckpointError where there is none.
+    Raises CheckpointError if there is none.
     """
     if (path / "state").is_dir():
         return path
@@ -248,13 +247,13 @@ def training_checkpoint(path: Path) -> Path:
 
 
 def workdir_of(checkpoint: Path) -> Path | None:
-    """The workdir of a training checkpoint; None of one that was copied out of its run."""
+    """The workdir of a training checkpoint; None for one that was copied out of its run."""
     is_there = checkpoint.name.isdigit() and checkpoint.parent.name == "checkpoints"
     return checkpoint.parent.parent if is_there else None
 
 
 def read_meta(folder: Path) -> dict:
-    """What a training checkpoint tells of its run: config, charset, data position, metrics."""
+    """What a training checkpoint records of its run: config, charset, data position, metrics."""
     return read_json(folder / "meta" / "metadata")
 
 
@@ -264,7 +263,7 @@ def config_of(path: Path, meta: dict) -> Config:
         config = from_json(json.dumps(meta["config"]))
     except KeyError as error:
         raise unreadable(path, error) from error
-    except ConfigError as error:  # such as that of a newer version
+    except ConfigError as error:  # such as one of a newer version
         raise CheckpointError(f"{path}: its configuration is none that this version knows: {error}") from error
     characters = Charset.of(config.model.charset).characters
     if characters != meta.get("charset"):
@@ -275,7 +274,7 @@ def config_of(path: Path, meta: dict) -> Config:
 
 
 def refuse_other_run(workdir: Path, config: Config) -> None:
-    """CheckpointError, naming the fields, where the workdir has checkpoints of another configuration."""
+    """Raises CheckpointError, naming the fields, if the workdir has checkpoints of another configuration."""
     steps = [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
     if steps:
         last = workdir / "checkpoints" / str(max(steps))

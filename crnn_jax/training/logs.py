@@ -1,4 +1,4 @@
-"""What a run writes while it goes: metrics as JSON lines, TensorBoard events, pictures, and a progress bar."""
+"""What a run writes as it goes: metrics as JSON lines, TensorBoard events, pictures, and a progress bar."""
 
 import json
 import math
@@ -19,20 +19,20 @@ from crnn_jax.data.whole import write_whole
 from crnn_jax.report.rectification import draw_sheet
 from crnn_jax.stn import Diagnosis, collapse
 
-DRAWN = 12  # samples, of which pictures show what the STN does with them
+DRAWN = 12  # samples in the picture of what the STN does
 
 
 class Logs:
     """The logs of a run in its workdir: metrics.jsonl, tensorboard/ and pictures/; and a bar on stderr.
 
-    What a killed run wrote of steps after its last checkpoint, `start`, is dropped.
+    What a killed run wrote about steps after its last checkpoint, `start`, is dropped.
 
     Args:
         workdir: the run's folder.
         config: the run's.
-        start: steps taken before.
+        start: steps already taken.
         schedule: learning rate of a step.
-        on: False in all processes but the first: nothing is written.
+        on: False in all processes but the first, which alone writes.
     """
 
     def __init__(self, workdir: Path, *, config: Config, start: int, schedule: optax.Schedule, on: bool = True):
@@ -41,8 +41,8 @@ class Logs:
         self._window: list[dict[str, np.ndarray]] = []  # metrics of the dispatches since the last line
         self._clock: tuple[float, int] | None = None  # when the rate's measurement began, and at which step
         self._rate: float | None = None  # images/s, once measured
-        self._collapsed = False  # whether the STN has, by the last line
-        self._waited: float | None = None  # seconds since the last line that went by with waiting for words from disk
+        self._collapsed = False  # whether the STN had, at the last line
+        self._waited: float | None = None  # seconds spent waiting for words from disk since the last line
         if not on:
             return
         self._pictures = workdir / "pictures"
@@ -51,12 +51,12 @@ class Logs:
         _drop_lines_after(path, start)
         self._lines = path.open("a")
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
-        # On a terminal a bar; in a log file a line each time that metrics are written.
+        # A bar on a terminal; in a log file, a line each time metrics are written.
         bar = {"total": self._run.steps, "initial": start, "unit": "step", "disable": None, "dynamic_ncols": True}
         self._bar = tqdm(file=Terminal(sys.stderr), **bar)
 
     def train(self, metrics: dict[str, np.ndarray]) -> None:
-        """Takes the metrics of a dispatch (one entry a step); every `log_every` steps writes a line of their means."""
+        """Adds the metrics of a dispatch (one entry per step); every `log_every` steps writes a line of their means."""
         step = int(metrics["step"][-1])
         self._window.append(metrics)
         if self._clock is None:  # the first dispatch is mostly compilation, one after an evaluation has no start time
@@ -68,7 +68,7 @@ class Logs:
                 self._write_train(step, window)
 
     def waited(self, seconds: float) -> None:
-        """Takes the time that the loop waited for words from disk."""
+        """Adds time that the loop spent waiting for words from disk."""
         self._waited = (self._waited or 0.0) + seconds
 
     def _write_train(self, step: int, window: dict[str, np.ndarray]) -> None:
@@ -84,7 +84,7 @@ class Logs:
             shown += f", {100 * share:.1f} % of the words too long for the frames"
         left = ""
         if self._waited is not None:
-            values["input_wait"] = self._waited / len(window["loss"])  # seconds a step
+            values["input_wait"] = self._waited / len(window["loss"])  # seconds per step
             shown += f", {1000 * values['input_wait']:.0f} ms a step waiting for words"
             self._waited = 0.0
         if self._rate is not None:
@@ -99,7 +99,7 @@ class Logs:
         self._watch(step, values)
 
     def _watch(self, step: int, values: dict) -> None:
-        """Says when the STN collapses, and when it has recovered."""
+        """Reports when the STN has collapsed, and when it has recovered."""
         names = [f"stn_{name}" for name in Diagnosis._fields]
         if names[0] not in values:
             return
@@ -119,7 +119,7 @@ class Logs:
         Args:
             step: the steps taken.
             values: the scores.
-            samples: image, label and ids; with an STN its parameters, and rectified, where it is in front of the CNN.
+            samples: image, label and ids; with an STN also parameters, and rectified if it is in front of the CNN.
         """
         if not self._on:
             return
@@ -133,7 +133,7 @@ class Logs:
             self._picture(step, "transformer", self._drawn(samples, captions))
 
     def _drawn(self, samples: dict[str, np.ndarray], captions: list[str]) -> np.ndarray:
-        """What the STN does with the first samples, uint8[H,W,3]; the same words every time: it is seen to learn."""
+        """What the STN does with the first samples, uint8[H,W,3]; the same words every time, to show progress."""
         truths = [self._charset.decode(ids) for ids in samples["label"][:DRAWN]]
         captions = [
             read if read == truth else f"{read or 'nothing'} for {truth}"
@@ -144,7 +144,7 @@ class Logs:
         return draw_sheet(images, parameters, captions, kind=self._stn.kind, rectified=rectified)
 
     def restart_clock(self) -> None:
-        """Leaves the time since the last metrics out of images/s: an evaluation, a checkpoint."""
+        """Excludes the time since the last metrics (an evaluation, a checkpoint) from images/s."""
         self._clock = None
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ class Logs:
 
     def _picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Saves a picture, grey uint8[H,W] or RGB uint8[H,W,3]."""
-        Image.fromarray(image).save(self._pictures / f"{name}.png")  # in place of the one before
+        Image.fromarray(image).save(self._pictures / f"{name}.png")  # replaces the previous one
         self._events.add_image(name, image, step, dataformats="HWC" if image.ndim == 3 else "HW")
 
     def _say(self, line: str) -> None:
@@ -171,10 +171,10 @@ class Logs:
 
 
 class Terminal:
-    """A stream that is written to while somebody listens.
+    """A text stream that may be closed at the other end: writing to it then does nothing.
 
-    Ctrl-C ends the `tee` behind a run as well: a run does not end because of that, it saves. `stream` is a text file
-    or what a notebook has in its place.
+    Ctrl-C also ends a `tee` that a run is piped into; the run must go on to save. `stream` is a text file or what a
+    notebook has in its place.
     """
 
     def __init__(self, stream):
@@ -208,7 +208,7 @@ def sheet(images: np.ndarray, captions: list[str], *, columns: int = 4) -> np.nd
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    """Keeps the whole lines of a metrics file up to `step`; a killed process may have cut its last one short."""
+    """Keeps the complete lines of a metrics file up to `step`; a killed process may have cut its last one short."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     kept = [line for line in lines if line.endswith("\n") and _step(line) <= step]
     if kept != lines:
@@ -218,5 +218,5 @@ def _drop_lines_after(path: Path, step: int) -> None:
 def _step(line: str) -> int | float:
     try:
         return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):  # no line of ours: dropped, rather than in the way of the run
+    except (ValueError, KeyError, TypeError):  # not one of our lines: dropped, not a reason to stop the run
         return math.inf

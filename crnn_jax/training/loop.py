@@ -44,14 +44,14 @@ HELD_OUT_SEED = 90_000  # of the held-out words: the same for every run of one d
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss, gradient or parameter that is no finite number; its message is one line with the step."""
+    """A loss, gradient or parameter that is not finite; its message is one line with the step."""
 
 
 def train(config: Config, workdir: Path | str, *, init: Path | str | None = None) -> dict[str, float]:
-    """Trains to `config.run.steps`, or until SIGINT or SIGTERM; called again with the same workdir, it goes on.
+    """Trains to `config.run.steps`, or until SIGINT or SIGTERM; called again with the same workdir, it continues.
 
     Args:
-        config: of the run. A workdir that has a checkpoint must hold the same one, wherever its words lie.
+        config: of the run. A checkpoint in the workdir must have the same one, but for `FREE_FIELDS` and words' paths.
         workdir: gets config.json, checkpoints/, metrics.jsonl, tensorboard/ and pictures/.
         init: a bundled model, a model folder or a workdir, whose weights a fresh run starts from.
 
@@ -60,9 +60,9 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
 
     Raises:
         NonFiniteError: with the number of the step; the last checkpoint is of a step before it.
-        CheckpointError: the workdir's checkpoint is cut short or of another run; `init` does not fit the model.
+        CheckpointError: the workdir's checkpoint is incomplete or of another run; `init` does not fit the model.
         ConfigError: the devices cannot share the batch equally.
-        DatasetError, ImageError: words cannot be read; what comes up in the middle of the run is told once it is saved.
+        DatasetError, ImageError: words cannot be read; in the middle of a run, raised after its state is saved.
     """
     run, workdir = config.run, Path(workdir)
     init = None if init is None else find_model(init)
@@ -73,11 +73,11 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     tx = make_optimizer(config.optimizer, run.steps)
     state = create_state(init_key, model, tx, config.model)
 
-    # Words: on the device, where every batch is a function of a key and an index alone, or from disk, where it is one
-    # of the seed and the step.
+    # Words: on the device, where a batch depends on a key and an index alone, or from disk, where it depends on the
+    # seed and the step.
     size = parallel.per_device(run.batch_size, parts=parts(config))
     rows = streamed_rows(config, size)
-    refuse_other_run(workdir, config)  # before all data are looked at, which may take minutes
+    refuse_other_run(workdir, config)  # before reading all data, which may take minutes
     words, reports = load_words(config)
     sources, weights, kept = open_sources(config, cache=workdir / "sources", processes=run.read_processes or 1)
     if sources:
@@ -86,7 +86,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
         print("\n".join(reports), flush=True)
 
     # Where a run starts, in order of precedence:
-    # 1. its own last checkpoint in the workdir, whose configuration decides: a different one is refused;
+    # 1. its own last checkpoint in the workdir; a configuration other than that one's is refused;
     # 2. the weights of `init`, with a fresh optimiser, at step 0;
     # 3. fresh weights, from the run's seed.
     its_words = fingerprint(words, sources, rows=rows * jax.device_count())
@@ -94,7 +94,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     fresh = checkpoints.latest is None
     note = ""
     try:
-        # Hosts may have words in other places, and read them by more threads.
+        # Hosts may have the words in different places, and different numbers of threads to read them.
         data = replace(config.data, real=(), sources=(), weights=(), validation=())
         alike = replace(config, data=data, run=replace(run, read_threads=1, read_processes=0))
         facts = checkpoints.latest, list(its_words.values()), config.data.weights, to_json(alike)
@@ -112,7 +112,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
         elif init is not None:
             state, note = with_weights(state, config, load_variables(init), name=init)
     except CheckpointError:
-        checkpoints.close()  # its thread would else tell of its own end behind the one line
+        checkpoints.close()  # else its thread would report its own end below the one-line error
         raise
     if note and parallel.is_main():
         print(note, flush=True)
@@ -122,7 +122,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
         if fresh:
             save_start(workdir, init)
 
-    # What is compiled: some steps in one dispatch, and an evaluation.
+    # The compiled functions: several steps in one dispatch, and an evaluation.
     step_fn = partial(
         train_step, model=model, tx=tx, ema_decay=config.optimizer.ema_decay, axis_name=parallel.axis_name()
     )
@@ -158,7 +158,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
         workdir, config=config, start=start, schedule=learning_rate(config.optimizer, run.steps), on=parallel.is_main()
     )
     pending = None  # metrics of the last dispatch, still on the device
-    # A run that was complete already only says its scores once more.
+    # A run that was already complete only reports its scores again.
     held_out, samples = score(state) if step == run.steps else ({}, {})
     interrupted, failure, streamed = False, None, None
     feed = open_stream(sources, weights, config, rows=rows * jax.local_device_count(), start=step) if sources else None
@@ -168,12 +168,12 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
         while step < run.steps and not interrupted:
             state, metrics = dispatch(state, words, run_key, streamed)
             step += run.steps_per_dispatch
-            # Metrics of one dispatch are fetched when the next is on its way: the device does not wait for the host.
+            # Metrics of one dispatch are fetched once the next is under way: the device does not wait for the host.
             if pending is not None:
                 logs.train(finite(parallel.fetch(pending)))
             pending = metrics
 
-            # While the device computes, words are read for the next dispatch, and on their way to the device.
+            # While the device computes, the words of the next dispatch are read and sent to it.
             if feed and step < run.steps and not interrupt.requested:
                 began = time.perf_counter()
                 try:
@@ -183,9 +183,9 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
                 logs.waited(time.perf_counter() - began)
 
             interrupted = parallel.any_process(interrupt.requested or failure is not None) and step < run.steps
-            # Also where it is interrupted: the run that goes on from here does not come by again.
+            # Also if interrupted: the resumed run starts after this step and would never evaluate it.
             evaluating = step % run.eval_every == 0 or step == run.steps
-            # What is measured is saved, or it could never be the best.
+            # What is evaluated is saved, or it could never be the best.
             saving = interrupted or evaluating or step % run.checkpoint_every == 0
             if saving:
                 logs.train(finite(parallel.fetch(pending)))  # raises before a bad state is evaluated or saved
@@ -206,7 +206,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
         last_words = [
             report(samples, Charset.of(config.model.charset)),
             f"{held_out['word_accuracy']:.1f} % of {held_out['count']:.0f} held-out {kind} words read right",
-            # Not by its name alone, which may be that of a bundled model.
+            # The full path: the name alone may be that of a bundled model.
             f"next: python experiments/read.py IMAGE_OR_FOLDER --model {workdir.absolute()}",
         ]
     if parallel.is_main():
@@ -222,12 +222,12 @@ def open_stream(sources, weights, config: Config, *, rows: int, start: int) -> I
 
 
 def read_dispatch(feed: Iterator[Batch], steps: int) -> Batch:
-    """The batches of `steps` steps from disk, on their way to the devices."""
+    """The batches of `steps` steps from disk, being copied to the devices."""
     return parallel.place([next(feed) for _ in range(steps)])
 
 
 def finite(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The metrics of a dispatch; NonFiniteError with the first step that is not finite."""
+    """The metrics of a dispatch; raises NonFiniteError for the first step that is not finite."""
     bad = np.flatnonzero(metrics["non_finite"])
     if bad.size:
         shown = ", ".join(f"{name} {metrics[name][bad[0]]:g}" for name in ("loss", "gradient_norm", "update_norm"))
@@ -250,7 +250,7 @@ def report(samples: dict[str, np.ndarray], charset: Charset, *, rows: int = 10) 
 
 
 class Interrupt:
-    """Within it, the first SIGINT or SIGTERM only sets `requested`; a second one ends the process as ever."""
+    """A context in which the first SIGINT or SIGTERM only sets `requested`; a second ends the process as usual."""
 
     def __init__(self):
         self.requested = False
@@ -267,7 +267,7 @@ class Interrupt:
     def _request(self, number, _frame):
         self.requested = True
         self._restore()
-        with suppress(OSError, RuntimeError):  # nobody listens any more; it interrupts another line being written
+        with suppress(OSError, RuntimeError):  # stderr is closed, or this interrupts another write to it
             print(f"\n{signal.Signals(number).name}: saving after this dispatch ...", file=sys.stderr)
 
     def _restore(self):

@@ -14,7 +14,7 @@ from crnn_jax.config import OptimizerConfig
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Linear warm-up to the peak, then a cosine (Loshchilov and Hutter 2017) down to `final_factor` of the peak.
 
-    The first step has already 1 / warm-up of the peak; a run shorter than two warm-ups spends its first half on it.
+    The first step already has 1 / warm-up of the peak; a run shorter than two warm-ups warms up for its first half.
     """
     warmup = min(config.warmup_steps, steps // 2)
 
@@ -33,9 +33,9 @@ def make_optimizer(
     """Clip, precondition, decay, slow down the localisation net, and scale by the schedule, in this order.
 
     Args:
-        config: `name` is adamw | sgd | adadelta. The decay of AdamW falls on kernels alone.
+        config: `name` is adamw | sgd | adadelta. AdamW decays kernels only.
         steps: length of the run, where the cosine ends.
-        localisation_factor: in place of the config's; a sweep may map over it.
+        localisation_factor: in place of the config's; a sweep may vmap over it.
     """
     factor = config.localisation_factor if localisation_factor is None else localisation_factor
     rules = {
@@ -56,9 +56,9 @@ def make_optimizer(
 
 
 def clip_by_norm(max_norm: float, *, apart: bool) -> optax.GradientTransformation:
-    """Clips the gradient by its norm; `apart`: the localisation net's and the rest's, each by its own.
+    """Clips the gradient by its norm; with `apart`, the localisation net's and the rest each by its own norm.
 
-    The localisation net's is often ten times the rest's: clipped together, it would shrink the recogniser's, too.
+    The localisation net's is often ten times the rest: clipped together, it would shrink the recogniser's too.
     Neither way keeps state, so checkpoints of both have the same structure.
     """
     clip = optax.clip_by_global_norm(max_norm)
@@ -69,7 +69,7 @@ def clip_by_norm(max_norm: float, *, apart: bool) -> optax.GradientTransformatio
 
 
 def kernels(params: PyTree) -> PyTree:
-    """True for the leaves that weight decay falls on: those whose name has `kernel` in it."""
+    """True for the leaves that weight decay applies to: those with `kernel` in their name."""
     return _by_path(params, lambda path: "kernel" in path[-1])
 
 

@@ -23,21 +23,21 @@ from crnn_jax.synth.batch import Batch
 from crnn_jax.training.state import TrainState
 
 AXIS = "devices"
-LEAST = 16  # words of a batch for each CPU core: of fewer the devices' talk costs more than is gained
+LEAST = 16  # words of a batch per CPU core: with fewer, communication costs more than is gained
 FLAG = "xla_cpu_use_fusion_emitters"
-FLAG_KNOWN = {(0, 10, 0), (0, 10, 1), (0, 10, 2), (0, 11, 0)}  # versions of JAX; from 0.11.1 on XLA has it no more
+FLAG_KNOWN = {(0, 10, 0), (0, 10, 1), (0, 10, 2), (0, 11, 0)}  # versions of JAX; XLA dropped it in 0.11.1
 
-# make_batch(key, source, first_index) -> this device's examples, first_index being its first one in the global batch;
-# in training with the option `streamed`: this device's words from disk, None where all of them are on the device.
+# make_batch(key, source, first_index) -> this device's examples; first_index is that of its first in the global batch.
+# In training it also takes `streamed`: this device's words from disk, None if all are on the device.
 MakeBatch = Callable[..., Batch]
 
 
 def share_cpu(devices: int | None, *, batch_size: int) -> None:
-    """Makes the CPU that many JAX devices, a core each, which then train together as several GPUs do.
+    """Splits the CPU into that many JAX devices of one core each, which then train together as several GPUs do.
 
-    That is faster than one device of several threads, which take every operation to pieces. None: as many as have
-    LEAST words each of a batch, unless JAX has been told already. Call it before anything else touches JAX. Raises
-    ConfigError for a number that the cores do not allow.
+    That is faster than one device whose threads split every operation. None: as many as can share a batch in multiples
+    of LEAST words, unless JAX has a setting already. Call it before anything else touches JAX. Raises ConfigError for
+    less than one device or more than there are cores.
     """
     if devices is None:
         if jax.config.jax_num_cpu_devices != -1 or "xla_force_host_platform_device_count" in os.getenv("XLA_FLAGS", ""):
@@ -49,11 +49,11 @@ def share_cpu(devices: int | None, *, batch_size: int) -> None:
 
 
 def leave_out_fusion_emitters() -> None:
-    """Has XLA compile for CPUs without its newer emitters of fused operations: what renders and trains, much sooner.
+    """Turns off XLA's newer fusion emitters for CPUs: rendering and training then compile much faster.
 
     Steps take as long as with them; reading would be slower, and does not call this. Call it before anything else
-    touches JAX. What XLA_FLAGS says of them already stays, and versions that may not know the flag, which to XLA is an
-    error that ends the process, are not told of it. Measured in experiments/studies/profile_cpu.md.
+    touches JAX. A setting already in XLA_FLAGS is kept, and versions that may not know the flag do not get it, since
+    XLA ends the process on an unknown flag. Measured in experiments/studies/profile_cpu.md.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if jax.__version_info__ in FLAG_KNOWN and FLAG not in flags:
@@ -61,7 +61,7 @@ def leave_out_fusion_emitters() -> None:
 
 
 def initialize(coordinator: str, num_processes: int, process_id: int) -> None:
-    """Joins the processes of a run, one a host, before anything else touches JAX.
+    """Joins the processes of a run, one per host, before anything else touches JAX.
 
     Args:
         coordinator: "host:port" of process 0, the same for all.
@@ -85,7 +85,7 @@ def is_main() -> bool:
 def per_device(batch_size: int, *, parts: int = 1) -> int:
     """Examples per device of a global batch. They divide into `parts` equal parts, each a multiple of four (`render`).
 
-    Raises ConfigError where the devices cannot share it equally.
+    Raises ConfigError if the batch cannot be divided so.
     """
     devices = jax.device_count()
     size, rest = divmod(batch_size, devices)
@@ -96,7 +96,7 @@ def per_device(batch_size: int, *, parts: int = 1) -> int:
 
 
 def replicate(tree: PyTree) -> PyTree:
-    """The tree on every local device, put there once: a pmapped call would else copy it each time."""
+    """The tree on every local device, put there once: otherwise each pmapped call would copy it."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
@@ -107,14 +107,14 @@ def fetch(tree: PyTree) -> PyTree:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether `flag` is set in any process: all of them must call this, and all take the same decision."""
+    """Whether `flag` is set in any process: all of them must call this, and all get the same answer."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def is_same_everywhere(*facts) -> bool:
-    """Whether all processes call this with the same facts, as their text tells; all of them must."""
+    """Whether all processes call this with the same facts, compared as text; all of them must call it."""
     if jax.process_count() == 1:
         return True
     digest = np.uint32(zlib.crc32(repr(facts).encode()))
@@ -130,13 +130,13 @@ def make_train(step: Callable, make_batch: MakeBatch, *, batch_size: int, length
         step: `train_step` with model, tx, ema_decay and axis_name bound.
         make_batch: renders this device's slice.
         batch_size: of all devices.
-        length: steps a dispatch.
+        length: steps per dispatch.
     """
 
     def run(first_index: Array, streamed: PyTree, state: TrainState, source: PyTree, run_key: Array):
         def body(state, streamed):
-            # The key of a step is a function of the run's key and the step's number, never carried: a resumed run
-            # draws the same words, and one on other devices where it reads or renders as many of them.
+            # A step's key depends on the run's key and the step's number and is never carried, so a resumed run draws
+            # the same words; so does one on other devices if it reads and renders as many of them.
             batch_key, step_key = jax.random.split(jax.random.fold_in(run_key, state.step))
             return step(state, make_batch(batch_key, source, first_index, streamed=streamed), step_key)
 
@@ -147,8 +147,10 @@ def make_train(step: Callable, make_batch: MakeBatch, *, batch_size: int, length
 
 
 def place(batches: list[Batch]) -> Batch:
-    """This process's rows of some steps' batches, each device's on that device: `Array[step, row]`, under pmap
-    `Array[device, step, row]`. Returns at once; the copying goes on."""
+    """Puts this process's rows of several steps' batches on its devices; returns before the copying is done.
+
+    The result is `Array[step, row]`, under pmap `Array[device, step, row]`.
+    """
     steps = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
     if axis_name() is None:
         return jax.device_put(steps)
@@ -168,12 +170,12 @@ def make_eval(step: Callable, make_batch: MakeBatch, *, batch_size: int, total: 
     Args:
         step: `eval_step` with the model bound.
         make_batch: renders this device's slice.
-        batch_size: of all devices; the last batch is rendered whole, and what is beyond `total` masked.
-        total: examples.
+        batch_size: of all devices; the last batch is rendered in full, and masked beyond `total`.
+        total: number of examples.
 
     Returns:
-        A function whose sums are those of all examples on all devices, and whose samples are the examples, masked
-        ones left out, of the first device in the first batch: image, label, ids, confidence. Both are NumPy arrays.
+        A function whose sums are over all examples on all devices, and whose samples (image, label, ids, confidence)
+        are the first device's in the first batch, without masked ones. Both are NumPy arrays.
     """
 
     def run(first_index: Array, variables: PyTree, source: PyTree, key: Array, start: Array):
@@ -198,8 +200,8 @@ def _spread(
 ) -> Callable:
     """`run(first_index, *mapped, *arguments)` on every device, each with the index of its first example in the batch.
 
-    Mapped arguments have an axis of devices. The others, and the results, are equal on all devices and have none; of
-    results that are not equal, the first device's is returned.
+    Mapped arguments have a device axis. The others, and the results, are equal on all devices and have none; if results
+    are not equal, the first device's are returned.
     """
     size = per_device(batch_size)
     if axis_name() is None:

@@ -1,4 +1,4 @@
-"""Many small networks trained at once, by one program: vmap over seeds, and over every setting that is a number.
+"""Many small networks trained at once by one program: vmap over seeds, and over settings that are numbers.
 
 A population is a grid of networks of one architecture, settings x seeds: the leaves of its `TrainState`, and all its
 metrics, begin with these two axes. The networks of one seed see the same words at every step and are initialised
@@ -40,7 +40,7 @@ def same_program(one: Config, other: Config) -> bool:
 
 
 def init_population(configs: Sequence[Config], seeds: Sequence[int]) -> TrainState:
-    """The networks at step 0, a row a config. Raises ConfigError for configs that differ in more than NUMBERS."""
+    """The networks at step 0, a row per config. Raises ConfigError for configs that differ in more than NUMBERS."""
     others = [name for config in configs for name in differences(configs[0], config) if name not in NUMBERS]
     if others:
         raise ConfigError(f"one program cannot train configs that differ in {others[0]}: only in {', '.join(NUMBERS)}")
@@ -57,7 +57,7 @@ def _init_program(config: Config):
 def start_from(
     population: TrainState, config: Config, saved: tuple[Config, PyTree], *, name: str
 ) -> tuple[TrainState, str]:
-    """All networks with the weights of one model, what that lacks as it was drawn, and a note: see `with_weights`."""
+    """All networks with the weights of one model (what it lacks stays as initialised), and a note: `with_weights`."""
     settings, seeds = population.step.shape
 
     def one(i: int, j: int) -> tuple[TrainState, str]:
@@ -74,9 +74,9 @@ def make_train(
 
     Args:
         configs: of the rows, see `init_population`.
-        seeds: of the columns: they draw the weights and the words.
+        seeds: of the columns: the weights and the words are drawn from them.
         make_batch: draws the words of one seed's step.
-        length: steps a dispatch.
+        length: steps per dispatch.
     """
     run_keys = jnp.stack([_keys(seed)[1] for seed in seeds])
     # Compiled once for all populations of a kind and size: their numbers and keys are arguments.
@@ -95,13 +95,13 @@ def _train_program(config: Config, make_batch: MakeBatch, length: int):
         return train_step(state, batch, key, model=model, tx=tx, ema_decay=decay, settings=settings)
 
     all_seeds = jax.vmap(one, in_axes=(0, 0, 0, None, None))
-    all_settings = jax.vmap(all_seeds, in_axes=(0, None, None, 0, 0))  # a seed's words are rendered once for all
+    all_settings = jax.vmap(all_seeds, in_axes=(0, None, None, 0, 0))  # all settings share a seed's words
 
     def run(population: TrainState, source: PyTree, run_keys: Array, settings: PyTree, factors: Array):
         def body(population, _):
             step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(run_keys, population.step[0, 0])
             batch_keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(step_keys), 1, 0)
-            # A seed's after another's: rendering maps over a batch in its own way (`synth.render`).
+            # One seed after another: rendering has its own way of mapping over a batch (`synth.render`).
             batches = lax.map(lambda key: make_batch(key, source), batch_keys)
             return all_settings(population, batches, step_keys, settings, factors)
 
@@ -152,7 +152,7 @@ def _batch_program(one: Callable, config: Config, make_batch: MakeBatch):
 
 
 def _settings(configs: Sequence[Config]) -> PyTree:
-    """The numbers that the model itself takes (`stn.SpatialTransformer`), one a row."""
+    """The numbers that the model itself takes (`stn.SpatialTransformer`), one per row."""
     bypass, gain = (jnp.array([getattr(c.model.stn, name) for c in configs]) for name in ("bypass", "feature_gain"))
     return {"stn": {"bypass": bypass, "localisation": {"gain": gain}}}
 
@@ -162,7 +162,7 @@ def _stack(states: Sequence[TrainState]) -> TrainState:
 
 
 def _without_numbers(config: Config) -> Config:
-    """The config with defaults for NUMBERS: the same for all that one program can train."""
+    """The config with NUMBERS set to fixed values: the same for all configs that one program can train."""
     stn = replace(config.model.stn, bypass=0.0, disturbance=0.0, feature_gain=1.0)
     return replace(
         config,
@@ -172,5 +172,5 @@ def _without_numbers(config: Config) -> Config:
 
 
 def _keys(seed: int) -> Array:
-    """Of the weights and of the words, as in a run of that seed (`training.loop`)."""
+    """The keys of the weights and of the words, as in a run of that seed (`training.loop`)."""
     return jax.random.split(jax.random.key(seed))

@@ -1,4 +1,4 @@
-"""What weights began with: the model that a run started from, and how many images they have seen in all."""
+"""Where weights come from: the model that a run started from, and how many images they have seen in all."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,10 @@ START = "start.json"  # in a workdir
 
 
 def images_seen(path: Path | str) -> int:
-    """How many images the weights of a model, or of a run's best checkpoint, were trained on; `path` as for them.
+    """How many images the weights of a model, or of a run's best checkpoint, were trained on.
 
-    Those of the model that a run started from count as well. 0 where a model has no card that tells. Raises
-    CheckpointError.
+    Those of the model that a run started from count too. 0 if a model has no card that gives it. `path` is that of
+    `load_variables`. Raises CheckpointError.
     """
     path = find_model(path).absolute()
     if (path / "card.json").is_file():
@@ -35,15 +35,15 @@ def _told_images_seen(path: Path) -> int:
 
 
 def save_start(workdir: Path, init: Path | None) -> None:
-    """Notes in a workdir which model its weights are from (START); None for fresh ones."""
+    """Records in a workdir which model its weights are from (START); None for fresh ones."""
     if init is None:
-        (workdir / START).unlink(missing_ok=True)  # of a start that came to no checkpoint
+        (workdir / START).unlink(missing_ok=True)  # left by a start that reached no checkpoint
         return
     start = {"model": str(Path(init).absolute()), "images_seen": images_seen(init)}
     write_whole(workdir / START, (json.dumps(start, indent=2) + "\n").encode())
 
 
 def started_from(workdir: Path) -> str | None:
-    """The model that a workdir's weights are from, as `save_start` noted it; None for weights that began fresh."""
+    """The model that a workdir's weights are from, as `save_start` recorded it; None for fresh ones."""
     path = workdir / START
     return str(read_json(path).get("model")) if path.is_file() else None

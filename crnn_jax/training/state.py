@@ -11,9 +11,9 @@ from crnn_jax.config import ModelConfig
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """The whole of a run at one step; nothing else decides the next one but the run's key and its config.
+    """All of a run's state at one step; besides it, only the run's key and config decide the next step.
 
-    The leaves are arrays of JAX or, on their way from and to a checkpoint, of NumPy.
+    The leaves are JAX arrays or, on the way to and from a checkpoint, NumPy arrays.
     """
 
     step: PyTree  # steps taken, int32
@@ -28,8 +28,8 @@ def create_state(key: Array, model: nn.Module, tx: optax.GradientTransformation,
 
     Args:
         key: PRNG key of the initialisation.
-        model: as `crnn_jax.model.build` makes it.
-        tx: as `make_optimizer` makes it.
+        model: from `crnn_jax.model.build`.
+        tx: from `make_optimizer`.
         config: gives the height and width of the images, in pixels.
     """
     images = jnp.zeros((1, config.height, config.width), jnp.uint8)

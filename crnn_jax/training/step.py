@@ -35,7 +35,7 @@ def train_step(
         model: its BatchNorm layers reduce over the same `axis_name`.
         ema_decay: 0..1, the limit of the average's decay; it starts lower, (1 + step) / (10 + step).
         axis_name: of the pmap; None on one device.
-        settings: the model's collection of that name: numbers of its config that a sweep maps over, in their place.
+        settings: the model's collection of that name: numbers that a sweep vmaps over, in place of its config's.
 
     Returns:
         The next state, and scalar metrics, equal on all devices: step (this one counted), loss, accuracy (0..1: labels
@@ -58,7 +58,7 @@ def train_step(
             mutable=["batch_stats", "diagnostics"],
             rngs={"dropout": key},
         )
-        with jax.named_scope("ctc"):  # for profiles, as those below
+        with jax.named_scope("ctc"):  # for profiles, like those below
             losses, feasible = ctc_loss(logits, batch.label, batch.label_length)
         count = jnp.maximum(total(feasible.sum()), 1)
         return losses.sum() / count, (logits, feasible, updated)
@@ -68,7 +68,7 @@ def train_step(
     with jax.named_scope("optimizer"):
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        # Early averages forget their random start soon (as in TensorFlow: ExponentialMovingAverage, num_updates).
+        # Early averages forget their random start quickly (as in TensorFlow: ExponentialMovingAverage, num_updates).
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
         ema_params = jax.tree.map(lambda average, new: decay * average + (1 - decay) * new, state.ema_params, params)
         norms = {
@@ -109,7 +109,7 @@ def eval_step(
     Args:
         variables: params and batch_stats.
         batch: images with their labels.
-        mask: rows where it is False count for nothing; None: all count.
+        mask: rows where it is False do not count; None: all count.
 
     Returns:
         Sums of count, correct, loss, infeasible, confidence, which `mean_metrics` divides once all are added up;
@@ -133,7 +133,7 @@ def eval_step(
 
 
 def diagnostics(updated: dict) -> dict[str, Float[Array, " B"]]:
-    """The numbers of each example (`stn.Diagnosis`) that an STN has left in the collection of that name; none: {}."""
+    """Each example's numbers (`stn.Diagnosis`) that an STN stored in the collection of that name; {} without one."""
     return updated.get("diagnostics", {}).get("stn", {})
 
 
@@ -160,7 +160,7 @@ def mean_metrics(sums: dict) -> dict[str, float]:
 def same_text(
     ids: Int[Array, "B T"], lengths: Int[Array, " B"], labels: Int[Array, "B N"], label_lengths: Int[Array, " B"]
 ) -> Bool[Array, " B"]:
-    """Whether each reading is its label, every class id; both are padded with 0."""
+    """Whether each reading equals its label in every class id; both are padded with 0."""
     slots = max(ids.shape[1], labels.shape[1])
     ids, labels = (jnp.pad(x, ((0, 0), (0, slots - x.shape[1]))) for x in (ids, labels))
     return (lengths == label_lengths) & jnp.all(ids == labels, axis=1)

@@ -1,4 +1,4 @@
-"""Arrays and JSON of a checkpoint, written and read: what goes wrong is told in one line, a CheckpointError."""
+"""Reads and writes the arrays and JSON of a checkpoint; any failure is a one-line CheckpointError."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ class CheckpointError(ValueError):
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Tells in one line what Orbax raises where it cannot write: a full disk is a ValueError of many lines."""
+    """Shortens what Orbax raises if it cannot write to one line: a full disk is a ValueError of many lines."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -28,10 +28,10 @@ def write_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without the warnings of Orbax, that a folder is only read, or lacks what it looks for first."""
+    """Suppresses Orbax's warnings that a folder is read-only, or lacks what it looks for first."""
     logger = logging.getLogger("absl")
 
-    def is_error(record: logging.LogRecord) -> bool:  # one of its own for each, which threads take away in any order
+    def is_error(record: logging.LogRecord) -> bool:  # a filter per call: threads remove them in any order
         return record.levelno >= logging.ERROR
 
     logger.addFilter(is_error)
@@ -42,12 +42,12 @@ def quietly() -> Iterator[None]:
 
 
 def read_tree(folder: Path, like: PyTree) -> PyTree:
-    """Restores the whole of a folder in the shape of `like`."""
+    """Restores the whole of a folder in the structure of `like`."""
     try:
         _read_values(folder)
         with quietly(), ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(folder, like)
-    except Exception as error:  # Orbax and TensorStore raise many kinds for one cause: the files are not whole
+    except Exception as error:  # Orbax and TensorStore raise many kinds for one cause: incomplete files
         raise unreadable(folder, error) from error
 
 
@@ -67,10 +67,10 @@ def read_parts(folder: Path, names: tuple[str, ...]) -> dict:
 
 
 def _read_values(folder: Path) -> None:
-    """Reads every stored value and forgets it; raises where one is damaged.
+    """Reads every stored value and discards it; raises if one is damaged.
 
-    Orbax reads them all at once: where one fails, it leaves the others behind, and Python writes a traceback of each
-    to stderr, under the one line that the user is to see.
+    Orbax reads them concurrently: if one fails, it abandons the others, and Python prints a traceback of each to
+    stderr, below the one line meant for the user.
     """
     store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/"}).result()
     keys = store.list().result()
@@ -99,6 +99,6 @@ def read_text(path: Path) -> str:
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:
-    """The error for a file that is not whole, of what was raised where it was read."""
+    """The error for an incomplete file, made from the one raised when reading it."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
     return CheckpointError(f"{path} is no checkpoint, or one cut short: {reason}")

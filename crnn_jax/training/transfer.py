@@ -1,4 +1,4 @@
-"""Weights of one model for another: what fits is taken, what is new stays as it was initialised."""
+"""Weights of one model for another: what fits is taken, what is new stays as initialised."""
 
 from pathlib import Path
 
@@ -24,8 +24,8 @@ def with_weights(
         saved: the other model's config and variables, as `load_variables` gives them.
         name: what that model is called.
 
-    A saved model that has all of this one's layers and more can start it, too: a residual layer less is a network that
-    reads worse at first. Raises CheckpointError where each has layers that the other lacks.
+    A saved model that has all of this one's layers and more can start it too: with a residual layer less, a network
+    only reads worse at first. Raises CheckpointError if each has layers that the other lacks.
     """
     loaded_config, loaded = saved
     charset, loaded_charset = Charset.of(config.model.charset), Charset.of(loaded_config.model.charset)
@@ -39,11 +39,11 @@ def with_weights(
     notes += [f"new layers: {', '.join(new)}"] if new else []
     notes += [f"layers left out: {', '.join(lost)}"] if lost else []
     notes += [f"{len(added)} characters new to the head: {''.join(sorted(added))}"] if added else []
-    for field in ("normalise", "fit", "height", "width"):  # what it sees
+    for field in ("normalise", "fit", "height", "width"):  # what the model sees
         here, there = getattr(config.model, field), getattr(loaded_config.model, field)
         if here != there:
             notes.append(f"model.{field} is {here}, with which it has not learnt: there it was {there}")
-    params, ema_params = taken["params"], jax.tree.map(np.copy, taken["params"])  # each buffer once: they are donated
+    params, ema_params = taken["params"], jax.tree.map(np.copy, taken["params"])  # no buffer twice: they are donated
     state = state.replace(params=params, ema_params=ema_params, batch_stats=taken["batch_stats"])
     return state, "; ".join(notes)
 
@@ -53,18 +53,18 @@ def transfer(
 ) -> tuple[PyTree, list[str], list[str]]:
     """`fresh` with the weights of `loaded`, for fine-tuning, another charset, or a model with layers added.
 
-    A residual layer starts as the identity (`crnn_jax.stacks`): a model that has only gained such layers computes at
-    first what the loaded one does (Chen et al. 2016, "Net2Net", section 2.3), one with a transformer nearly that. In
-    the head, blank and the characters that both charsets have keep their weights, and a letter that was known in its
-    other case alone starts with that one's: the two are as likely as each other, until training tells them apart.
+    A residual layer starts as the identity (`crnn_jax.stacks`), so a model that has only gained such layers at first
+    computes what the loaded one does (Chen et al. 2016, "Net2Net", section 2.3), and one that has gained a transformer
+    nearly so. In the head, the blank and the characters that both charsets have keep their weights; a letter known
+    only in its other case starts with that one's, and the two are equally likely until training tells them apart.
 
     Args:
         fresh: params and batch_stats of the model that is to start, as NumPy or JAX arrays.
-        loaded: those of the other.
+        loaded: those of the other model.
         charset, loaded_charset: of the two models.
 
     Returns:
-        The variables as NumPy arrays; the layers that are new; and those of `loaded` that found no place.
+        The variables as NumPy arrays; the layers that are new; and those of `loaded` that were not taken.
     """
     fresh, loaded = ({path: np.asarray(leaf) for path, leaf in flatten_dict(tree).items()} for tree in (fresh, loaded))
     for path in fresh.keys() & loaded.keys():
@@ -79,7 +79,7 @@ def transfer(
 def _same_characters(fresh: np.ndarray, loaded: np.ndarray, charset: Charset, loaded_charset: Charset) -> np.ndarray:
     """The head's kernel `D K` or bias `K`: the columns of known characters from `loaded`, the others from `fresh`."""
     if fresh.shape[:-1] != loaded.shape[:-1]:
-        return loaded  # of another width: it will not fit, and that is told
+        return loaded  # of another width: it does not fit, which is reported
     result = np.array(fresh)
     result[..., 0] = loaded[..., 0]
     for here, character in enumerate(charset.characters, start=1):
@@ -90,7 +90,7 @@ def _same_characters(fresh: np.ndarray, loaded: np.ndarray, charset: Charset, lo
 
 
 def _known(character: str, charset: Charset) -> str:
-    """The character as a charset has it: itself, or in its other case; empty where it has neither."""
+    """The character as a charset has it: itself, or in its other case; empty if it has neither."""
     return next((c for c in (character, character.swapcase()) if c in set(charset.characters)), "")
 
 

@@ -1,4 +1,4 @@
-"""The words of a run: rendered ones, real ones among them where the config names some, and those held out of both.
+"""The words of a run: rendered ones, real ones if the config names some, and those held out of both.
 
 Rendered words, and real ones for fine-tuning, are on the device, so that a batch is a pure function of a key, these
 arrays, and the index of its first example: pass `Words` as an argument of jitted code. Words of `data.sources` come
@@ -31,14 +31,16 @@ REAL = 2  # folded into a step's key for its words that are not rendered: 0 and 
 class Words(NamedTuple):
     """What batches are made of."""
 
-    source: Source | None  # None where the charset can spell nothing that is rendered
+    source: Source | None  # None if the charset can spell nothing that is rendered
     real: Batch | None = None
     held_out: Batch | None = None  # real words never trained on: data.validation, or the last tenths of data.real
 
 
 def check_words(config: Config) -> None:
-    """Raises ConfigError where a share of the words is real and none are named, or the other way round, or where words
-    that are trained on are to be validated on as well."""
+    """Raises ConfigError if data.real and data.share_real contradict each other, or if words are named twice.
+
+    That is, trained on twice, or both trained and validated on.
+    """
     data = config.data
     if data.share_real and not data.real:
         raise ConfigError(f"data.share_real = {data.share_real:g}, but there are no real words: data.real names them")
@@ -54,7 +56,7 @@ def check_words(config: Config) -> None:
 
 
 def load_words(config: Config) -> tuple[Words, list[str]]:
-    """The words of a config that are kept on the default device, and lines on what was kept of real ones.
+    """The words of a config that are kept on the default device, and lines that say which real ones were kept.
 
     Raises ConfigError and DatasetError.
     """
@@ -63,7 +65,7 @@ def load_words(config: Config) -> tuple[Words, list[str]]:
     if any(map(str.isspace, Charset.of(config.model.charset).characters)):
         raise ConfigError("model.charset has a space, which labels lose: what is read are words, not lines")
     renders = data.share_real < 1 and (not data.sources or RENDERED in data.sources)
-    if renders or not (data.real or data.validation):  # which else tell the best checkpoint
+    if renders or not (data.real or data.validation):  # without real ones, rendered words choose the best checkpoint
         check_charset(config)
     source = load_source(config) if can_spell(config) else None
     real = held_out = None
@@ -78,7 +80,7 @@ def load_words(config: Config) -> tuple[Words, list[str]]:
 
 
 def can_spell(config: Config) -> bool:
-    """Whether words can be rendered that the charset can spell: of others, such as Greek ones, none is held out."""
+    """Whether the charset can spell rendered words; if not, as with a Greek one, no rendered words are held out."""
     try:
         check_charset(config)
     except ConfigError:
@@ -87,7 +89,7 @@ def can_spell(config: Config) -> bool:
 
 
 def open_sources(config: Config, *, cache: Path, processes: int) -> tuple[list[WordSource], list[float], list[str]]:
-    """The datasets among `data.sources`, their weights, and lines on what of them is kept (see `data.selection`)."""
+    """The datasets among `data.sources`, their weights, and lines that say what is kept (see `data.selection`)."""
     sources, weights, reports = [], [], []
     for path, weight in zip(config.data.sources, _weights(config), strict=True):
         if path == RENDERED:
@@ -101,9 +103,9 @@ def open_sources(config: Config, *, cache: Path, processes: int) -> tuple[list[W
 
 
 def fingerprint(words: Words, sources: list[WordSource], *, rows: int) -> dict[str, int | str]:
-    """What of a run's words its configuration does not tell, and a run that goes on must find as it was.
+    """Facts about a run's words that its configuration lacks and that must be unchanged when it is resumed.
 
-    `rows` words of every global batch come from disk, which where others are rendered depends on the devices.
+    `rows` words of every global batch come from disk; if others are rendered, it depends on the devices.
     """
     kinds = {"real words": words.real, "words to validate on": words.held_out}
     real = {name: _described(of_kind) for name, of_kind in kinds.items() if of_kind is not None}
@@ -120,14 +122,14 @@ def _described(words: Batch) -> str:
 
 
 def parts(config: Config) -> int:
-    """Into how many equal parts a device's share of the batch is to be divisible: four where two kinds are mixed."""
+    """How many equal parts a device's share of the batch must divide into: four if two kinds are mixed."""
     return 4 if 0 < config.data.share_real < 1 else 1
 
 
 def streamed_rows(config: Config, size: int) -> int:
     """How many of a device's `size` examples come from disk; the others are rendered, in fours (see `render`).
 
-    Where there are both, there are at least four of each: of a global batch more or less on other devices.
+    If there are both, there are at least four of each, so their shares of a global batch depend on the devices.
     """
     sources = config.data.sources
     if RENDERED not in sources:
@@ -146,8 +148,8 @@ def train_batch(
 ) -> Batch:
     """`size` examples of a global batch, from `first_index` on: rendered ones, then real or `streamed` ones."""
     render = partial(synth_batch, config=config)
-    # The kinds count their examples apart, so that devices that share a batch draw the same words as one does, where
-    # they draw as many of each (see `streamed_rows`).
+    # Each kind numbers its own examples, so that devices that share a batch draw the same words as one does, if they
+    # draw as many of each (see `streamed_rows`).
     device = first_index // size
     if streamed is not None:
         rows = streamed.image.shape[0]
