@@ -18,8 +18,8 @@ one at a time; with --model, word images of any size, of a dataset or rendered, 
 default, and how many are read right. ctc, lstm, sampler: forward and backward pass at the shapes of the config.
 
 These are contests: each row runs in a process of its own, the processes take turns, and the median over the rounds
-counts. A row shows the least operations and bytes that the work needs (experiments/work.py), and what share that is of
-the rates of a large matrix product and a large copy in the same rounds; the time of the first call, which includes
+counts. A row shows the minimum operations and bytes that the work needs (experiments/work.py), and what share its rate
+is of those of a large matrix product and a large copy in the same rounds; the time of the first call, which includes
 compilation; and the process's peak memory.
 
 render: words per second of rendering alone, one row per style. step: images per second of training steps that render

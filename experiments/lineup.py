@@ -1,4 +1,4 @@
-"""Who takes part in each contest of bench.py, with which inputs, and the least operations and bytes that it needs.
+"""Who takes part in each contest of bench.py, with which inputs, and the minimum operations and bytes.
 
 Inputs are drawn here, once for all contestants, and saved in a folder as .npz files.
 """

@@ -6,8 +6,8 @@
 All images of a folder are read, in the order of their names. An image that cannot be decoded is named on stderr; the
 others are still read, and the exit status is 1. An image that is much taller than wide is also read turned both ways,
 for words that run up or down. With --lexicon its words (of a file, or English ones) count as likelier: more words are
-read right, but now and then something else is taken for a word. With --among only the words of a file are read, one per
-line: always one of them, even if the image shows none; the confidence is then the word's share among them. With
+read right, but now and then something else is taken for a word. With --among only the words of a file (one per
+line) are read: each image as one of them, even if it shows none; the confidence is the word's share among them. With
 --thorough each image is read with three margins, which is more accurate. With --rectified the first 48 are drawn on a
 page: where the model's spatial transformer looks in the image, neither turned nor with other margins, what it makes of
 it, and what is read.

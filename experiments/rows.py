@@ -27,9 +27,7 @@ def claim(out: Path, base: Config, init: str | None, words: dict[str, int], held
             changed = list(differences(from_json(json.dumps(there["config"])), base))
             changed += ["--init"] if (there["init"], there.get("init_images_seen", seen)) != (init, seen) else []
             before = there.get("words", words)
-            same = (
-                before == words if isinstance(before, dict) else sorted(before) == sorted(words)
-            )  # was only names once
+            same = before == words if isinstance(before, dict) else sorted(before) == sorted(words)  # once only names
             changed += [] if same else ["--data"]
             changed += ["--held-out"] if there.get("held_out", held_out) != held_out else []
         except (KeyError, TypeError, ValueError) as error:

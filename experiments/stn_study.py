@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", nargs="+", default=[], metavar="FOLDER", help="labelled words to read as well")
     add_overrides(parser, help="config fields to override in every network")
     parser.add_argument("--init", metavar="MODEL", help="start every network from the weights of this model")
-    parser.add_argument("--at-once", type=int, default=10, metavar="N", help="most networks in one program")
+    parser.add_argument("--at-once", type=int, default=10, metavar="N", help="maximum networks per program")
     parser.add_argument("--held-out", type=int, default=1024, metavar="N", help="held-out words of each kind")
     parser.add_argument("--out", type=Path, default=Path("runs/stn_study"), metavar="DIR")
     parser.add_argument("--results", type=Path, metavar="FILE", help="results to tabulate (default: DIR/results.jsonl)")

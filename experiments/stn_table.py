@@ -11,7 +11,7 @@ from stn_words import KINDS
 from crnn_jax.config import ConfigError
 from crnn_jax.stn import Diagnosis, collapse
 
-CONVERGED = 50.0  # least accuracy in per cent on the kind of words that is read best
+CONVERGED = 50.0  # minimum accuracy in per cent on the kind of words that is read best
 
 
 def read_networks(path: Path) -> list[dict]:

@@ -1,4 +1,4 @@
-"""The least work that a network needs: floating-point operations and bytes, counted from the tables of its layers.
+"""The minimum work of a network: floating-point operations and bytes, counted from the tables of its layers.
 
 An operation is a multiplication, an addition, or a function such as exp. Convolutions count as direct ones, without
 the products with padding; Winograd's algorithm takes fewer, so a network may exceed the rate of a matrix product.

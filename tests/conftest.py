@@ -7,9 +7,7 @@ compile.
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=1"
-)  # for `optimised` tests and processes that tests start
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")  # for `optimised` tests and child processes
 
 import jax
 import pytest

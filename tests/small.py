@@ -22,7 +22,7 @@ from crnn_jax.training.checkpoint import save_inference
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SMALL = ModelConfig(charset="94", cnn="tiny", lstm_features=8)
-SHARP = 100  # factor on the logits: without it all classes are about as likely in every frame
+SHARP = 100  # factor on the logits: without it all classes are about equally likely in every frame
 
 
 def save_small(folder: Path, model: ModelConfig = SMALL) -> Path:
