@@ -57,7 +57,7 @@ class KerasCRNN(CRNN):
         Raises ValueError for an unknown fault.
         """
         if unknown := set(self.faults) - set(FAULTS):
-            raise ValueError(f"no fault {min(unknown)!r}: there are {', '.join(FAULTS)}")
+            raise ValueError(f"unknown fault {min(unknown)!r}: expected any of {', '.join(FAULTS)}")
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         table = STACKS[config.cnn]
         if "norm" in self.faults:
@@ -115,7 +115,7 @@ class KerasTransformer(nn.Module):
         """The input resampled, and theta. Raises ValueError for an `out_size` that is not the input's."""
         size = x.shape[1:3]
         if out_size != size:
-            raise ValueError(f"the output is as large as the input, {size}, not {out_size}")
+            raise ValueError(f"out_size = {out_size}: expected the size of the input, {size}")
         theta = KerasLocalisation(self.dtype, name="localisation")(x)
 
         def transform(image, theta):
@@ -197,11 +197,11 @@ def build_keras(config: ModelConfig, *, axis_name: str | None = None) -> KerasCR
     if stn.kind != "none" and stn.placement != "image":
         if config.fit == "pad" and config.max_width != config.width:
             raise ConfigError(
-                f"model.max_width = {config.max_width}: the STN behind a block of a keras stack sees one width alone, "
-                f"model.width = {config.width}"
+                f"model.max_width = {config.max_width}: an STN after a block of a keras stack takes a single width: "
+                f"expected model.width = {config.width}"
             )
         if stn.kind != "affine":
-            raise ConfigError(f"model.stn.kind = {stn.kind!r}: behind a block of a keras stack it is affine")
+            raise ConfigError(f"model.stn.kind = {stn.kind!r}: after a block of a keras stack it must be affine")
         if others := differences(replace(StnConfig(), kind=stn.kind, placement=stn.placement), stn):
-            raise ConfigError(f"{min(others)}: behind a block of a keras stack the STN has no such setting")
+            raise ConfigError(f"{min(others)}: an STN after a block of a keras stack lacks this setting")
     return KerasCRNN(config, axis_name)

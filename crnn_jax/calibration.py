@@ -37,7 +37,7 @@ def reliability(confidences: Confidences, correct: Correct, *, bins: int = 15) -
     """The reliability table: `bins` intervals of equal width over 0..1. ValueError if the two differ in length."""
     confidences, correct = np.asarray(confidences, np.float64), np.asarray(correct, bool)
     if confidences.shape != correct.shape:
-        raise ValueError(f"{confidences.size} confidences, but {correct.size} words that are right or wrong")
+        raise ValueError(f"{confidences.size} confidences, but correct has {correct.size} values")
     which = np.clip(np.ceil(confidences * bins).astype(int) - 1, 0, bins - 1)
     table = []
     for i in range(bins):
@@ -81,7 +81,7 @@ def fit_temperature(logits: Sequence[Float[np.ndarray, "_ K"]], correct: Correct
         ValueError: if no word is wrong or none is right: the best temperature would be 0 or infinite.
     """
     if len(logits) != len(correct):
-        raise ValueError(f"logits of {len(logits)} words, but {len(correct)} words that are right or wrong")
+        raise ValueError(f"logits of {len(logits)} words, but correct has {len(correct)} values")
     return _fit(_log_confidence_of(logits), np.asarray(correct, bool))
 
 
@@ -93,7 +93,7 @@ def share_confidences(scores: Float[np.ndarray, "W M"], *, temperature: float = 
 def fit_lexicon_temperature(scores: Float[np.ndarray, "W M"], correct: Correct) -> float:
     """As `fit_temperature`, for the share of the best of M texts at softmax(scores / T); see `Lexicon.scores`."""
     if len(scores) != len(correct):
-        raise ValueError(f"scores of {len(scores)} words, but {len(correct)} words that are right or wrong")
+        raise ValueError(f"scores of {len(scores)} words, but correct has {len(correct)} values")
     return _fit(_log_share_of(scores), np.asarray(correct, bool))
 
 
@@ -101,7 +101,9 @@ def _fit(log_confidence: Callable[[float], np.ndarray], correct: Bool[np.ndarray
     """The temperature of the least cross-entropy; `log_confidence` gives every word's at a temperature."""
     if correct.all() or not correct.any():
         which = "right" if correct.size and correct.all() else "wrong"
-        raise ValueError(f"all of {correct.size} words are read {which}: a temperature takes words of both kinds")
+        raise ValueError(
+            f"all {correct.size} words are read {which}: fitting a temperature takes both right and wrong ones"
+        )
     from scipy.optimize import minimize_scalar  # not at the top: reading, which needs no fit, starts without it
 
     def loss(log_temperature: float) -> float:
@@ -147,7 +149,7 @@ def load_calibration(folder: Path | str) -> dict | None:
     try:
         calibration = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no calibration (remove it, and fit it anew): {error}") from None
+        raise CheckpointError(f"{path} is not a calibration file (delete it and fit it again): {error}") from None
     fitted = {"lexicon_temperature": 1.0} | (calibration if isinstance(calibration, dict) else {})
     for name in TEMPERATURES:
         temperature = fitted.get(name)

@@ -36,7 +36,7 @@ class Charset:
             raise ValueError("a charset needs at least one character")
         repeated = sorted({c for c in self.characters if self.characters.count(c) > 1})
         if repeated:
-            raise ValueError(f"a charset's characters are distinct, but these are repeated: {_quoted(repeated)}")
+            raise ValueError(f"a charset's characters must be distinct, but these are repeated: {_quoted(repeated)}")
 
     @classmethod
     def of(cls, spec: str) -> "Charset":
@@ -71,7 +71,8 @@ class Charset:
         """
         ids = np.asarray(ids, dtype=np.int64).tolist()
         if any(not 0 <= i < self.num_classes for i in ids):
-            raise ValueError(f"class ids run from 0 to {self.num_classes - 1}, but these are {min(ids)} .. {max(ids)}")
+            found = f"{min(ids)} to {max(ids)}"
+            raise ValueError(f"class ids run from 0 to {self.num_classes - 1}, but these run from {found}")
         return reorder("".join(self.characters[i - 1] for i in ids if i != BLANK))
 
     def keep(self, text: str) -> str:

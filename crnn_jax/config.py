@@ -64,7 +64,7 @@ class StnConfig(Section):
         layers = len(self.features)  # with a pool between every two; the 16 rows that they see allow four pools
         self._require(1 <= layers <= 5 and min(self.features) > 0, "features", "one to five positive integers")
         free = self.start == "identity" or self.bound == 0 or self.bound > 2 * self.disturbance
-        self._require(free, "bound", f"0 for none, or more than twice the start's disturbance of {self.disturbance:g}")
+        self._require(free, "bound", f"0 for none, or more than twice model.stn.disturbance = {self.disturbance:g}")
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,13 @@ class DataConfig(Section):
         self._at_least(1, "max_length", "length_bias", "held_out_words")
         self._require(self.share_punctuation <= 1, "share_punctuation", "a share, 0 to 1")
         self._require(self.share_real in (0, 0.25, 0.5, 0.75, 1), "share_real", "0, 0.25, 0.5, 0.75 or 1")
-        self._require(not (self.real and self.sources), "sources", "none beside data.real, which the device holds")
+        self._require(
+            not (self.real and self.sources), "sources", "none together with data.real, which is kept on the device"
+        )
         self._require(len(self.weights) in (0, len(self.sources)), "weights", "one for each of data.sources, or none")
         self._require(min(self.weights, default=1) > 0, "weights", "numbers above 0")
         for name in ("real", "sources", "validation"):
-            self._require(len(set(getattr(self, name))) == len(getattr(self, name)), name, "each once")
+            self._require(len(set(getattr(self, name))) == len(getattr(self, name)), name, "each dataset only once")
         self._at_least(1, "min_height")
         self._fraction("max_damaged")
         both = self.share_digits + self.share_random

@@ -225,9 +225,9 @@ def not_expressed(reader: Reader, *, cased: bool, punctuation: bool) -> list[str
     characters = reader.charset.characters
     told = []
     if cased and not (any(map(str.isupper, characters)) and any(map(str.islower, characters))):
-        told.append("has letters of one case: --cased has the other wrong")
+        told.append("has letters of only one case: with --cased, labels with the other are always wrong")
     if punctuation and not any(c in string.punctuation for c in characters):
-        told.append("has no punctuation marks: --punctuation has every label with one wrong")
+        told.append("has no punctuation marks: with --punctuation, labels with one are always wrong")
     return told
 
 

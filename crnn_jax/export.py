@@ -41,7 +41,7 @@ def export_program(reader: Reader, *, batch: int = 1, width: int | None = None, 
     if width not in widths:
         raise ValueError(f"width = {width}: expected {' or '.join(map(str, widths))}")
     if unknown := sorted(set(platforms) - set(PLATFORMS)):
-        raise ValueError(f"platforms {', '.join(unknown)}: expected of {', '.join(PLATFORMS)}")
+        raise ValueError(f"platforms {', '.join(unknown)}: expected any of {', '.join(PLATFORMS)}")
     import flatbuffers  # noqa: F401, which JAX only finds missing after lowering the model
 
     code_points = np.array([0, *map(ord, reader.charset.characters)], np.int32)

@@ -40,7 +40,7 @@ def load_image(source: ImageSource, *, name: str | None = None) -> UInt8[np.ndar
         name = name or str(getattr(source, "name", "")) or None
         source = source.read()
         if not isinstance(source, bytes):
-            raise ImageError(f"{name or 'image'}: a file that is open as text: expected one of bytes")
+            raise ImageError(f"{name or 'image'}: the file is open in text mode: expected binary mode")
     if not isinstance(source, bytes):
         try:
             name = name or os.fspath(source)
@@ -62,7 +62,7 @@ def check_list(images) -> None:
         # An array [B,H,W] is a list; [H,W] and [H,W,1|3|4] are not.
         is_one = images.ndim < 3 or images.ndim == 3 and images.shape[-1] in (1, 3, 4)
     if is_one:
-        raise TypeError("expected a list of images, also of one: [image]")
+        raise TypeError("expected a list of images, even for one: [image]")
 
 
 def image_size(encoded: bytes, *, name: str) -> tuple[int, int]:

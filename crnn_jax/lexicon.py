@@ -41,7 +41,7 @@ class Lexicon:
         """
         words = None if isinstance(words, str) else list(words)
         if words is None or not all(isinstance(word, str) for word in words):
-            raise TypeError("a lexicon takes a list of words, also of one: [word]")
+            raise TypeError("a lexicon takes a list of words, even for one: [word]")
         if not isinstance(bonus, int | float | np.number) or not math.isfinite(bonus):
             raise LexiconError(f"bonus = {bonus!r}: expected a number of nats")
         core_words = {core(word) for word in words}
@@ -85,6 +85,6 @@ def load_lexicon(name: str | os.PathLike, *, bonus: float = BONUS) -> Lexicon:
     except LexiconError as error:
         raise LexiconError(f"{name}: {error}") from None
     except UnicodeDecodeError:
-        raise LexiconError(f"{name}: not a text in UTF-8") from None
+        raise LexiconError(f"{name}: not UTF-8 text") from None
     except OSError as error:
         raise LexiconError(f"{name}: {error.strerror}; a lexicon is a file of words, or {ENGLISH!r}") from None

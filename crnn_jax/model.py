@@ -96,7 +96,7 @@ class CRNN(nn.Module):
         else:
             x = self._stack(x, train=train)
         batch, rows, frames, features = x.shape
-        assert frames == num_frames(self.config, images.shape[2]), "the table's arithmetic and the stack disagree"
+        assert frames == num_frames(self.config, images.shape[2]), "num_frames and the stack disagree"
         return x.transpose(0, 2, 1, 3).reshape(batch, frames, rows * features)
 
     def _stack(self, x, *, train: bool):
@@ -123,7 +123,7 @@ class CRNN(nn.Module):
 
     def _normalise(self, images):
         if images.ndim != 3:
-            raise ValueError(f"images have the shape {list(images.shape)}: expected [B, H, W], grey")
+            raise ValueError(f"images have shape {list(images.shape)}: expected grey images, [B, H, W]")
         x = images.astype(jnp.float32) / 127.5 - 1.0
         if self.config.normalise == "contrast":
             x = x - x.mean((1, 2), keepdims=True)
@@ -157,7 +157,7 @@ def build(config: ModelConfig, *, axis_name: str | None = None) -> CRNN:
     blocks, placement = STACKS[config.cnn], config.stn.placement
     if min(stack_size(blocks, (config.height, config.width))) < 1:
         size = f"model.height = {config.height} and model.width = {config.width}"
-        raise ConfigError(f"{size} leave no features behind the {config.cnn} stack: expected 32 x 100 or about that")
+        raise ConfigError(f"{size} leave no features after the {config.cnn} stack: expected about 32 x 100")
     if config.stn.kind != "none" and placement not in ("image", *(f"block{i + 1}" for i in range(len(blocks)))):
         raise ConfigError(f"model.stn.placement = {placement!r}: the {config.cnn} stack has {len(blocks)} blocks")
     if config.cnn.startswith("keras"):

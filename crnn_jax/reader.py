@@ -231,7 +231,7 @@ class Reader:
         """
         lists = [among] * len(words) if isinstance(among, WordList) else among
         if any(own.charset != self.charset for own in lists):
-            raise ValueError("the list of words was made for a model of another charset")
+            raise ValueError("the word list was made for a model with another charset")
         images = [image for turns in words for margins in turns for image in margins]
         if isinstance(among, WordList):
             scores = iter(of_each(partial(self._run, score_batch, self._prepared, among.groups), images))
@@ -293,6 +293,6 @@ def load(model: str | Path = DEFAULT_MODEL, *, cache: str | os.PathLike | None =
     try:
         reader.check()
     except ValueError as error:
-        message = f"{folder}: its weights are not those of the network that its config describes"
+        message = f"{folder}: its weights do not fit the network that its config describes"
         raise CheckpointError(f"{message}: {error}") from None
     return reader

@@ -27,7 +27,7 @@ def affine_grid(theta: Float[Array, "2 3"], *, out_size: Pair, in_size: Pair) ->
     """
     theta = _floats(theta, "theta")
     if theta.shape != (2, 3):
-        raise ValueError(f"theta has shape {theta.shape}: expected (2, 3), of one image")
+        raise ValueError(f"theta has shape {theta.shape}: expected (2, 3), for one image")
     dtype = jnp.promote_types(theta.dtype, jnp.float32)  # bfloat16 cannot count to 300
     half = _half_extent(in_size)
     homogeneous = np.concatenate([_normalised_grid(out_size), np.ones((*out_size, 1))], axis=-1)
@@ -82,7 +82,7 @@ def bilinear_sample(
     """
     image, xy = _floats(image, "image"), _floats(xy, "xy")
     if outside not in ("border", "zeros"):
-        raise ValueError(f"outside is border or zeros, not {outside!r}")
+        raise ValueError(f"outside = {outside!r}: expected border or zeros")
     height, width, channels = image.shape
     # Neighbours are floor and floor + 1. With ceil instead, both are the same pixel at integer coordinates, and the
     # gradient is exactly zero on the whole grid of an identity transform. Only the indices are clamped to the image:
@@ -112,7 +112,7 @@ def bilinear_sample(
 def _floats(x, name: str) -> Float[Array, "..."]:
     """A floating-point NumPy or JAX array as a JAX array. Raises ValueError for others."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"{name} is of {x.dtype}: expected floating-point numbers")
+        raise ValueError(f"{name} has dtype {x.dtype}: expected floating-point numbers")
     return jnp.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype))
 
 

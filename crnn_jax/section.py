@@ -178,7 +178,7 @@ def _describe(kind: Kind) -> str:
         str: "a string",
         bool: "true or false",
         tuple[int, ...]: "integers, such as 16,32,64",
-        tuple[str, ...]: "several strings, with commas between them on the command line",
+        tuple[str, ...]: "several strings, separated by commas on the command line",
         tuple[float, ...]: "numbers, such as 3,1",
         tuple[float, float]: "two numbers, such as 0.5,2",
     }

@@ -45,7 +45,7 @@ def start_parameters(
     Raises ValueError for an unknown kind or start.
     """
     if kind not in ("affine", "tps") or start not in ("identity", "disturbed"):
-        raise ValueError(f"kind is affine or tps, start is identity or disturbed; not {kind!r} and {start!r}")
+        raise ValueError(f"kind = {kind!r}, start = {start!r}: expected affine or tps, and identity or disturbed")
     d = disturbance if start == "disturbed" else 0.0
     theta = np.array([[1, 0, 0], [-d, 1 - d, 0]], np.float32)
     if kind == "affine":
@@ -78,11 +78,11 @@ def collapse(diagnosis: Diagnosis, *, bypass: float = 0.0) -> str | None:
     contrast = (diagnosis.contrast - bypass) / transformed
     reasons = []
     if contrast < LEAST_CONTRAST:
-        reasons.append(f"{100 * max(contrast, 0):.0f} % of the contrast is left of what it looks at")
+        reasons.append(f"only {100 * max(contrast, 0):.0f} % of its input's contrast is left")
     if outside > MOST_OUTSIDE:
-        reasons.append(f"{100 * min(outside, 1):.0f} % of what it samples lies outside")
+        reasons.append(f"{100 * min(outside, 1):.0f} % of its samples lie outside the input")
     if moved > MOST_MOVED:
-        reasons.append(f"its edges lie {moved:.1f} from where they do in the image, which is 2 wide")
+        reasons.append(f"its edges have moved by {moved:.1f} (the image is 2 wide)")
     return ", and ".join(reasons) or None
 
 
@@ -229,7 +229,7 @@ class SpatialTransformer(nn.Module):
         config = self.config
         if min(self.localisation_size) >> (len(config.features) - 1) < 1:
             layers = len(config.features)
-            raise ValueError(f"{layers} layers are too many for a copy of {self.localisation_size} pixels")
+            raise ValueError(f"{layers} layers are too many for an input of {self.localisation_size} pixels")
         of = {"kind": config.kind, "fiducials": config.fiducials}
         start = start_parameters(start=config.start, disturbance=config.disturbance, **of)
         self.localisation = Localisation(

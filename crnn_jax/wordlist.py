@@ -44,7 +44,7 @@ class WordList:
         """
         words = None if isinstance(words, str) else list(dict.fromkeys(words))
         if words is None or not all(isinstance(word, str) for word in words):
-            raise TypeError("expected a list of words, also of one: [word]")
+            raise TypeError("expected a list of words, even for one: [word]")
         words = list(map(str, words))  # NumPy has its own strings
         alike, unread = {}, []
         for word in words:
@@ -54,8 +54,8 @@ class WordList:
             else:
                 unread.append(word)
         if not alike:
-            told = f" that the model can spell, as {_shown(map(repr, unread))}" if unread else ""
-            raise LexiconError(f"there is no word{told}")
+            told = f"the model can spell none of the words: {_shown(map(repr, unread))}"
+            raise LexiconError(told if unread else "the list has no words")
         chosen, taken_for = [], []
         for group in alike.values():
             word, ways = next((pair for pair in group if charset.fold(pair[0]) in pair[1]), group[0])
@@ -110,7 +110,7 @@ class WordList:
             yield f"{unread} of {total} words cannot be spelled by the model: {_shown(map(repr, self.unread))}"
         if alike:
             shown = _shown(f"{word!r} as {other!r}" for word, other in self.taken_for)
-            yield f"{alike} of {total} words are spelled as others, since the model lacks marks: {shown}"
+            yield f"{alike} of {total} words are spelled like others, since the charset lacks some marks: {shown}"
 
     def choose(self, log_probs: Sequence[Float[np.ndarray, "_ S"]]) -> Reading:
         """The word that an image shows, from the log-probabilities of the spellings, one row per view of it.
@@ -134,7 +134,7 @@ def load_words(path: str | os.PathLike) -> list[str]:
     words = load_words_or_lists(path)
     if isinstance(words, dict):
         first = "\t".join([next(iter(words)), *next(iter(words.values()))])
-        raise LexiconError(f"{path}: expected a word a line and nothing else: {first[:80]!r}")
+        raise LexiconError(f"{path}: expected one word per line and nothing else, got {first[:80]!r}")
     return words
 
 
@@ -145,7 +145,7 @@ def load_words_or_lists(path: str | os.PathLike) -> list[str] | dict[str, list[s
     """
     lines = _lines(path)
     if not lines:
-        raise LexiconError(f"{path}: there is no word in it")
+        raise LexiconError(f"{path}: the file has no words")
     if not any("\t" in line for line in lines):
         return lines
     lists = {}
@@ -154,11 +154,11 @@ def load_words_or_lists(path: str | os.PathLike) -> list[str] | dict[str, list[s
         if not any(words):
             raise LexiconError(f"{path}: an image without words: {line[:80]!r}")
         if name in lists:
-            raise LexiconError(f"{path}: {name} is there twice")
+            raise LexiconError(f"{path}: {name} is listed twice")
         lists[name] = list(filter(None, words))
     if all(len(words) == 1 for words in lists.values()):
         first = next(line for line in lines if "\t" in line)
-        raise LexiconError(f"{path}: expected a word a line, or several for each image, not its label: {first[:80]!r}")
+        raise LexiconError(f"{path}: expected one word per line, or several per image, not its label: {first[:80]!r}")
     return lists
 
 
@@ -167,9 +167,9 @@ def _lines(path: str | os.PathLike) -> list[str]:
     try:
         lines = [line.strip() for line in Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig").split("\n")]
     except UnicodeDecodeError:
-        raise LexiconError(f"{path}: not a text in UTF-8") from None
+        raise LexiconError(f"{path}: not UTF-8 text") from None
     except OSError as error:
-        raise LexiconError(f"{path}: {error.strerror}; expected a file with a word a line") from None
+        raise LexiconError(f"{path}: {error.strerror}; expected a file with one word per line") from None
     return list(filter(None, lines))
 
 

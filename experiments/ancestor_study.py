@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     chosen = args.variants or list(VARIANTS)
     if unknown := [name for name in chosen if name not in VARIANTS]:
-        parser.error(f"no variant {unknown[0]!r}: there are {', '.join(VARIANTS)}")
+        parser.error(f"unknown variant {unknown[0]!r}: expected any of {', '.join(VARIANTS)}")
     results = args.out / "results.jsonl"
     try:
         base = override(load_config(args.config), args.set)
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
                     rows.append(run | train_variant(config, VARIANTS[name].faults))
                     add_rows(results, rows[-1:])
     except KeyboardInterrupt:
-        print("ancestor_study.py: stopped; the same command starts this run again", file=sys.stderr)
+        print("ancestor_study.py: stopped; run the same command to restart this run", file=sys.stderr)
         return 130
     rows = [row for row in rows if (row["steps"], row["batch"]) == (args.steps, args.batch)]
     print(table(rows, [], base=BASE))
@@ -127,11 +127,11 @@ def variant_config(base: Config, variant: Variant, *, steps: int, batch: int, se
     """The base config with a variant's changes, for `steps` batches. Raises ConfigError if the study cannot use it."""
     config = override(base, variant.changes)
     if not config.model.cnn.startswith("keras"):
-        raise ConfigError(f"model.cnn = {config.model.cnn!r}: expected a keras stack, which can have faults")
+        raise ConfigError(f"model.cnn = {config.model.cnn!r}: expected a keras stack: no other can have faults")
     if config.data.max_length > SLOTS:
         raise ConfigError(f"data.max_length = {config.data.max_length}: expected at most {SLOTS}, the padded length")
     if config.data.real or config.data.sources:
-        raise ConfigError("data.real, data.sources: expected none, the study renders its words")
+        raise ConfigError("data.real, data.sources: expected none: the study renders its words")
     run = replace(config.run, steps=steps, batch_size=batch, seed=seed, eval_every=steps, checkpoint_every=steps)
     return replace(config, run=run)
 

@@ -103,22 +103,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all measurements to FILE")
     args = parser.parse_args(argv)
     if args.model and args.what not in ("read", "start"):
-        parser.error("--model goes with `read` and `start`")
+        parser.error("--model works only with read and start")
     if args.words is not None and args.words < 1:
-        parser.error("--words is at least 1")
+        parser.error("--words must be at least 1")
     if args.words is not None and args.what not in ("data", "memory"):
-        parser.error("--words goes with data and memory")
+        parser.error("--words works only with data and memory")
     if args.styles and args.what != "render":
-        parser.error("--styles goes with render")
+        parser.error("--styles works only with render")
     if (args.model or args.what == "start") and (args.config or args.set):
-        parser.error("--config and --set are those of no model that is there already")
+        parser.error("--config and --set do not work with --model or start, which use an existing model")
     takes_data = args.what in ("data", "memory")
     if bool(args.data) != takes_data and not (args.data and args.model and args.what == "read"):
-        parser.error("--data is what `data` and `memory` need, and `read --model` may have: no other takes it")
+        parser.error("--data is required by data and memory, optional for read --model, and not accepted otherwise")
     for name in ("batch", "threads", "rounds"):
         takers = (*CONTESTS, "start") if name == "rounds" else (*CONTESTS,)
         if getattr(args, name) is not None and args.what not in takers:
-            parser.error(f"--{name} goes with {', '.join(takers)}; render and step take --set run.batch_size=N")
+            parser.error(f"--{name} works only with {', '.join(takers)}; render and step take --set run.batch_size=N")
     check_outputs(args.json, inputs=filter(None, [args.data]))
     if args.what in CONTESTS:
         report = hold_contest(args)
@@ -168,7 +168,7 @@ def time_starts(args: argparse.Namespace) -> dict:
     """Prints how long read.py takes, and returns it for JSON. Raises what `main` reports."""
     rounds, model = ROUNDS if args.rounds is None else args.rounds, args.model or DEFAULT_MODEL
     if rounds < 1:
-        raise contest.ContestError("--rounds is at least 1")
+        raise contest.ContestError("--rounds must be at least 1")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves a GPU's memory to what is started
     load, seconds = os.getloadavg()[0], start_seconds(model, rounds=rounds)
     for name, times in seconds.items():
@@ -183,12 +183,14 @@ def hold_contest(args: argparse.Namespace) -> dict:
     threads = default if args.threads is None else args.threads
     batch, rounds = BATCH if args.batch is None else args.batch, ROUNDS if args.rounds is None else args.rounds
     if not 1 <= threads <= cores():
-        raise contest.ContestError(f"--threads {threads}: there are {cores()} CPUs")
+        raise contest.ContestError(f"--threads {threads}: expected 1 to {cores()}, the number of CPUs")
     if min(batch, rounds) < 1:
-        raise contest.ContestError("--batch and --rounds are at least 1")
+        raise contest.ContestError("--batch and --rounds must be at least 1")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves a GPU's memory to the contestants
     if jax.default_backend() not in lineup.SIDE:
-        raise contest.ContestError(f"a {jax.default_backend().upper()} serves one process at a time: no contest there")
+        raise contest.ContestError(
+            f"a {jax.default_backend().upper()} serves one process at a time, so no contest can run on it"
+        )
     samples, dtype, load, without_peer = None, "float32", os.getloadavg()[0], {}
     with tempfile.TemporaryDirectory() as name:
         if args.model:
@@ -202,7 +204,7 @@ def hold_contest(args: argparse.Namespace) -> dict:
             dtype = config.model.dtype
             contestants = CONTESTS[args.what](config, batch=batch, folder=Path(name))
             if args.what in ("train", "read") and not lineup.has_peer(config):
-                without_peer = {"torch's network": "it is that of cnn=vgg, AdamW, no STN, and of no other settings"}
+                without_peer = {"torch's network": "it covers only cnn=vgg with AdamW and no STN"}
         contestants += lineup.ceilings(dtype)
         results, left_out = contest.hold(contestants, threads=threads, rounds=rounds, seconds=SECONDS)
     return {

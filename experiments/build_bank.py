@@ -193,7 +193,7 @@ def reason_to_drop(glyphs: Glyphs) -> str:
         return f"lacks {''.join(lacking)}"
     scale = np.median(glyphs.metrics[LOWER, 0])
     if scale < 20:
-        return f"{scale:.1f} texels an em: a swash font, whose letters are lost in their cells"
+        return f"{scale:.1f} texels per em: a swash font, whose letters are too small for their cells"
     deepest = glyphs.fields[LOWER].max((1, 2)) / 127 - 128 / 127
     stroke = 2 * bank.SPREAD * np.median(deepest) / scale
     if stroke < 0.016:
@@ -217,13 +217,13 @@ def lend_missing(fonts: list[Glyphs], categories: list[str]) -> tuple[np.ndarray
     for font, glyph in np.argwhere(~present):
         lenders = np.flatnonzero(present[:, glyph] & (categories == categories[font]))
         if not lenders.size:
-            raise SystemExit(f"no {categories[font]} font of the list lends {CHARACTERS[glyph]!r}")
+            raise SystemExit(f"no {categories[font]} font in the list has {CHARACTERS[glyph]!r} to lend")
         lender = lenders[np.argmin(abs(x_height[lenders] - x_height[font]))]
         fields[font, glyph], metrics[font, glyph] = (
             fields[lender, glyph],
             metrics[lender, glyph],
         )
-    print(f"{np.sum(~present)} glyphs lent")
+    print(f"{np.sum(~present)} missing glyphs borrowed from other fonts")
     return fields, metrics
 
 

@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     elif (path := calibration_place(checkpoint)[0]).exists():
         print(f"{path} was fitted to other weights: it is left out")
     if before and before != calibration:
-        print(f"{args.out}/calibration.json was fitted to what was there before: it is left out")
+        print(f"{args.out}/calibration.json was fitted to the model there before: it is left out")
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"{args.out}: {card['parameters']:,} parameters, step {card['steps']}, {size / 1e6:.1f} MB")
     return 0
@@ -112,7 +112,7 @@ def average(variables: dict, config: Config, others: list[Path]) -> dict:
     for folder in others:
         other_config, other = load_variables(folder)
         if other_config.model != config.model:
-            raise CheckpointError(f"{folder}: its config's model is another one: no average is taken")
+            raise CheckpointError(f"{folder}: its config has a different model, so it cannot be averaged")
         models.append(other)
     return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float64).astype(np.float32), *models)
 
@@ -126,19 +126,19 @@ def read_table(path: Path, measured: list[Path], step: int) -> tuple[Path, dict,
     try:
         told = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path}: no JSON: {error}") from None
+        raise ValueError(f"{path}: not JSON: {error}") from None
     table = told.get("datasets") if isinstance(told, dict) else None
     if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
-        raise ValueError(f"{path}: expected a row a dataset, as evaluate.py --json writes them")
+        raise ValueError(f"{path}: expected one row per dataset, as evaluate.py --json writes them")
     model = str(told.get("model"))
     source = next((place for place in measured if place.resolve() == find_model(model).resolve()), None)
     if source is None:
-        raise ValueError(f"{path}: is of {model}, another model: evaluate.py --model {measured[0]}")
+        raise ValueError(f"{path}: measures {model}, another model: run evaluate.py --model {measured[0]}")
     if told.get("step", step) != step:
-        raise ValueError(f"{path}: is of step {told['step']}, not {step}: evaluate.py --model {measured[0]}")
+        raise ValueError(f"{path}: measures step {told['step']}, not {step}: run evaluate.py --model {measured[0]}")
     if told.get("left_out"):
         raise ValueError(
-            f"{path}: {', '.join(told['left_out'])}: damaged words were left out, so that it is not measured"
+            f"{path}: {', '.join(told['left_out'])}: not fully measured, since damaged words were left out"
         )
     rows = {name: {k: v for k, v in row.items() if k != "images_per_second"} for name, row in table.items()}
     return source, told.get("compared", {}), rows

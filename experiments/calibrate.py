@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.dry_run:
         save_calibration(folder, calibration)
         temperatures = [f"{before[name]:g}" for name in TEMPERATURES if name in before]
-        print(f"written: {path}" + (f", in place of {', '.join(temperatures)}" if temperatures else ""))
+        print(f"written: {path}" + (f", replacing temperature {', '.join(temperatures)}" if temperatures else ""))
     return 0
 
 
@@ -106,7 +106,7 @@ def print_fit(how: str, correct: list[bool], confidences: list[np.ndarray], temp
     print(f"{len(correct)} words, {100 * np.mean(correct):.1f} % right{how}: temperature {temperature:.4f}")
     print(f"expected calibration error {before:.2f} at temperature 1, {after:.2f} at {temperature:.4f}")
     if after > before + WORSE:
-        told = f"that is worse than at 1: it was fitted by likelihood, to {len(correct)} words"
+        told = f"worse than at 1: the temperature was fitted by likelihood to {len(correct)} words"
         print(f"calibrate.py: {told}, which may be too few", file=sys.stderr)
     return {"before": round(before, 2), "after": round(after, 2)}
 

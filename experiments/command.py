@@ -63,9 +63,9 @@ def add_reading(parser: argparse.ArgumentParser, *, among: str | None = None) ->
 def check_reading(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Ends the process with an error if options of `add_reading` do not go together."""
     if args.bonus is not None and args.lexicon is None:
-        parser.error("--bonus is that of a --lexicon")
+        parser.error("--bonus works only with --lexicon")
     if args.lexicon is not None and getattr(args, "among", None) is not None:
-        parser.error("either --lexicon, whose words are likelier, or --among, which has all that there are")
+        parser.error("choose either --lexicon, which prefers its words, or --among, which allows no others")
 
 
 def lexicon_of(args: argparse.Namespace) -> Lexicon | None:

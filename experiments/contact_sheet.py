@@ -39,9 +39,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("sheet.png"), metavar="FILE")
     args = parser.parse_args()
     if min(args.rows, args.columns, args.scale) < 1:
-        raise ValueError("--rows, --columns and --scale are at least 1")
+        raise ValueError("--rows, --columns and --scale must be at least 1")
     if args.out.suffix.lower() not in Image.registered_extensions():
-        raise ValueError(f"{args.out}: expected the name of a picture, such as sheet.png")
+        raise ValueError(f"{args.out}: expected an image file name, such as sheet.png")
     check_outputs(args.out, inputs=filter(None, [args.beside]))
     config = override(load_config(args.config), args.set)
     check_charset(config)
@@ -55,7 +55,8 @@ def main() -> int:
         halves.append(page(sample_images(dataset, count, images.shape[1:], args.seed), args.columns))
     sheet = Image.fromarray(np.concatenate(halves, axis=1))
     sheet.resize((sheet.width * args.scale, sheet.height * args.scale), Image.Resampling.NEAREST).save(args.out)
-    print(f"{count} rendered words{' left, of ' + args.beside + ' right' if args.beside else ''}: {args.out}")
+    where = f" on the left, words of {args.beside} on the right" if args.beside else ""
+    print(f"{count} rendered words{where}: {args.out}")
     return 0
 
 

@@ -143,14 +143,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     check_reading(parser, args)
     if args.cased and args.among is not None:
-        parser.error("--among reads its words in every case, and gives theirs: nothing to compare by --cased")
+        parser.error("--cased does not work with --among, which ignores case and returns its words as listed")
     return args
 
 
 def load_among(path: str, reader: Reader, data: list[str]) -> Among:
     """The words of a file, for all images or for each. Warns of those that can never be read."""
     if share_words(path, data):
-        raise LexiconError(f"{path} is what is to be read: expected the words that there can be")
+        raise LexiconError(f"{path} is part of --data: expected a file of the words to choose from")
     words = load_words_or_lists(path)
     if isinstance(words, list):
         among = reader.word_list(words)
@@ -158,7 +158,7 @@ def load_among(path: str, reader: Reader, data: list[str]) -> Among:
             warn(f"{path}: {warning}")
         return among
     if len(data) > 1:
-        raise LexiconError(f"{path} has words for each image of one dataset: name one --data")
+        raise LexiconError(f"{path} has a list for each image of one dataset: give a single --data")
     among, unread = {}, 0
     for name, own in words.items():
         try:
@@ -181,10 +181,10 @@ def protocol(args: argparse.Namespace, among: Among | None, left_out: int) -> st
     """What was compared, in the words of the page."""
     how = ("letters, " if args.cased else "lower-case letters, ") + "digits"
     how += ", punctuation" if args.punctuation else ""
-    how += f"; {left_out} left out, since damaged" if left_out else ""
+    how += f"; {left_out} damaged words left out" if left_out else ""
     if among:
         which = f"the {len(among.words):,} words" if isinstance(among, WordList) else "each image's own words"
-        how += f"; nothing is read but {which} of {args.among}"
+        how += f"; only {which} of {args.among} can be read"
     return how
 
 
@@ -194,7 +194,7 @@ def not_compared(evaluation: Evaluation, among: Among | None, args: argparse.Nam
     if lost:
         yield f"{lost[0]} labels have letters that {args.model} lacks, which are not compared: {lost[1]}"
     if among and (count := labels_outside(evaluation, among, punctuation=args.punctuation, charset=charset)):
-        yield f"{count} labels are none of the words of {args.among}"
+        yield f"{count} labels are not among the words of {args.among}"
 
 
 def letters_not_compared(evaluation: Evaluation, charset: str) -> tuple[int, str] | None:

@@ -96,7 +96,9 @@ def ctc(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
 def lstm(config: Config, *, batch: int, folder: Path) -> list[Contestant]:
     """The first bidirectional LSTM alone, forward and backward, in float32: torch's contestant has no other type."""
     if config.model.dtype != "float32":
-        raise ContestError(f"lstm: model.dtype = {config.model.dtype}: torch's has no such contestant, take float32")
+        raise ContestError(
+            f"lstm: model.dtype = {config.model.dtype}: expected float32, the only type of torch's contestant"
+        )
     frames, depth, hidden = work.lstm_shape(config.model)
     features = np.random.default_rng(0).normal(size=(batch, frames, depth)).astype(np.float32)
     options = {"inputs": _save(folder / "lstm.npz", features=features), "features": hidden}

@@ -17,14 +17,14 @@ def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path] = ()) -> N
     """
     paths = [path for path in outputs if path]
     if len({path.resolve() for path in paths}) < len(paths):
-        raise OSError("two outputs are to be written to one file: name another")
+        raise OSError("two outputs are the same file: choose another for one of them")
     read = {place.resolve(): name for name in map(str, inputs) for place in _places(name)} if paths else {}
     for path in paths:
         for place in (path.resolve(), *path.resolve().parents):
             if place == path.resolve() and place in read:
-                raise OSError(f"{path} is to be read: name another file")
+                raise OSError(f"{path} is an input: choose another file")
             if place in read:
-                raise OSError(f"{path} lies in {read[place]}, which is to be read: name another place")
+                raise OSError(f"{path} lies in {read[place]}, which is an input: choose another place")
         check_writable(path)
 
 

@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.run(args)
     except KeyboardInterrupt:
-        print("prepare.py: interrupted; nothing is left half-written, and synth90k can go on", file=sys.stderr)
+        print("prepare.py: interrupted; nothing is left half-written, and synth90k can be resumed", file=sys.stderr)
         return 130  # the shells' convention
 
 
@@ -103,16 +103,16 @@ def add_output(command: argparse.ArgumentParser) -> None:
 def run_convert(args: argparse.Namespace) -> int:
     """prepare.py convert."""
     if args.format in ("lmdb", "folder") and (args.shards, args.name) != (None, None):
-        raise DatasetError(f"--shards and --name go with tfrecord and array_record: {args.format} has files of its own")
+        raise DatasetError(f"--shards and --name work only with tfrecord and array_record, not with {args.format}")
     datasets = [open_dataset(path, strict=False) for path in args.data]
     shards, name = 1 if args.shards is None else args.shards, "words" if args.name is None else args.name
     if not name:
-        raise DatasetError("--name is empty: expected what the files are to be called")
+        raise DatasetError("--name is empty: expected a name for the files")
     result = convert(datasets, args.out, format=args.format, shards=shards, name=name)
     report = args.out.resolve().with_name(f"{args.out.resolve().name}.report.json")
     write_json(report, {"data": args.data} | result.to_json())
     if not result.written:
-        raise DatasetError(f"{', '.join(args.data)}: nothing is left: {result.damage}; see {report}")
+        raise DatasetError(f"{', '.join(args.data)}: no word could be converted: {result.damage}; see {report}")
     print(f"{result}{f'; see {report}' if result.damage else ''}")
     return 0
 
@@ -141,7 +141,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, {"data": args.data} | found.to_json())
     if not found.words:
-        raise DatasetError(f"{args.data}: nothing is left: {found.damage}: {found.damage.places[0][1]}")
+        raise DatasetError(f"{args.data}: no word can be read: {found.damage}: {found.damage.places[0][1]}")
     if args.sheet:
         captions = [
             sample.label.encode("ascii", "backslashreplace").decode()[:CAPTION].replace("\n", " ")

@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None, *, keep: bool = False) -> int:
         if not reader.has_stn:
             raise CheckpointError(f"--rectified: {args.model} has no spatial transformer")
         if args.rectified.suffix.lower() != ".png":
-            raise ImageError(f"--rectified: {args.rectified}: expected the name of a PNG, such as sheet.png")
+            raise ImageError(f"--rectified: {args.rectified}: expected a PNG file name, such as sheet.png")
         from outputs import check_outputs  # not at the top: few starts need it
 
         check_outputs(args.rectified, inputs=[*images, *filter(None, (args.lexicon, args.among))])
@@ -99,7 +99,7 @@ def list_images(paths: list[Path]) -> list[Path]:
             continue
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
         if not found:
-            raise ImageError(f"{path}: a folder without images ({', '.join(sorted(SUFFIXES))})")
+            raise ImageError(f"{path}: the folder has no images ({', '.join(sorted(SUFFIXES))})")
         images += found
     return images
 

@@ -46,7 +46,7 @@ class Peer(NamedTuple):
     source: str
 
 
-MEASURED = "measured as installed; of IIIT5K and IC15 the first 1000 words"
+MEASURED = "measured as installed, on the first 1000 words of IIIT5K and IC15"
 BAEK = "Baek et al. 2019, trained on Synth90k and SynthText, 57.6 M images seen"
 MMOCR = "MMOCR's model zoo, trained on Synth90k"
 PEERS = [
@@ -154,7 +154,7 @@ def format_note(results: dict[str, dict]) -> str:
     told = ", ".join(f"{100 * low:.1f} to {100 * high:.1f}" for low, high in intervals)
     return (
         "Word accuracy / 1-NED in per cent, expected calibration error (ECE) over all words in per cent. "
-        f"For the number of words alone, 95 % intervals of the first row's accuracies: {told}."
+        f"95 % intervals of the first row's accuracies, given the number of words alone: {told}."
     )
 
 
@@ -173,7 +173,7 @@ def format_peers() -> str:
         for peer in PEERS
     ]
     head = ["others", "parameters", "IIIT5K test", "SVT test", "IC15 test", "images/s, one CPU thread", "source"]
-    note = "Word accuracy in per cent on OTHER splits than above, the test splits, and after larger training data."
+    note = "Word accuracy in per cent on OTHER splits than above (the test splits), and after training on more data."
     return f"{note}\n\n{_markdown([head, ['---'] * len(head), *rows])}"
 
 

@@ -31,9 +31,9 @@ def claim(out: Path, base: Config, init: str | None, words: dict[str, int], held
             changed += [] if same else ["--data"]
             changed += ["--held-out"] if there.get("held_out", held_out) != held_out else []
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path}: is not what a study writes: {error}") from None
+            raise ConfigError(f"{path}: not a file that a study wrote: {error}") from None
         if changed:
-            raise ConfigError(f"{out} holds runs of another {', '.join(changed[:4])}; take another --out")
+            raise ConfigError(f"{out} has runs with a different {', '.join(changed[:4])}; choose another --out")
     claimed = {"config": json.loads(to_json(base)), "init": init, "init_images_seen": seen}
     claimed |= {"words": words, "held_out": held_out}
     write_whole(path, (json.dumps(claimed, indent=2) + "\n").encode())
@@ -44,7 +44,7 @@ def read_rows(path: Path) -> list[dict]:
     try:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     except ValueError as error:
-        raise ConfigError(f"{path}: a line that is no JSON: {error}") from None
+        raise ConfigError(f"{path}: a line is not JSON: {error}") from None
 
 
 def add_rows(path: Path, rows: list[dict]) -> None:

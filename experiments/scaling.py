@@ -65,15 +65,15 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(args, name) is None:
             setattr(args, name, defaults.get(name))
         elif name not in defaults:
-            parser.error(f"--{name} does not go with {args.what}; the words of a batch are --set run.batch_size=N")
+            parser.error(f"--{name} does not work with {args.what}; set the batch size with --set run.batch_size=N")
     config = override(load_config(args.config or ("quickstart" if args.what == "run" else "crnn")), args.set)
     if args.what == "paper":
         if args.rate <= 0 or args.batch < 1:
-            raise ConfigError("--rate is above 0, --batch at least 1")
+            raise ConfigError("--rate must be above 0 and --batch at least 1")
         print(on_paper(step_traffic(config), rate=args.rate, batch=args.batch))
         return 0
     if args.steps < 2 or args.steps % 2 or min(args.devices) < 1:
-        raise ConfigError("--steps is even and at least 2, --devices at least 1")
+        raise ConfigError("--steps must be even and at least 2, and --devices at least 1")
     measure(config, args.devices, steps=args.steps)
     return 0
 
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 def measure(config: Config, devices: list[int], *, steps: int) -> None:
     """Prints a row for each way to split the batch, each run in processes of its own."""
     found = step_traffic(config)
-    print(f"{config.name}, batch {config.run.batch_size}, {steps} steps; a device adds up {found.bytes / 1e6:.2f} MB")
+    print(f"{config.name}, batch {config.run.batch_size}, {steps} steps; each device sums {found.bytes / 1e6:.2f} MB")
     print(f"with the others at every step, in {found.messages} messages")
     print(f"{'devices':>7}  {'processes':>9}  {'images/s':>8}  {'last loss':>9}  {'off by':>8}")
     first = None

@@ -82,8 +82,8 @@ def format_report(report: dict) -> str:
     told = ", ".join(f"{name} {value}" for name, value in report["machine"].items() if value is not None)
     lines = [
         told,
-        f"{report['device']}, CPUs of each: {report['threads']}, batch {report['batch']}, {report['dtype']}",
-        f"at the most {flops:,.1f} GFLOP/s (matrix product) and {moved:,.1f} GB/s (copy)",
+        f"{report['device']}, CPUs each: {report['threads']}, batch {report['batch']}, {report['dtype']}",
+        f"at most {flops:,.1f} GFLOP/s (matrix product) and {moved:,.1f} GB/s (copy)",
     ]
     width = max(len(row["name"]) for row in report["contestants"])
     has_words = any(row["word_accuracy"] is not None for row in report["contestants"])
@@ -106,8 +106,8 @@ def format_report(report: dict) -> str:
         lines.append(f"{row['name']:<{width}}" + "".join(f"  {_cell(row, cell):>{wide}}" for _, wide, cell in columns))
     if report["load"] > (os.cpu_count() or 1) / 4:
         lines.append(
-            f"the machine was busy before (load {report['load']:.1f}): with more than one CPU torch suffers by far the"
-            " most, whose threads wait for one another"
+            f"the machine was busy before (load {report['load']:.1f}): with more than one CPU, torch suffers by far"
+            " the most, since its threads wait for one another"
         )
     reasons = report["left_out"]
     lines += [

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="steps under the profiler")
     args = parser.parse_args(argv)
     if min(args.batch, args.steps) < 1:
-        raise ConfigError("--batch and --steps are at least 1")
+        raise ConfigError("--batch and --steps must be at least 1")
     config = override(load_config(args.config), ["model.dtype=float32", *args.set])
     leave_out_fusion_emitters()  # as train.py does
     seconds, parts = profile(config, batch=args.batch, steps=args.steps)

@@ -55,4 +55,4 @@ def check_base(study: str, base: Config) -> None:
     varied = {change.split("=")[0] for changes in STUDIES[study].values() for change in changes}
     changed = sorted(varied & differences(get_config(), base).keys())
     if changed:
-        raise ConfigError(f"--studies {study} ranks {', '.join(changed)}: leave it as configs/stn_study.py has it")
+        raise ConfigError(f"--studies {study} varies {', '.join(changed)}: keep the values of configs/stn_study.py")

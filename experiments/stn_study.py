@@ -80,16 +80,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--against", action="store_true", help="print differences from the config instead")
     args = parser.parse_args(argv)
     if args.results and args.command == "train":
-        parser.error("--results goes with table: train writes to --out")
+        parser.error("--results is for table: train writes to --out")
     if args.seeds and args.command == "table":
-        parser.error("--seeds goes with train and time: a table is of all that are there")
+        parser.error("--seeds is for train and time: a table covers all seeds in the results")
     seeds = args.seeds or [0, 1, 2, 3, 4]
     results = args.results or args.out / "results.jsonl"
     try:
         base = override(load_config(args.config), args.set)
         kinds = KINDS if args.config == OWN else {"rendered": base.data.style}
         if args.at_once < 1 or args.held_out < 1 or args.held_out % HELD_OUT_BATCH:
-            raise ConfigError(f"--at-once is at least 1, --held-out a multiple of {HELD_OUT_BATCH}")
+            raise ConfigError(f"--at-once must be at least 1 and --held-out a multiple of {HELD_OUT_BATCH}")
         if args.command == "time":
             timing(base, seeds, kinds)
             return 0
@@ -101,12 +101,12 @@ def main(argv: list[str] | None = None) -> int:
             train_all(base, list(changes), seeds, args.at_once, args.held_out, args.out, **options)
         rows = read_networks(results)
         if not rows:
-            raise ConfigError(f"{results} has no networks yet: stn_study.py train")
+            raise ConfigError(f"{results} has no networks yet: run stn_study.py train")
         tell = difference_table if args.against else table
         tables = [tell(name, keys(name), rows, words_read(rows)) for name in args.studies]
         print("\n\n".join(text for text in tables if text))
     except KeyboardInterrupt:
-        print("stn_study.py: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("stn_study.py: stopped; run the same command to continue from the last checkpoint", file=sys.stderr)
         return 130
     return 0
 
@@ -128,7 +128,9 @@ def train_all(
     Raises ConfigError if the folder's networks have another config or start, or were measured on other words.
     """
     if base.data.share_real:
-        raise ConfigError(f"data.share_real = {base.data.share_real:g}: these networks learn rendered words alone")
+        raise ConfigError(
+            f"data.share_real = {base.data.share_real:g}: expected 0, since these networks learn rendered words only"
+        )
     start = find_model(init) if init else None
     real = load_datasets(data, base, taken=[*kinds, *COLUMNS])
     results, source = out / "results.jsonl", load_source(base)
@@ -231,7 +233,8 @@ def timing(base: Config, seeds: list[int], kinds: dict[str, Style], dispatches: 
     print(f"{len(seeds)} networks, {every} steps of {base.run.batch_size} words each")
     for size, times in seconds.items():
         rate = len(seeds) * every * base.run.batch_size / min(times)
-        print(f"{names[size]}: {min(times):.1f} s, {rate:.0f} images/s; {compiled[size]:.1f} s the first, compiled")
+        first = f"{compiled[size]:.1f} s for the first call, with compilation"
+        print(f"{names[size]}: {min(times):.1f} s, {rate:.0f} images/s; {first}")
 
 
 def chunks(items: Sequence, size: int) -> Iterator[list]:

@@ -18,7 +18,7 @@ def read_networks(path: Path) -> list[dict]:
     """The results of stn_study.py in a file; none if there is no file. Raises ConfigError for other files."""
     rows = read_rows(path)
     if not all({"change", "seed"} <= row.keys() for row in rows):
-        raise ConfigError(f"{path}: not what stn_study.py writes")
+        raise ConfigError(f"{path}: not a results file of stn_study.py")
     return rows
 
 

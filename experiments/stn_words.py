@@ -39,7 +39,9 @@ def make_words(config: Config, kinds: dict[str, Style], size: int, *, held_out: 
     Held-out words and their fonts are the same in all kinds.
     """
     if size % (4 * len(kinds)):
-        raise ConfigError(f"run.batch_size = {size}: expected a multiple of {4 * len(kinds)}, fours of each kind")
+        raise ConfigError(
+            f"run.batch_size = {size}: expected a multiple of {4 * len(kinds)}, for a multiple of 4 of each kind"
+        )
     styled = [replace(config, data=replace(config.data, style=style)) for style in kinds.values()]
 
     def draw(key, source):

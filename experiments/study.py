@@ -127,12 +127,12 @@ def main(argv: list[str] | None = None) -> int:
     chosen = args.variants or list(variants)
     unknown = [name for name in chosen if name not in variants]
     if unknown:
-        parser.error(f"no variant {unknown[0]!r} of the {args.study} study: it has {', '.join(variants)}")
+        parser.error(f"unknown {args.study} variant {unknown[0]!r}: expected any of {', '.join(variants)}")
     base = override(load_config(args.config), args.set)
     init = find_model(args.init) if args.init else None
     same = [name for name in chosen if variants[name] and override(base, variants[name]) == base]
     for name in same:  # not a variant of it
-        print(f"{name}: is what {args.config} has already; left out", flush=True)
+        print(f"{name}: same as {args.config}; left out", flush=True)
     chosen = [name for name in chosen if name not in same]
     if not chosen:
         raise ConfigError("no variant is left to train")
@@ -184,7 +184,7 @@ def variant_config(base: Config, changes: list[str], *, steps: int, seed: int) -
     steps, rest = divmod(steps * base.run.batch_size, config.run.batch_size)
     dispatch = base.run.steps_per_dispatch
     if rest or steps % dispatch:
-        raise ConfigError(f"--steps: expected a multiple of {dispatch}, the steps of a dispatch, at every batch size")
+        raise ConfigError(f"--steps: expected a multiple of {dispatch}, the steps per dispatch, at every batch size")
     run = replace(config.run, steps=steps, seed=seed, eval_every=steps, checkpoint_every=steps, keep=1)
     return replace(config, run=run)
 

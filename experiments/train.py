@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.coordinator is not None and not re.fullmatch(r".+:\d+", args.coordinator):
         parser.error(f"--coordinator {args.coordinator}: expected HOST:PORT")
     if not 0 <= args.process_id < args.num_processes:
-        parser.error(f"--process_id {args.process_id}: expected 0 to --num_processes - 1, {args.num_processes - 1}")
+        parser.error(f"--process_id {args.process_id}: expected 0 to {args.num_processes - 1}, below --num_processes")
 
     try:
         config = configs.override(load_config(args.config), args.set)
@@ -66,7 +66,10 @@ def main(argv: list[str] | None = None) -> int:
                 parallel.initialize(args.coordinator, args.num_processes, args.process_id)
             done = train(config, workdir, init=init)
     except KeyboardInterrupt:  # during set-up, or a second one while saving
-        print("train.py: stopped at once; the same command goes on from the last checkpoint, if any", file=sys.stderr)
+        print(
+            "train.py: stopped at once; run the same command to continue from the last checkpoint, if any",
+            file=sys.stderr,
+        )
         return 130
     return 0 if done["step"] == config.run.steps else 130  # stopped, and saved
 
@@ -79,7 +82,7 @@ def load_config(name: str) -> Config:
     paths = {path.stem: path for path in sorted(CONFIGS.glob("*.py"))}
     path = Path(name) if name.endswith(".py") and os.path.isfile(name) else paths.get(name.removesuffix(".py"))
     if path is None:
-        raise ConfigError(f"there is no config {name!r} in {CONFIGS}, nor a file; there are: {', '.join(paths)}")
+        raise ConfigError(f"no config {name!r}: expected a .py file, or a name in {CONFIGS}: {', '.join(paths)}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -90,7 +93,7 @@ def load_config(name: str) -> Config:
     except Exception as error:  # whatever is wrong in a user's file
         raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
     if type(config) is not Config:  # checkpoints with another class could not be opened
-        raise ConfigError(f"{path}: get_config() gave {type(config).__name__}, no Config")
+        raise ConfigError(f"{path}: get_config() returned {type(config).__name__}, not a Config")
     return config
 
 

@@ -91,10 +91,10 @@ def test_runs_are_done_once_and_told_in_a_table(study, tmp_path, monkeypatch, ca
     assert [json.loads(line)["all"] for line in lines] == [50, 80, 51, 81]
     # Runs of another config are refused, and what a killed run has left is reported.
     assert study.main([*arguments, "--set", "optimizer.learning_rate=1"]) == 1
-    assert "holds runs of another optimizer.learning_rate; take another --out" in capsys.readouterr().err
+    assert "has runs with a different optimizer.learning_rate; choose another --out" in capsys.readouterr().err
     (tmp_path / "results.jsonl").write_text(lines[0] + "\n" + lines[1][:20])
     assert study.main(arguments) == 1 and len(done) == 4
-    assert "results.jsonl: a line that is no JSON" in capsys.readouterr().err
+    assert "results.jsonl: a line is not JSON" in capsys.readouterr().err
 
 
 def test_errors_are_one_line(study, tmp_path, capsys):
@@ -103,4 +103,4 @@ def test_errors_are_one_line(study, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
     with pytest.raises(SystemExit):
         study.main(["--variants", "as it is"])
-    assert "no variant 'as it is': there are as it was, all mended" in capsys.readouterr().err
+    assert "unknown variant 'as it is': expected any of as it was, all mended" in capsys.readouterr().err

@@ -130,7 +130,7 @@ def test_a_contest_tells_what_the_work_takes_and_who_is_left_out(bench, contest,
     assert bench.main(["ctc", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"jax {bench.jax.__version__}" in lines.pop(0)
-    assert lines[0] == "cpu, CPUs of each: 1, batch 2, float32" and "words/s" in lines[2]
+    assert lines[0] == "cpu, CPUs each: 1, batch 2, float32" and "words/s" in lines[2]
     missing = "torch is not installed: pip install -e '.[peers]'"
     assert lines[3].startswith("crnn_jax ") and lines[-1] == f"left out: torch, product, torch, copy, torch: {missing}"
     report = json.loads((tmp_path / "report.json").read_text())
@@ -168,10 +168,10 @@ def test_a_contest_of_readers_tells_how_much_was_right(bench, contest, words, tm
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--config", "none"], "there is no config 'none' in [^\n]*"),
+        (["train", "--config", "none"], "no config 'none': expected [^\n]*"),
         (["train", "--set", "model.height=4"], "model.height = 4 [^\n]*"),
-        (["train", "--threads", "0"], "--threads 0: there are [0-9]+ CPUs"),
-        (["ctc", "--batch", "0"], "--batch and --rounds are at least 1"),
+        (["train", "--threads", "0"], "--threads 0: expected 1 to [0-9]+, the number of CPUs"),
+        (["ctc", "--batch", "0"], "--batch and --rounds must be at least 1"),
         (["read", "--model", "none"], "[^\n]*none[^\n]*"),
         (["read", "--model", "tiny", "--data", "none"], "none: no such file or folder"),
     ],

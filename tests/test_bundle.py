@@ -48,20 +48,20 @@ def test_a_run_becomes_a_model(workdir, tmp_path, capsys):
     # An average is not the run's model: it needs a table of its own.
     average = [str(workdir), "--out", str(out), "--average", str(workdir), "--table", str(table)]
     assert bundle.main(average) == 1
-    assert f"is of {workdir}, another model: evaluate.py --model {out}" in capsys.readouterr().err
+    assert f"measures {workdir}, another model: run evaluate.py --model {out}" in capsys.readouterr().err
     save_calibration(out, {"temperature": 0.5})
     table.write_text(json.dumps(told | {"model": str(out)}))
     assert bundle.main(average) == 0
     assert load_calibration(out) == {"temperature": 0.5}, "fitted to this mean"
     table.write_text(json.dumps(told | {"step": 5}))
     assert bundle.main([str(workdir), "--out", str(out), "--table", str(table)]) == 1
-    assert f"is of step 5, not 10: evaluate.py --model {out}" in capsys.readouterr().err
+    assert f"measures step 5, not 10: run evaluate.py --model {out}" in capsys.readouterr().err
     table.write_text(json.dumps(told | {"model": "tiny"}))
     assert bundle.main([str(workdir), "--out", str(out), "--table", str(table)]) == 1
-    assert "is of tiny, another model" in capsys.readouterr().err
+    assert "measures tiny, another model" in capsys.readouterr().err
     table.write_text(json.dumps(told | {"left_out": {"photographs": 2}}))
     assert bundle.main([str(workdir), "--out", str(out), "--table", str(table)]) == 1
-    assert "photographs: damaged words were left out, so that it is not measured" in capsys.readouterr().err
+    assert "photographs: not fully measured, since damaged words were left out" in capsys.readouterr().err
 
 
 def test_images_seen_count_those_of_the_model_it_started_from(workdir, tmp_path):
@@ -111,7 +111,7 @@ def test_an_average_is_the_mean_of_weights_of_one_network(workdir, tmp_path, cap
     save_inference(tmp_path / "wide", wide, variables, {})
     capsys.readouterr()
     assert bundle.main([*arguments, str(tmp_path / "wide")]) == 1
-    message = f"bundle.py: {tmp_path}/wide: its config's model is another one: no average is taken\n"
+    message = f"bundle.py: {tmp_path}/wide: its config has a different model, so it cannot be averaged\n"
     assert capsys.readouterr().err == message
     assert images_seen(tmp_path / "out") == 9999, "the model before is still there"
 
@@ -143,7 +143,7 @@ def test_what_is_no_model_is_not_replaced(workdir, tmp_path, capsys):
     for out in (tmp_path / "thesis", workdir):
         assert bundle.main([str(workdir), "--out", str(out)]) == 1
         assert capsys.readouterr().err == (
-            f"bundle.py: {out}: exists and is no model that could be replaced: name another folder\n"
+            f"bundle.py: {out}: exists but is not a model, so it is not replaced: name another folder\n"
         )
     assert (tmp_path / "thesis" / "thesis.txt").exists() and crnn_jax.load(workdir)
 
@@ -173,7 +173,7 @@ def test_a_temperature_stays_with_the_weights_that_it_was_fitted_to(workdir, tmp
     save_calibration(out, {"temperature": 1.5})
     capsys.readouterr()
     assert bundle.main([*command, "--table", str(table)]) == 0 and load_calibration(out)["temperature"] == 2.5
-    assert f"{out}/calibration.json was fitted to what was there before" in capsys.readouterr().out
+    assert f"{out}/calibration.json was fitted to the model there before" in capsys.readouterr().out
 
 
 def test_a_model_stays_until_the_next_is_whole(workdir, tmp_path, capsys, monkeypatch):
@@ -196,7 +196,11 @@ def test_a_model_stays_until_the_next_is_whole(workdir, tmp_path, capsys, monkey
 
 @pytest.mark.parametrize(
     ("table", "message"),
-    [("[1]", "expected a row a dataset"), ('{"datasets": {"x": 3}}', "expected a row a dataset"), ("{", "no JSON")],
+    [
+        ("[1]", "expected one row per dataset"),
+        ('{"datasets": {"x": 3}}', "expected one row per dataset"),
+        ("{", "not JSON"),
+    ],
 )
 def test_a_table_that_is_none_is_told(workdir, tmp_path, capsys, table, message):
     (tmp_path / "table.json").write_text(table)

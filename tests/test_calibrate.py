@@ -42,7 +42,7 @@ def test_a_temperature_that_is_worse_than_none_is_told(capsys):
     confidences = [np.array([0.5, 0.5]), np.array([0.9, 0.9])]
     assert calibrate.print_fit("", [True, False], confidences, 0.5) == {"before": 0.0, "after": 40.0}
     assert capsys.readouterr().err == (
-        "calibrate.py: that is worse than at 1: it was fitted by likelihood, to 2 words, which may be too few\n"
+        "calibrate.py: worse than at 1: the temperature was fitted by likelihood to 2 words, which may be too few\n"
     )
 
 
@@ -111,7 +111,7 @@ def test_a_part_and_the_protocol(model, data, tmp_path, capsys):
     assert run("--model", model, "--data", data, "--cased", "--dry_run") == 0
     assert capsys.readouterr().out.startswith("40 words, 2.5 % right")
     assert run("--model", model, "--data", data, "--cased", "--part", "tenth") == 1
-    assert capsys.readouterr().err.startswith("calibrate.py: all of 4 words are read wrong: a temperature takes words")
+    assert capsys.readouterr().err.startswith("calibrate.py: all 4 words are read wrong: fitting a temperature takes")
     rest = row(model, data, tmp_path / "table.json", "--part", "rest")
     assert rest["count"] == 36
     assert list(json.loads((tmp_path / "table.json").read_text())["datasets"]) == ["data, rest"]
@@ -149,8 +149,9 @@ def test_a_run_keeps_it_when_it_becomes_a_model(model, data, tmp_path, capsys):
 def test_what_is_wrong_is_said_in_one_line(model, data, tmp_path, capsys):
     (data / "labels.tsv").write_text("000.png\tword\n")
     assert run("--model", model, "--data", data, "--part", "tenth") == 1
-    assert capsys.readouterr().err == f"calibrate.py: {data}: a dataset of 1 words has no tenth: it takes ten\n"
+    assert capsys.readouterr().err == f"calibrate.py: {data}: a dataset of 1 words has no tenth: it needs 10 or more\n"
     (model / "calibration.json").write_text("{")
     assert run("--model", model, "--data", data) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"calibrate.py: {model}/calibration.json is no calibration (remove it, and fit it anew): ")
+    told = f"calibrate.py: {model}/calibration.json is not a calibration file (delete it and fit it again): "
+    assert line.startswith(told)

@@ -40,7 +40,7 @@ def test_a_bin_has_its_upper_edge_and_the_first_has_zero():
 
 def test_no_words_have_no_error_and_no_length_may_differ():
     assert math.isnan(expected_calibration_error([], []))
-    with pytest.raises(ValueError, match="2 confidences, but 1 words"):
+    with pytest.raises(ValueError, match="2 confidences, but correct has 1 values"):
         reliability([0.5, 0.5], [True])
 
 
@@ -94,9 +94,9 @@ def test_certain_words_that_are_wrong_do_not_break_the_search():
 
 @pytest.mark.parametrize(("correct", "which"), [([True, True], "2 words are read right"), ([False] * 2, "read wrong")])
 def test_words_of_one_kind_tell_no_temperature(correct, which):
-    with pytest.raises(ValueError, match=f"{which}: a temperature takes words of both kinds"):
+    with pytest.raises(ValueError, match=f"{which}: fitting a temperature takes both right and wrong ones"):
         fit_temperature(random_logits(2), correct)
-    with pytest.raises(ValueError, match="logits of 2 words, but 3 words"):
+    with pytest.raises(ValueError, match="logits of 2 words, but correct has 3 values"):
         fit_temperature(random_logits(2), [True, False, True])
 
 
@@ -137,17 +137,17 @@ def test_the_temperature_of_the_shares_is_found_again(temperature):
     scores[:, 9:] = -np.inf  # fewer texts than beams
     correct = np.random.default_rng(4).uniform(size=len(scores)) < share_confidences(scores)
     assert fit_lexicon_temperature(temperature * scores, correct) == pytest.approx(temperature, rel=0.03)
-    with pytest.raises(ValueError, match="scores of 8000 words, but 1 words"):
+    with pytest.raises(ValueError, match="scores of 8000 words, but correct has 1 values"):
         fit_lexicon_temperature(scores, [True])
-    with pytest.raises(ValueError, match="all of 8000 words are read right"):
+    with pytest.raises(ValueError, match="all 8000 words are read right"):
         fit_lexicon_temperature(scores, [True] * 8000)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is no calibration (remove it, and fit it anew): "),
-        ('{"temperature": 1.', "is no calibration (remove it, and fit it anew): "),
+        ("", "is not a calibration file (delete it and fit it again): "),
+        ('{"temperature": 1.', "is not a calibration file (delete it and fit it again): "),
         ("[1.5]", ": expected a temperature above 0, got None"),
         ("{}", ": expected a temperature above 0, got None"),
         ('{"temperature": "warm"}', ": expected a temperature above 0, got 'warm'"),

@@ -85,9 +85,9 @@ def test_other_words_are_refused(tmp_path):
     checkpoints = Checkpoints(tmp_path, CONFIG, words=words)
     checkpoints.save(2, fetch(make_state()), None)
     checkpoints.close()
-    with pytest.raises(CheckpointError, match=r"words of a batch from disk: 44 there, 40 here: .*cpu_devices"):
+    with pytest.raises(CheckpointError, match=r"words of a batch from disk: 44 before, 40 now: .*cpu_devices"):
         Checkpoints(tmp_path, CONFIG, words=words | {"words of a batch from disk": 40}).restore(make_state())
-    with pytest.raises(CheckpointError, match=r"words of a: 7 \(1234abcd\) there, 6 \(1234abcd\) here: "):
+    with pytest.raises(CheckpointError, match=r"words of a: 7 \(1234abcd\) before, 6 \(1234abcd\) now: "):
         Checkpoints(tmp_path, CONFIG, words=words | {"words of a": "6 (1234abcd)"}).restore(make_state())
     Checkpoints(tmp_path, CONFIG, words=words).restore(make_state())
 
@@ -194,10 +194,10 @@ def test_resuming_a_checkpoint_cut_short(run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (["optimizer.learning_rate=0.5"], "optimizer.learning_rate is 0.003 there and 0.5 here"),
-        (["model.lstm_features=9", "run.seed=3"], "run.seed is 0 there and 3 here"),
-        (["model.charset=abc"], "model.charset is '0123456789' there and 'abc' here"),
-        (["data.held_out_words=8"], "data.held_out_words is 40 there and 8 here"),  # they choose the best
+        (["optimizer.learning_rate=0.5"], "optimizer.learning_rate was 0.003, now 0.5"),
+        (["model.lstm_features=9", "run.seed=3"], "run.seed was 0, now 3"),
+        (["model.charset=abc"], "model.charset was '0123456789', now 'abc'"),
+        (["data.held_out_words=8"], "data.held_out_words was 40, now 8"),  # they choose the best
     ],
 )
 def test_another_configuration_is_refused_and_its_fields_named(run, change, named):
@@ -212,7 +212,7 @@ def test_periods_may_change_on_the_way(run):
 
 def test_dispatches_that_would_miss_the_end_of_the_run_are_refused(run):
     periods = ["run.steps_per_dispatch=3", "run.log_every=3", "run.eval_every=3", "run.checkpoint_every=3"]
-    with pytest.raises(CheckpointError, match="checkpoints/40 is of a step that is no multiple of .* = 3"):
+    with pytest.raises(CheckpointError, match="checkpoints/40: its step is not a multiple of .* = 3"):
         Checkpoints(run, override(CONFIG, periods)).restore(make_state())
 
 

@@ -171,7 +171,7 @@ def test_rules_over_two_fields():
         DataConfig(share_digits=0.6, share_random=0.6)
     with pytest.raises(ConfigError, match="model.max_width = 50: expected at least model.width"):
         ModelConfig(fit="pad", max_width=50)
-    with pytest.raises(ConfigError, match=r"model.stn.bound = 0.2: .* more than twice the start's disturbance of 0.1"):
+    with pytest.raises(ConfigError, match=r"model.stn.bound = 0.2: .* more than twice model.stn.disturbance = 0.1"):
         StnConfig(start="disturbed", disturbance=0.1, bound=0.2)
     assert ModelConfig(fit="resize", max_width=50).max_width == 50  # without fit=pad the field has no effect
 

@@ -101,11 +101,11 @@ def test_tfrecords_by_file_folder_or_pattern(image):
 def test_paths_that_are_no_dataset_are_named(image):
     folder = image.parent
     with pytest.raises(
-        DatasetError, match=f"^{folder}: no dataset: it has none of labels.tsv, gt.txt, labels.csv, data.mdb"
+        DatasetError, match=f"^{folder}: not a dataset: it contains none of labels.tsv, gt.txt, labels.csv, data.mdb"
     ):
         open_dataset(folder)
     (folder / "empty").mkdir()
-    with pytest.raises(DatasetError, match=f"^{folder}/empty: an empty folder$"):
+    with pytest.raises(DatasetError, match=f"^{folder}/empty: the folder is empty$"):
         open_dataset(folder / "empty")
     with pytest.raises(DatasetError, match=f"^{folder}/missing: no such file or folder$"):
         open_dataset(folder / "missing")
@@ -196,7 +196,7 @@ def test_too_few_words_for_a_tenth(image):
     (image.parent / "labels.tsv").write_text("a.png\tword\n" * 9)
     dataset = open_dataset(image.parent)
     assert len(take_part(dataset, "rest")) == 9
-    with pytest.raises(DatasetError, match="^a dataset of 9 words has no tenth: it takes ten$"):
+    with pytest.raises(DatasetError, match="^a dataset of 9 words has no tenth: it needs 10 or more$"):
         take_part(dataset, "tenth")
     with pytest.raises(ValueError, match="part = 'half': expected all, tenth, rest"):
         take_part(dataset, "half")

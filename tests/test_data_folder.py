@@ -67,8 +67,8 @@ def test_lists_as_spreadsheets_save_them(folder):
 
 def test_lines_of_labels_csv_that_are_no_entries(folder):
     for line, message in (
-        ("1.png,1,000", "expected image,label, one with a comma inside in quotes: '1.png,1,000'"),
-        ("1.png;1", "expected image,label, one with a comma inside in quotes: '1.png;1'"),
+        ("1.png,1,000", "expected image,label, in quotes if it contains a comma: '1.png,1,000'"),
+        ("1.png;1", "expected image,label, in quotes if it contains a comma: '1.png;1'"),
         ('1.png,"one', "unexpected end of data: '1.png,\"one'"),
         ("none.png,one", f"no such image: {folder}/none.png"),
     ):
@@ -116,8 +116,8 @@ def test_gt_txt(folder, line, label):
         ("labels.tsv", "\ta", ", line 1: no such image: {folder}"),
         ("labels.tsv", "x" * 5000 + "\ta", ", line 1: no such image: {folder}/xxx"),
         ("labels.tsv", "0.png\ta\n1.png\té".encode("latin-1"), ", line 2: not UTF-8"),
-        ("labels.tsv", "0.png\ta".encode("utf-16"), ": a text in UTF-16: save it as UTF-8"),
-        ("labels.tsv", "0.png\ta\n1\0.png\tb", ", line 2: a null character: '1\\x00.png\\tb'"),
+        ("labels.tsv", "0.png\ta".encode("utf-16"), ": encoded in UTF-16: save it as UTF-8"),
+        ("labels.tsv", "0.png\ta\n1\0.png\tb", ", line 2: contains a null character: '1\\x00.png\\tb'"),
         ("labels.tsv", "", ": the list is empty"),
         ("labels.tsv", "\n \r\n", ": the list is empty"),
     ],

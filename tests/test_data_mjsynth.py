@@ -67,7 +67,7 @@ def test_an_archive_cut_short_is_found(folder, tmp_path, share):
     archive = pack(folder, tmp_path / "x.tar.gz")
     layout, content = read_layout(archive), archive.read_bytes()
     archive.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(DatasetError, match=r"x\.tar\.gz: damaged, cut short or no tar archive: \w") as error:
+    with pytest.raises(DatasetError, match=r"x\.tar\.gz: damaged, cut short or not a tar archive: \w") as error:
         list(archive_images(layout))
     assert "\n" not in str(error.value)
 
@@ -81,7 +81,7 @@ def test_what_is_no_source(folder, tmp_path):
     with pytest.raises(DatasetError, match="nothing: No such file"):
         read_layout(tmp_path / "nothing")
     (tmp_path / "text").write_text("no archive at all" * 100)
-    with pytest.raises(DatasetError, match="text: damaged, cut short or no tar archive"):
+    with pytest.raises(DatasetError, match="text: damaged, cut short or not a tar archive"):
         read_layout(tmp_path / "text")
     with pytest.raises(DatasetError, match="lexicon.txt: not UTF-8"):
         read_lexicon(b"caf\xe9")
@@ -112,8 +112,8 @@ def test_the_label_keeps_its_case_and_the_image_its_bytes():
         (b"./1/1/1_cat_2.jpg 2", "label and lexicon disagree", "line 2 of the lexicon is 'dog'"),
         (b"./1/1/1_cat_1.jpg 2", "label and lexicon disagree", "line 2 of the lexicon is 'dog'"),
         (b"./1/1/1_cat_2.jpg 1", "label and lexicon disagree", "line 1 of the lexicon is 'cat'"),
-        (b"./1/1/1_cat_6.jpg 6", "label and lexicon disagree", "line 6 of the lexicon is no word"),
-        (b"./1/1/1_cat_1.jpg -5", "label and lexicon disagree", "line -5 of the lexicon is no word"),
+        (b"./1/1/1_cat_6.jpg 6", "label and lexicon disagree", "line 6 of the lexicon is missing"),
+        (b"./1/1/1_cat_1.jpg -5", "label and lexicon disagree", "line -5 of the lexicon is missing"),
         (b"./1/1/1_cat_1.jpg 1", "missing", "no such image"),
         (b"./1\x00/1/1_cat_1.jpg 1", "missing", "no such image"),
         (b"./1/1/2_cat_1.jpg 1", "empty", "no bytes"),

@@ -94,11 +94,11 @@ def test_a_shard_that_was_lost_or_cut_is_written_again(world, tmp_path):
 def test_shards_of_another_plan_are_left_alone(world, tmp_path):
     source, _, report = world
     before = content(report.out)
-    with pytest.raises(DatasetError, match="out: has shards of other lists or another number"):
+    with pytest.raises(DatasetError, match="out: has shards of other lists or another shard count"):
         prepare(source, report.out, shards=3, workers=1)
     assert content(report.out) == before
     (tmp_path / "other.tfrecord").write_bytes(b"")
-    with pytest.raises(DatasetError, match="has shards that are not of this preparation"):
+    with pytest.raises(DatasetError, match="has shards that this preparation did not write"):
         prepare(source, tmp_path, shards=4, workers=1)
 
 

@@ -64,7 +64,7 @@ def test_natural_widths_are_where_the_repeated_columns_begin():
 
 
 def test_what_cannot_be_written_is_one_line(folder, tmp_path, monkeypatch):
-    with pytest.raises(DatasetError, match="original: exists already"):
+    with pytest.raises(DatasetError, match="original: already exists"):
         write_stand_in(folder, count=1)
     for word in ("naïve", "two words", "", "x" * 25):
         with pytest.raises(DatasetError, match="expected a word of 1 to 24 letters and digits"):

@@ -143,7 +143,7 @@ def test_what_cannot_be_trained_on_is_counted_with_its_reason(tmp_path):
         "longer than data.max_length = 3": 1,
         "characters outside the charset": 1,
         "damaged": 2,
-        "lower than 8 pixels": 1,
+        "less than 8 pixels high": 1,
         "no characters": 1,
         "turned on its side": 1,
         "cut short": 1,
@@ -190,7 +190,7 @@ def test_a_device_takes_both_kinds_in_fours():
     assert words.streamed_rows(config_of("data.weights=1,9999", sources=["x", "rendered"]), 32) == 4
     assert words.streamed_rows(config_of(sources=["x"]), 6) == 6
     assert words.streamed_rows(config_of(sources=["rendered"]), 8) == words.streamed_rows(config_of(), 8) == 0
-    with pytest.raises(ConfigError, match="4 words a device cannot be both rendered and read"):
+    with pytest.raises(ConfigError, match="4 words per device are too few to mix rendered ones"):
         words.streamed_rows(config_of(sources=["x", "rendered"]), 4)
 
 
@@ -213,8 +213,8 @@ def test_a_run_crashed_in_the_middle_goes_on_bit_equal(tmp_path, toy, monkeypatc
     config = run_config(tmp_path)
     whole = loop.train(config, tmp_path / "whole")
     out = capsys.readouterr().out
-    assert f"{config.data.sources[0]}: 60 words\n" in out and "of every 8 words 4 are read from disk, 4 rendered" in out
-    assert "of 40 held-out real words read right" in out
+    assert f"{config.data.sources[0]}: 60 words\n" in out and "of 40 held-out real words read right" in out
+    assert "of every 8 words, 4 are read from disk and 4 rendered" in out
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     waits = [line["input_wait"] for line in lines if line["split"] == "train"]
     assert max(waits) > 0 and min(waits) >= 0
@@ -258,15 +258,15 @@ def test_a_run_whose_files_are_others_now_is_refused_but_not_one_whose_files_hav
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
     shutil.move(tmp_path / "a", tmp_path / "b")
     assert loop.train(override(config, [f"data.sources={tmp_path}/b,rendered"]), tmp_path / "run") == done
-    with pytest.raises(CheckpointError, match=r"data.sources is .*; take another --workdir, which may start from"):
+    with pytest.raises(CheckpointError, match=r"data.sources was .*; use another --workdir, which can start from"):
         loop.train(override(config, [f"data.sources=rendered,{tmp_path}/b"]), tmp_path / "run")
     shutil.rmtree(tmp_path / "b")
     shards(tmp_path / "a", range(100, 159))
-    with pytest.raises(CheckpointError, match=r"words of \S*a: 60 \(\w{8}\) there, 59 \(\w{8}\) here: "):
+    with pytest.raises(CheckpointError, match=r"words of \S*a: 60 \(\w{8}\) before, 59 \(\w{8}\) now: "):
         loop.train(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "a")
     shards(tmp_path / "a", [*range(100, 159), 999])  # as many, but one of them is another
-    with pytest.raises(CheckpointError, match=r"words of \S*a: 60 \(\w{8}\) there, 60 \(\w{8}\) here: "):
+    with pytest.raises(CheckpointError, match=r"words of \S*a: 60 \(\w{8}\) before, 60 \(\w{8}\) now: "):
         loop.train(config, tmp_path / "run")
 
 
@@ -290,7 +290,7 @@ def test_augmented_words_are_warped_anew(tmp_path, toy):
     [
         ("data.weights=1", "data.weights = .*: expected one for each of data.sources, or none"),
         ("data.weights=1,-1", "data.weights = .*: expected numbers above 0"),
-        ("data.sources=x,x", "data.sources = .*: expected each once"),
+        ("data.sources=x,x", "data.sources = .*: expected each dataset only once"),
         ("data.weights=1,y", "data.weights = 1,y: expected numbers, such as 3,1"),
         ("data.max_damaged=1", "data.max_damaged = 1.0: expected at least 0 and below 1"),
     ],

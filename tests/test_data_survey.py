@@ -101,7 +101,7 @@ def test_the_damage_of_tfrecords(samples, tmp_path):
     assert damage.counts == {"cut short": 1, "rest of a shard lost": 1, "checksum does not match": 1}
     assert [message for _, message in damage.places] == [
         f"{paths[0]}, record 1: cut short",
-        f"{paths[2]}, record 0: damaged, compressed or no TFRecord: its length's checksum does not match",
+        f"{paths[2]}, record 0: damaged, compressed or not a TFRecord: the checksum of its length does not match",
         f"{paths[1]}, record 0: damaged: its checksum does not match",
     ]
 
@@ -139,11 +139,11 @@ def test_the_damage_of_array_records(samples, tmp_path):
     labels, damage = look(tmp_path / "a")
     assert labels == ["word0", "word2", "word3", "word4", "word5"]
     assert damage.counts == {"shard cannot be read": 3, "checksum does not match": 1}
-    with pytest.raises(DatasetError, match="00001-of-00006: an empty file$"):
+    with pytest.raises(DatasetError, match="00001-of-00006: the file is empty$"):
         open_dataset(tmp_path / "a")
     for path in (paths[0], *paths[4:]):
         path.unlink()
-    with pytest.raises(DatasetError, match="00001-of-00006: an empty file$"):
+    with pytest.raises(DatasetError, match="00001-of-00006: the file is empty$"):
         open_dataset(tmp_path / "a", strict=False)
 
 
@@ -206,11 +206,11 @@ def test_as_text(varied):
         "words       5, 1 damaged places",
         "  damage    1 empty image",
         f"            {dataset.path.parent}/5.png: empty",
-        "labels      4 distinct, 1 repeat another",
+        "labels      4 distinct, 1 repeated",
         f"          2        3 {'#' * 40}",
         f"          3        2 {'#' * 27}",
         "charset 94  holds 4 labels, 80.0 %",
-        "heights     least 10, 5 % 10, median 30, 95 % 50, most 50",
+        "heights     min 10, 5 % 10, median 30, 95 % 50, max 50",
         "characters  7: a: 5, b: 2, A: 1, 1: 1, -: 1, n: 1, é: 1",
         "formats     png: 4, jpg: 1",
     ):

@@ -66,8 +66,8 @@ def test_the_report_counts_by_reason(world):
     assert saved["original"] is False
     assert saved["dropped"] == report.dropped
     assert report.lines()[1:] == [
-        "validation: 5 of 7 images; dropped: 1 malformed, 1 unreadable, the original lists 802,734",
-        "test: 6 of 6 images, the original lists 891,927",
+        "validation: 5 of 7 images; dropped: 1 malformed, 1 unreadable; the original has 802,734",
+        "test: 6 of 6 images; the original has 891,927",
     ]
 
 
@@ -137,7 +137,7 @@ def test_an_unwritable_folder_is_found_before_anything_is_read(tmp_path, monkeyp
 def test_two_preparations_do_not_write_in_one_folder(world, tmp_path):
     with (
         only_one(tmp_path / "out" / "preparation"),
-        pytest.raises(DatasetError, match="another process is writing in it"),
+        pytest.raises(DatasetError, match="another process is writing to it"),
     ):
         prepare(world[0], tmp_path / "out", workers=1)
     prepare(world[0], tmp_path / "out", shards=4, workers=1)

@@ -167,7 +167,7 @@ def test_an_image_that_does_not_decode_is_named(tmp_path):
 
 def test_files_that_are_no_tfrecords(tmp_path):
     (tmp_path / "x.tfrecord").write_text("a text of some length")
-    with pytest.raises(DatasetError, match="record 0: damaged, compressed or no TFRecord"):
+    with pytest.raises(DatasetError, match="record 0: damaged, compressed or not a TFRecord"):
         ShardDataset([tmp_path / "x.tfrecord"])
     with pytest.raises(DatasetError, match="missing.tfrecord: No such file"):
         ShardDataset([tmp_path / "missing.tfrecord"])

@@ -20,7 +20,7 @@ def write(path, content, **options):
 def test_a_folder_is_replaced_when_the_new_one_is_whole(tmp_path):
     path = tmp_path / "out"
     write(path, "one")
-    with pytest.raises(DatasetError, match="exists already"):
+    with pytest.raises(DatasetError, match="already exists"):
         write(path, "two")
     with pytest.raises(OSError, match="full"), whole_folder(path, replaces=True) as folder:
         (folder / "file").write_text("thr")
@@ -97,7 +97,7 @@ def test_a_folder_is_held_by_one_process(tmp_path, capsys, monkeypatch):
 
     with only_one(folder):
         refused = another()
-        assert refused.returncode == 1 and refused.stderr.endswith(f"{folder}: another process is writing in it\n")
+        assert refused.returncode == 1 and refused.stderr.endswith(f"{folder}: another process is writing to it\n")
         assert script.main(["--workdir", str(folder)]) == 1
-        assert capsys.readouterr().err == f"train.py: {folder}: another process is writing in it\n"
+        assert capsys.readouterr().err == f"train.py: {folder}: another process is writing to it\n"
     assert another().stdout == "held\n", "it is let go"

@@ -231,7 +231,7 @@ def test_what_is_there_is_left_alone(words, tmp_path):
     convert([words], tmp_path / "out", format="folder")  # an empty folder may be replaced
     (tmp_path / "file").write_text("dear")
     for name in ("out", "file"):
-        with pytest.raises(DatasetError, match=f"^{tmp_path}/{name}: exists already; name another or remove it$"):
+        with pytest.raises(DatasetError, match=f"^{tmp_path}/{name}: already exists; remove it or choose another$"):
             convert([words], tmp_path / name, format="lmdb")
     assert content(open_dataset(tmp_path / "out")) == content(words)
     assert (tmp_path / "file").read_text() == "dear"
@@ -247,10 +247,10 @@ def test_what_a_killed_process_left_is_no_obstacle(words, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shards": 0}, "10 words do not fill 0 shards"),
-        ({"shards": 11}, "10 words do not fill 11 shards"),
-        ({"name": "a/b"}, "'a/b' is no name for shards: it has to be a file's"),
-        ({"name": ""}, "'' is no name for shards: it has to be a file's"),
+        ({"shards": 0}, "shards = 0: expected 1 to 10, the number of words"),
+        ({"shards": 11}, "shards = 11: expected 1 to 10, the number of words"),
+        ({"name": "a/b"}, "name = 'a/b': expected a plain file name for the shards"),
+        ({"name": ""}, "name = '': expected a plain file name for the shards"),
     ],
 )
 def test_shards_that_cannot_be(words, tmp_path, options, message):

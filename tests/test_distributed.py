@@ -68,4 +68,4 @@ def test_two_processes_train_as_one(tmp_path):
     outputs = [process.communicate(timeout=180) for process in apart]
     assert [process.returncode for process in apart] == [1, 1], outputs
     for name, (_, err) in zip(("two", "other"), outputs, strict=True):
-        assert f"{tmp_path}/{name}: the processes of this run find other checkpoints" in err
+        assert f"{tmp_path}/{name}: the processes of this run have different checkpoints" in err

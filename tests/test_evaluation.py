@@ -47,8 +47,8 @@ def test_what_a_charset_cannot_spell_is_told_where_it_is_asked_for(tmp_path, cap
     )
     assert load_script("evaluate").main(["--model", str(model), "--data", path, "--cased", "--punctuation"]) == 0
     assert capsys.readouterr().err.splitlines() == [
-        f"evaluate.py: {model} has letters of one case: --cased has the other wrong",
-        f"evaluate.py: {model} has no punctuation marks: --punctuation has every label with one wrong",
+        f"evaluate.py: {model} has letters of only one case: with --cased, labels with the other are always wrong",
+        f"evaluate.py: {model} has no punctuation marks: with --punctuation, labels with one are always wrong",
     ]
 
 
@@ -138,7 +138,7 @@ def test_every_word_is_written_as_it_was_read(tmp_path, capsys):
     )
     assert all(0 <= float(row[5]) <= 1 for row in rows)
     assert load_script("evaluate").main([*arguments[:-1], str(table)]) == 1
-    assert "are to be written to one file" in capsys.readouterr().err
+    assert "two outputs are the same file" in capsys.readouterr().err
 
 
 def test_a_list_may_have_any_name(tmp_path):
@@ -159,7 +159,7 @@ def test_a_folder_has_not_the_name_of_another_row(tmp_path, monkeypatch):
 
 def test_rendered_words_need_a_charset_that_spells_them():
     config = Config(model=replace(SMALL, charset="αβγδ"))
-    with pytest.raises(DatasetError, match="rendered: model.charset has no ASCII letters or digits, which alone"):
+    with pytest.raises(DatasetError, match="rendered: model.charset has no ASCII letters or digits, and only"):
         open_datasets(["rendered"], config)
 
 

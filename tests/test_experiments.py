@@ -128,7 +128,7 @@ def test_images_of_odd_sizes_are_read(model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{tmp}"], r"{tmp}: a folder without images (.avif, .bmp, .gif, .jfif, "),
+        (["{tmp}"], r"{tmp}: the folder has no images (.avif, .bmp, .gif, .jfif, "),
         (["{words}", "--model", "{tmp}"], "{tmp} holds no checkpoint"),
         (["{words}", "--model", "none"], "none is neither a folder nor a bundled model ("),
         (["{words}/none.png", "--model", "{model}"], "{words}/none.png: No such file or directory"),
@@ -253,7 +253,7 @@ def test_held_out_words_are_a_dataset_too(model, capsys, monkeypatch):
     ("arguments", "message"),
     [
         (["{tmp}/none"], "{tmp}/none: no such file or folder"),
-        (["{tmp}/empty"], "{tmp}/empty: an empty folder"),
+        (["{tmp}/empty"], "{tmp}/empty: the folder is empty"),
         (["{tmp}/gone"], "gone: left out: 1 missing image; the first: {tmp}/gone/none.png: No such file or directory"),
         (["{tmp}/tab"], "{tmp}/tab/labels.tsv, line 1: no tab between image and label: 'none.png word'"),
         (
@@ -262,7 +262,7 @@ def test_held_out_words_are_a_dataset_too(model, capsys, monkeypatch):
             "known format",
         ),
         (["{tmp}/good", "--model", "{tmp}/good"], "{tmp}/good holds no checkpoint"),
-        (["{tmp}/good", "{tmp}/empty"], "{tmp}/empty: an empty folder"),
+        (["{tmp}/good", "{tmp}/empty"], "{tmp}/empty: the folder is empty"),
         (["{tmp}/good", "{tmp}/good/"], "{tmp}/good/: given twice"),
         (["rendered", "{tmp}/good", "rendered"], "rendered: given twice"),
         (
@@ -294,5 +294,5 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(model,
 
 def test_a_sheet_without_columns_is_refused_in_one_line():
     process = start("contact_sheet", "--columns", "0")
-    assert process.communicate() == ("", "contact_sheet.py: --rows, --columns and --scale are at least 1\n")
+    assert process.communicate() == ("", "contact_sheet.py: --rows, --columns and --scale must be at least 1\n")
     assert process.returncode == 1

@@ -65,7 +65,7 @@ def test_what_cannot_be_exported_is_told(tmp_path, capsys):
         (reader, {"batch": 0}, "batch = 0: expected at least one image"),
         (reader, {"width": 200}, "width = 200: expected 100"),
         (padded, {"width": 250}, "width = 250: expected 100 or 200 or 300"),
-        (reader, {"platforms": ["cpu", "gpu"]}, "platforms gpu: expected of cpu, cuda, rocm, tpu"),
+        (reader, {"platforms": ["cpu", "gpu"]}, "platforms gpu: expected any of cpu, cuda, rocm, tpu"),
     ):
         with pytest.raises(ValueError, match=message):
             export_program(of, **options)

@@ -39,7 +39,7 @@ def run(tmp_path):
 def test_a_signal_to_all_its_processes_is_one_to_it(run):
     os.killpg(run.pid, signal.SIGTERM)  # as a scheduler does, or a terminal on Ctrl-C
     out, err = finish(run, code=130)
-    assert "and saved: the same command goes on from there" in out and "Traceback" not in err
+    assert "and saved: run the same command to continue from there" in out and "Traceback" not in err
 
 
 def test_a_reader_that_is_killed_ends_it_saved(run, tmp_path):
@@ -50,7 +50,7 @@ def test_a_reader_that_is_killed_ends_it_saved(run, tmp_path):
     ]
     reader.kill()
     _, err = finish(run, code=1)
-    assert err.splitlines()[-1].startswith("train.py: data.sources cannot be read on: Worker process was terminated")
+    assert err.splitlines()[-1].startswith("train.py: data.sources: reading stopped: Worker process was terminated")
     assert "Traceback" not in err
     step = max(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit())
     assert step >= 2

@@ -58,7 +58,7 @@ def test_a_bonus_is_a_number(bonus):
 
 
 def test_a_single_word_is_no_list():
-    with pytest.raises(TypeError, match=r"a list of words, also of one: \[word\]"):
+    with pytest.raises(TypeError, match=r"a list of words, even for one: \[word\]"):
         Lexicon.of("word")
 
 
@@ -73,7 +73,7 @@ def test_the_english_one_has_words():
     [
         (None, "No such file or directory; a lexicon is a file of words, or 'english'"),
         (b" \n", "a lexicon needs at least one word"),
-        (b"\xff\xfe\x00", "not a text in UTF-8"),
+        (b"\xff\xfe\x00", "not UTF-8 text"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(tmp_path, content, message):

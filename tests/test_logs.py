@@ -56,9 +56,9 @@ def test_a_collapsed_transformer_is_said_once_and_a_healthy_one_never(tmp_path, 
             told.append([line for line in capsys.readouterr().err.splitlines() if "transformer" in line])
     assert [len(lines) for lines in told] == [0, 0, 1, 0, 0, 1, 0, 1]
     assert told[2][0].startswith(
-        "step 6: the spatial transformer has collapsed: 0 % of the contrast is left of what it"
+        "step 6: the spatial transformer has collapsed: only 0 % of its input's contrast is left"
     )
-    assert "100 % of what it samples lies outside, and its edges lie 12.7 from" in told[2][0]
+    assert "100 % of its samples lie outside the input, and its edges have moved by 12.7 " in told[2][0]
     assert "Start again with a smaller optimizer.local" in told[2][0]
     assert told[5] == ["step 12: the spatial transformer has recovered"] and "outside" not in told[7][0]
     written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

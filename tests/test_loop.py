@@ -125,7 +125,7 @@ def test_killed_at_any_time_and_resumed_is_bit_equal(tmp_path):
     wait_for_checkpoint(before + 200)
     killed.send_signal(signal.SIGTERM)
     out, err = finish(killed, code=130)  # not 0: a command chained after it does not run
-    assert "SIGTERM" in err and "the same command goes on from there" in out
+    assert "SIGTERM" in err and "run the same command to continue from there" in out
 
     out, _ = finish(start(tmp_path / "killed", *arguments))
     assert "held-out rendered words read right" in out
@@ -200,7 +200,7 @@ def test_a_non_finite_step_stops_the_run_and_spares_the_checkpoint(tmp_path, mon
 def test_a_run_of_another_configuration_is_refused(tmp_path, monkeypatch):
     loop.train(toy_config(steps=4), tmp_path)
     monkeypatch.setattr(loop, "load_words", None)  # before the words are read
-    with pytest.raises(CheckpointError, match="run.steps is 4 there and 8 here"):
+    with pytest.raises(CheckpointError, match="run.steps was 4, now 8"):
         loop.train(toy_config(steps=8), tmp_path)
 
 
@@ -212,24 +212,24 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path, capsys):
     loop.train(config, tmp_path / "second", init=tmp_path / "model")
     _, got = load_variables(tmp_path / "second")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got["params"], expected["params"])
-    assert "goes on" not in capsys.readouterr().out
+    assert "resumes" not in capsys.readouterr().out
     other = override(config, ["model.charset=ab0123456789", "model.fit=pad"])
     loop.train(other, tmp_path / "third", init=tmp_path / "model")
     note = capsys.readouterr().out
     assert "2 characters new to the head: ab" in note
-    assert "model.fit is pad, with which it has not learnt: there it was resize" in note
+    assert "model.fit is pad, but these weights were trained with resize" in note
     # The same command again continues, and says so if it asks for other weights to start from.
     loop.train(config, tmp_path / "second", init=tmp_path / "model")
-    assert "not taken" not in capsys.readouterr().out
+    assert "are ignored" not in capsys.readouterr().out
     loop.train(config, tmp_path / "second", init=tmp_path / "first")
-    line = f"began with the weights of {tmp_path}/model: those of {tmp_path}/first are not taken"
+    line = f"started from the weights of {tmp_path}/model: those of {tmp_path}/first are ignored"
     assert line in capsys.readouterr().out
     more = {"params": expected["params"] | {"Dense_1": expected["params"]["head"]}}
     save_inference(tmp_path / "more", config, expected | more, {})
     loop.train(config, tmp_path / "fourth", init=tmp_path / "more")
     assert "layers left out: Dense_1" in capsys.readouterr().out
     save_inference(tmp_path / "another", config, expected | {"params": {"Dense_1": expected["params"]["head"]}}, {})
-    with pytest.raises(CheckpointError, match=r"other layers than this config's model \(Dense_1\)"):
+    with pytest.raises(CheckpointError, match=r"different layers from this config's model \(Dense_1\)"):
         loop.train(config, tmp_path / "fifth", init=tmp_path / "another")
 
 

@@ -57,7 +57,7 @@ def test_frames_are_those_of_the_table(cnn, width):
 
 @pytest.mark.parametrize("cnn", sorted(STACKS))
 def test_what_a_stack_cannot_take_is_said_before_anything_is_built(cnn):
-    with pytest.raises(ConfigError, match=f"leave no features behind the {cnn} stack"):
+    with pytest.raises(ConfigError, match=f"leave no features after the {cnn} stack"):
         build(replace(SMALL, cnn=cnn, height=2))
     stn = StnConfig(kind="affine", placement="block9")
     with pytest.raises(ConfigError, match=f"'block9': the {cnn} stack has {len(STACKS[cnn])} blocks"):

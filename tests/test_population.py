@@ -136,5 +136,5 @@ def test_each_network_reads_with_its_own_gain(trained):
 def test_one_program_trains_what_differs_in_numbers_alone():
     one, other, third = variants("model.stn.bypass=0.25", "model.stn.disturbance=0.2", "model.stn.kind=tps")
     assert same_program(one, other) and not same_program(one, third)
-    with pytest.raises(ConfigError, match="differ in model.stn.kind: only in model.stn.bypass, "):
+    with pytest.raises(ConfigError, match="differ in model.stn.kind: they may differ only in model.stn.bypass, "):
         init_population([one, third], SEEDS)

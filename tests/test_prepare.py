@@ -76,7 +76,7 @@ def test_inspect_prints_writes_and_draws(words, tmp_path, capsys):
     assert (code, err) == (0, [])
     assert lines[:2] == [f"data        {words}", "words       7, 1 damaged places"]
     assert f"            {words}/7.png: No such file or directory" in lines
-    assert "heights     least 32, 5 % 32, median 32, 95 % 32, most 32" in lines
+    assert "heights     min 32, 5 % 32, median 32, 95 % 32, max 32" in lines
     found = json.loads(table.read_text())
     assert (found["data"], found["words"], found["characters"]["é"]) == (str(words), 7, 7)
     with Image.open(page) as image:
@@ -108,19 +108,19 @@ def break_num_samples(folder):
     ("arguments", "message"),
     [
         ("inspect --data {tmp}/none", "{tmp}/none: no such file or folder"),
-        ("inspect --data {tmp}/empty", "{tmp}/empty: an empty folder"),
+        ("inspect --data {tmp}/empty", "{tmp}/empty: the folder is empty"),
         ("inspect --data {tmp}/lmdb", "{tmp}/lmdb: the key num-samples is missing"),
         ("inspect --data {tmp}/zero.tfrecord", "{tmp}/zero.tfrecord: no records"),
-        ("inspect --data {tmp}/zero.array_record", "{tmp}/zero.array_record: an empty file"),
+        ("inspect --data {tmp}/zero.array_record", "{tmp}/zero.array_record: the file is empty"),
         (
             "inspect --data {tmp}/gone",
-            "{tmp}/gone: nothing is left: 1 missing image: {tmp}/gone/a.png: No such file or directory",
+            "{tmp}/gone: no word can be read: 1 missing image: {tmp}/gone/a.png: No such file or directory",
         ),
         ("convert --data {words} {tmp}/none --out {tmp}/out --format lmdb", "{tmp}/none: no such file or folder"),
         ("convert --data {tmp}/lmdb --out {tmp}/out --format lmdb", "{tmp}/lmdb: the key num-samples is missing"),
         (
             "convert --data {words} --out {tmp}/full --format folder",
-            "{tmp}/full: exists already; name another or remove it",
+            "{tmp}/full: already exists; remove it or choose another",
         ),
         (
             "convert --data {words} --out {words}/labels.tsv/out --format folder",
@@ -128,15 +128,15 @@ def break_num_samples(folder):
         ),
         (
             "convert --data {words} --out {tmp}/out --format lmdb --shards 2",
-            "--shards and --name go with tfrecord and array_record: lmdb has files of its own",
+            "--shards and --name work only with tfrecord and array_record, not with lmdb",
         ),
         (
             "convert --data {words} --out {tmp}/out --format tfrecord --shards 9",
-            "8 words do not fill 9 shards",
+            "shards = 9: expected 1 to 8, the number of words",
         ),
         (
             "convert --data {tmp}/gone --out {tmp}/out --format lmdb",
-            "{tmp}/gone: nothing is left: 1 missing image; see {tmp}/out.report.json",
+            "{tmp}/gone: no word could be converted: 1 missing image; see {tmp}/out.report.json",
         ),
     ],
 )
@@ -182,7 +182,7 @@ def test_interrupted_it_leaves_nothing(words, tmp_path):
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (
         130,
-        "prepare.py: interrupted; nothing is left half-written, and synth90k can go on\n",
+        "prepare.py: interrupted; nothing is left half-written, and synth90k can be resumed\n",
     )
     assert [path.name for path in tmp_path.iterdir()] == ["words"]
 
@@ -196,13 +196,13 @@ def test_synth90k_is_prepared_and_its_splits_are_datasets(tmp_path, capsys):
     assert (code, err) == (0, [])
     disagree = "3 label and lexicon disagree"
     assert lines[0] == (
-        f"train: 30 of 36 images; dropped: 1 empty, {disagree}, 1 missing, 1 unreadable, the original lists 7,224,612"
+        f"train: 30 of 36 images; dropped: 1 empty, {disagree}, 1 missing, 1 unreadable; the original has 7,224,612"
     )
     code, shown, _ = run(capsys, "inspect", "--data", f"{out}/synth90k-train.*")
     assert code == 0 and "words       30, 0 damaged" in shown
     assert run(capsys, *arguments) == (code, lines, err), "again it only says the same"
     code, _, err = run(capsys, "inspect", "--data", out)
-    assert code == 1 and "it holds several splits; name one: " in err[0] and f"{out}/synth90k-train.*" in err[0]
+    assert code == 1 and "contains several splits; choose one: " in err[0] and f"{out}/synth90k-train.*" in err[0]
     code, _, err = run(capsys, "synth90k", "--source", tmp_path / "none", "--out", tmp_path / "o")
     assert code == 1 and len(err) == 1 and "No such file" in err[0]
 

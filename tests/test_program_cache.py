@@ -196,5 +196,5 @@ def test_weights_that_are_not_the_networks_are_told_with_a_cache_too(folder, tmp
     crnn_jax.load(save_small(tmp_path / "right"), cache=folder).read(noise_images(1))
     wrong = save_small(tmp_path / "wrong", replace(SMALL, lstm_features=16))
     (wrong / "config.json").write_bytes((tmp_path / "right" / "config.json").read_bytes())
-    with pytest.raises(CheckpointError, match="its weights are not those of the network that its config describes"):
+    with pytest.raises(CheckpointError, match="its weights do not fit the network that its config describes"):
         crnn_jax.load(wrong, cache=folder)

@@ -173,7 +173,7 @@ def test_an_array_of_images_is_a_list_and_one_image_is_not(reader):
     colour = images[0][..., None].repeat(3, axis=2)
     paths = ("word.png", Path("word.png"))
     for single in (*paths, io.BytesIO(b""), Image.fromarray(images[0]), images[0], images[0][..., None], colour):
-        with pytest.raises(TypeError, match=r"a list of images, also of one: \[image\]"):
+        with pytest.raises(TypeError, match=r"a list of images, even for one: \[image\]"):
             inspect.unwrap(Reader.read)(reader, single)  # without the tests' own checks of types
 
 
@@ -244,7 +244,7 @@ def test_a_model_cut_short_is_named(model, tmp_path, size):
     shutil.copytree(model, folder)
     contents = folder / "variables" / "_METADATA"
     contents.write_bytes(contents.read_bytes()[:size])
-    assert one_line(folder).startswith(f"{folder}/variables is no checkpoint, or one cut short: ")
+    assert one_line(folder).startswith(f"{folder}/variables is not a checkpoint, or was cut short: ")
 
 
 def test_a_model_whose_charset_is_another_is_named(model, tmp_path):
@@ -258,9 +258,7 @@ def test_a_config_of_a_newer_version_is_told(tmp_path):
     config = save_small(tmp_path / "model") / "config.json"
     config.write_text(config.read_text().replace('"lstm_features"', '"attention_heads": 4, "lstm_features"'))
     told = one_line(tmp_path / "model")
-    assert told.startswith(
-        f"{tmp_path}/model: its configuration is none that this version knows: unknown configuration"
-    )
+    assert told.startswith(f"{tmp_path}/model: this version cannot read its configuration: unknown configuration")
     assert "field model.attention_heads" in told
 
 
@@ -269,7 +267,7 @@ def test_weights_of_another_network_are_told(tmp_path):
     config = tmp_path / "model" / "config.json"
     config.write_text(config.read_text().replace('"lstm_features": 8', '"lstm_features": 16'))
     told = one_line(tmp_path / "model")
-    assert told.startswith(f"{tmp_path}/model: its weights are not those of the network that its config describes: ")
+    assert told.startswith(f"{tmp_path}/model: its weights do not fit the network that its config describes: ")
     assert "/lstm1" in told and told.endswith(" but the existing parameter it received has shape (192, 64).")
     config.write_text(config.read_text().replace('"height": 32', '"height": 4'))
     assert one_line(tmp_path / "model").startswith(f"{tmp_path}/model: model.height = 4 and model.width")

@@ -71,7 +71,7 @@ def test_too_few_words_are_refused(tmp_path):
     settings = [f"data.real={path}", "data.share_real=1"]
     train, tenth, _ = load_real(override(toy_config(), [*settings, f"data.validation={others}"]))
     assert (len(train.image), tenth) == (2, None)
-    with pytest.raises(DatasetError, match="real: of 2 words none is in the last tenth"):
+    with pytest.raises(DatasetError, match="real: none of the 2 usable words is in the last tenth"):
         load_real(override(toy_config(), [f"data.real={path}", "data.share_real=1"]))
 
 
@@ -87,7 +87,7 @@ def test_damaged_words_are_left_out_up_to_a_limit(tmp_path):
     config = override(toy_config(), [*settings, "data.max_damaged=0.05"])
     train, tenth, report = load_real(config)
     assert (len(train.image), len(tenth.image)) == (17, 2)
-    assert report == "19 real words, 2 of them left alone, since data.validation is another; 1 left out: damaged"
+    assert report == "19 real words, 2 of them not used, since data.validation is set; 1 left out: damaged"
     words, report = load_validation(config)
     assert len(words.image) == 19 and report == "19 words to validate on; 1 left out: damaged"
 
@@ -102,11 +102,11 @@ def test_a_share_goes_with_real_words_and_comes_in_quarters(tmp_path, monkeypatc
         words.load_words(override(toy_config(), ["data.real=x"]))
     for path in ("./x", f"{tmp_path}/x", "x/labels.tsv"):
         options = ["data.real=y, x", "data.share_real=0.5", f"data.validation={path}"]
-        with pytest.raises(ConfigError, match=f"data.validation has {path}, which is trained on: it would tell noth"):
+        with pytest.raises(ConfigError, match=f"data.validation has {path}, which is also trained on: it would meas"):
             words.load_words(override(toy_config(), options))
-        with pytest.raises(ConfigError, match=f"data.real has {path} twice, or what another one has"):
+        with pytest.raises(ConfigError, match=f"data.real has {path} twice, or another dataset that shares"):
             words.load_words(override(toy_config(), [f"data.real=x,y,{path}", "data.share_real=0.5"]))
-    with pytest.raises(ConfigError, match="data.real = .*: expected each once"):
+    with pytest.raises(ConfigError, match="data.real = .*: expected each dataset only once"):
         override(toy_config(), ["data.real=x,x"])
     with pytest.raises(ConfigError, match="data.share_real = 0.5, but there are no real words"):
         words.load_words(override(toy_config(), ["data.share_real=0.5"]))
@@ -132,7 +132,7 @@ def test_a_batch_is_the_same_on_one_device_and_on_four(config):
 
 
 def test_a_charset_with_a_space_is_refused(config):
-    with pytest.raises(ConfigError, match="model.charset has a space, which labels lose"):
+    with pytest.raises(ConfigError, match="model.charset has a space, but spaces are removed from labels"):
         words.load_words(replace(config, model=replace(config.model, charset="01 ")))
 
 
@@ -173,13 +173,13 @@ def test_a_run_fine_tunes_on_them_and_its_best_checkpoint_is_by_them(config, tmp
     assert loop.train(elsewhere, tmp_path / "run") == result
     for settings in (["data.validation=other"], ["data.real=", "data.share_real=0"]):  # no checksums to compare
         with pytest.raises(
-            CheckpointError, match=f"holds a run of another configuration: .*{settings[0].split('=')[0]}"
+            CheckpointError, match=f"holds a run with another configuration: .*{settings[0].split('=')[0]}"
         ):
             loop.train(override(elsewhere, settings), tmp_path / "run")
     labels = moved / "labels.tsv"
     labels.write_text(labels.read_text().replace("\t100", "\t109", 1))
     with pytest.raises(
-        CheckpointError, match=r"real words: 36 \(\w+\) there, 36 \(\w+\) here: it goes on with the files"
+        CheckpointError, match=r"real words: 36 \(\w+\) before, 36 \(\w+\) now: resume with the same files"
     ):
         loop.train(elsewhere, tmp_path / "run")
 

@@ -134,7 +134,7 @@ def test_read_draws_what_the_transformer_does(tmp_path, capsys):
         np.testing.assert_array_equal(np.asarray(page), drawn)
     taken = folder / "0.png"
     assert read([str(folder), "--model", str(models[0]), "--rectified", str(taken)]) == 1
-    assert capsys.readouterr().err == f"read.py: {taken} is to be read: name another file\n"
+    assert capsys.readouterr().err == f"read.py: {taken} is an input: choose another file\n"
     assert read([str(folder), "--model", str(models[1]), "--rectified", str(target)]) == 1
     assert capsys.readouterr().err == f"read.py: --rectified: {models[1]} has no spatial transformer\n"
 

@@ -106,7 +106,7 @@ def test_the_page_shows_what_an_stn_does(tmp_path, capsys, placement):
         "in the middle",
         "nearest to it",
     ]
-    assert ("what it makes of it" in page.text) == on_image
+    assert ("what it returns" in page.text) == on_image
     assert "collapsed" not in "".join(page.text) + capsys.readouterr().err
 
 

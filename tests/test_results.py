@@ -44,7 +44,7 @@ def test_a_row_a_model_with_the_numbers_of_evaluate(folder, tmp_path, capsys):
     table = tmp_path / "results.json"
     assert results.main(["--model", *models, "--data", data, again, "--json", str(table)]) == 0
     head, _, first, second, *rest = map(cells, capsys.readouterr().out.splitlines())
-    assert rest[1][0].endswith("of the first row's accuracies: 39.1 to 86.2, 39.1 to 86.2.")
+    assert rest[1][0].endswith("given the number of words alone: 39.1 to 86.2, 39.1 to 86.2.")
     assert head[3:6] == ["data (12)", f"{again} (12)", "ECE"]
     assert head[6] == ("images/s, one CPU thread" if results.cores() == 1 else f"images/s, {results.cores()} CPUs")
     assert first[0] == f"`{models[0]}`" and (first[2], second[2]) == ("5.8 M", "")

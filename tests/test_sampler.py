@@ -261,10 +261,10 @@ def test_grids_of_a_population_are_those_of_its_networks(settings):
 def test_what_cannot_be_sampled_is_refused():
     """Bytes, whose differences wrap, and parameters that are not yet a matrix."""
     grid, sizes = jnp.zeros((1, 2)), {"out_size": (4, 6), "in_size": (4, 6)}
-    with pytest.raises(ValueError, match="image is of uint8: expected floating-point numbers"):
+    with pytest.raises(ValueError, match="image has dtype uint8: expected floating-point numbers"):
         inspect.unwrap(bilinear_sample)(np.zeros((2, 2, 1), np.uint8), grid)
     for flat in (jnp.zeros(6), jnp.zeros((2, 2))):
-        with pytest.raises(ValueError, match=r"theta has shape .*: expected \(2, 3\), of one image"):
+        with pytest.raises(ValueError, match=r"theta has shape .*: expected \(2, 3\), for one image"):
             inspect.unwrap(affine_grid)(flat, **sizes)
     image = np.arange(24.0).reshape(4, 6, 1)  # float64, of NumPy
     identity = inspect.unwrap(affine_grid)(np.eye(2, 3), **sizes)

@@ -75,8 +75,8 @@ def test_a_run_takes_its_steps_on_all_devices(scaling, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--steps", "3"], "--steps is even"),
-        (["paper", "--rate", "0"], "--rate is above 0"),
+        (["run", "--steps", "3"], "--steps must be even"),
+        (["paper", "--rate", "0"], "--rate must be above 0"),
         (["run", "--devices", "2", "--steps", "2", "--set", "run.batch_size=12"], "with 2 devices it must be a mul"),
     ],
 )

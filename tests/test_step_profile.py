@@ -71,4 +71,4 @@ def test_a_step_is_taken_apart(script, monkeypatch):
 
 def test_what_cannot_be_profiled(script, capsys):
     assert script.main(["--steps", "0"]) == 1
-    assert capsys.readouterr().err == "step_profile.py: --batch and --steps are at least 1\n"
+    assert capsys.readouterr().err == "step_profile.py: --batch and --steps must be at least 1\n"

@@ -210,7 +210,7 @@ def test_bfloat16_keeps_float32_coordinates():
 
 
 def test_what_cannot_be_is_said_in_one_line():
-    with pytest.raises(ValueError, match="too many for a copy"):
+    with pytest.raises(ValueError, match="too many for an input"):
         initialised("tps", features=(4,) * 4)
     with pytest.raises(ValueError, match="affine or tps"):
         start_parameters(kind="none")
@@ -281,12 +281,12 @@ def test_every_example_is_diagnosed():
 
 def test_a_collapse_is_an_even_image_or_samples_outside():
     assert collapse(Diagnosis(0.9, 0.1, 0.8)) is None and collapse(Diagnosis(0.0, 0.0, 1.0)) is None
-    assert collapse(Diagnosis(0.9, 0.1, 0.05)) == "5 % of the contrast is left of what it looks at"
-    assert collapse(Diagnosis(0.9, 0.7, 0.8)) == "70 % of what it samples lies outside"
-    assert collapse(Diagnosis(1.44, 0.1, 0.8)) == "its edges lie 1.4 from where they do in the image, which is 2 wide"
+    assert collapse(Diagnosis(0.9, 0.1, 0.05)) == "only 5 % of its input's contrast is left"
+    assert collapse(Diagnosis(0.9, 0.7, 0.8)) == "70 % of its samples lie outside the input"
+    assert collapse(Diagnosis(1.44, 0.1, 0.8)) == "its edges have moved by 1.4 (the image is 2 wide)"
     assert collapse(Diagnosis(9.0, 0.7, 0.1)).count(", and ") == 2
     # Half of the examples bypassed it, unchanged: the others are twice as bad as the mean.
-    assert collapse(Diagnosis(0.4, 0.4, 0.9), bypass=0.5) == "80 % of what it samples lies outside"
-    assert collapse(Diagnosis(0.4, 0.1, 0.55), bypass=0.5) == "10 % of the contrast is left of what it looks at"
-    assert collapse(Diagnosis(0.6, 0.1, 0.9), bypass=0.5).startswith("its edges lie 1.2 from")
+    assert collapse(Diagnosis(0.4, 0.4, 0.9), bypass=0.5) == "80 % of its samples lie outside the input"
+    assert collapse(Diagnosis(0.4, 0.1, 0.55), bypass=0.5) == "only 10 % of its input's contrast is left"
+    assert collapse(Diagnosis(0.6, 0.1, 0.9), bypass=0.5).startswith("its edges have moved by 1.2 ")
     assert collapse(Diagnosis(0.1, 0.2, 0.9), bypass=0.5) is None and collapse(Diagnosis(0, 0, 1), bypass=1.0) is None

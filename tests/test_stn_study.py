@@ -99,7 +99,7 @@ def test_networks_are_trained_once_and_go_on_where_they_stopped(study, pooled, t
     rows, count = train("stopped", "", "model.stn.bypass=0.25")
     assert count == 2 and rows.items() >= whole.items()
     base = override(base, ["run.batch_size=8"])
-    with pytest.raises(ConfigError, match="holds runs of another run.batch_size; take another --out"):
+    with pytest.raises(ConfigError, match="has runs with a different run.batch_size; choose another --out"):
         train("stopped", "")
 
 
@@ -118,22 +118,22 @@ def test_labelled_words_are_read_as_well(study, tmp_path, capsys):
     np.testing.assert_allclose(measured["noise"], np.full((1, 2), 100 * (1 - 85 / kept)), rtol=1e-5)
 
     study.claim(tmp_path, config, "tiny", {"rendered": 1024, "noise": 200}, 1024)
-    with pytest.raises(ConfigError, match="holds runs of another --data; take another --out"):
+    with pytest.raises(ConfigError, match="has runs with a different --data; choose another --out"):
         study.claim(tmp_path, config, "tiny", {"rendered": 1024, "noise": 199}, 1024)
     study.claim(tmp_path, config, "tiny", {"noise": 200, "rendered": 1024}, 1024)  # in another order
     base = json.loads((tmp_path / "base.json").read_text())
     (tmp_path / "base.json").write_text(json.dumps(base | {"init_images_seen": 1}))
-    with pytest.raises(ConfigError, match="holds runs of another --init; take another --out"):
+    with pytest.raises(ConfigError, match="has runs with a different --init; choose another --out"):
         study.claim(tmp_path, config, "tiny", {"rendered": 1024, "noise": 200}, 1024)
     (tmp_path / "base.json").write_text(json.dumps(base))
-    with pytest.raises(ConfigError, match="holds runs of another --held-out; take another --out"):
+    with pytest.raises(ConfigError, match="has runs with a different --held-out; choose another --out"):
         study.claim(tmp_path, config, "tiny", {"rendered": 1024, "noise": 200}, 128)
 
 
 def test_results_of_another_study_are_told(study, tmp_path, capsys):
     (tmp_path / "ancestor.jsonl").write_text('{"variant": "as it was", "seed": 0}\n')
     assert study.main(["table", "--results", str(tmp_path / "ancestor.jsonl")]) == 1
-    assert capsys.readouterr().err == f"stn_study.py: {tmp_path}/ancestor.jsonl: not what stn_study.py writes\n"
+    assert capsys.readouterr().err == f"stn_study.py: {tmp_path}/ancestor.jsonl: not a results file of stn_study.py\n"
 
 
 @pytest.mark.parametrize(

@@ -53,16 +53,16 @@ def test_runs_are_done_once_and_their_words_are_told(study, tmp_path, monkeypatc
     assert done == [(1.0, 0, None), (3.0, 0, None), (1.0, 1, None), (3.0, 1, None)]
     out = capsys.readouterr().out
     assert "| shorter words | 2 | 66.67 ± 0.00 | 66.67 ± 0.00 | +0.00 ± 0.00 |" in out
-    assert "words as in a dictionary: is what tiny has already; left out" in out
+    assert "words as in a dictionary: same as tiny; left out" in out
     assert study.main([*arguments[:-3], "words as in a dictionary"]) == 1
     assert capsys.readouterr().err == "study.py: no variant is left to train\n"
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["all"] for line in lines] == pytest.approx([200 / 3] * 4)
     assert study.main([*arguments, "--set", "run.batch_size=32"]) == 1
-    assert "holds runs of another run.batch_size; take another --out" in capsys.readouterr().err
+    assert "has runs with a different run.batch_size; choose another --out" in capsys.readouterr().err
     (tmp_path / "out" / "results.jsonl").write_text('{"variant": "ph')
     assert study.main(arguments) == 1
-    assert "results.jsonl: a line that is no JSON: " in capsys.readouterr().err
+    assert "results.jsonl: a line is not JSON: " in capsys.readouterr().err
 
 
 def test_the_table_tells_the_difference_from_the_base_seed_by_seed(study):

@@ -137,7 +137,7 @@ def test_a_charset_that_can_spell_nothing_of_a_kind_is_refused():
     with pytest.raises(ConfigError, match="can spell no random string: set data.share_random=0"):
         check("0123456789", share_digits=0.9, share_random=0.1)
     check("0123456789", share_digits=1.0, share_random=0.0)
-    with pytest.raises(ConfigError, match="lacks 0123456789: it can spell no number: set data.share_digits=0"):
+    with pytest.raises(ConfigError, match="lacks 0123456789, so it can spell no number: set data.share_digits=0"):
         check("abcdefghijklmnopqrstuvwxyz")
     check("abcdefghijklmnopqrstuvwxyz", share_digits=0.0)
 

@@ -41,9 +41,9 @@ def test_what_a_model_cannot_spell_is_told():
     assert list(words.warnings()) == ["4 of 6 words cannot be spelled by the model: 'Öl', '&', 'ÖL', ..."]
     assert list(WordList.of(["a"], LOWER).warnings()) == []
     for given, error, message in (
-        ([], LexiconError, "there is no word$"),
-        (["Öl", "&"], LexiconError, "there is no word that the model can spell, as 'Öl', '&'$"),
-        ("word", TypeError, r"expected a list of words, also of one: \[word\]"),
+        ([], LexiconError, "^the list has no words$"),
+        (["Öl", "&"], LexiconError, "^the model can spell none of the words: 'Öl', '&'$"),
+        ("word", TypeError, r"expected a list of words, even for one: \[word\]"),
     ):
         with pytest.raises(error, match=message):
             WordList.of(given, LOWER)
@@ -54,7 +54,8 @@ def test_of_words_that_are_spelled_alike_one_is_read():
     assert words.words == ("C", "5", "it’s")
     assert words.taken_for == (("C++", "C"), ("-5", "5"), ("its'", "it’s"))
     told = (
-        "3 of 6 words are spelled as others, since the model lacks marks: 'C++' as 'C', '-5' as '5', 'its'' as 'it’s'"
+        "3 of 6 words are spelled like others, since the charset lacks some marks: "
+        "'C++' as 'C', '-5' as '5', 'its'' as 'it’s'"
     )
     assert list(words.warnings()) == [told.replace("'its''", '"its\'"')]
     assert WordList.of(["C++", "C", "C#"], BOTH).taken_for == ()
@@ -83,15 +84,15 @@ def test_a_file_has_a_word_a_line(tmp_path):
     file.write_text("\ufeffParis\r\n\nNew York \n", encoding="utf-8")
     assert load_words(file) == ["Paris", "New York"]
     for content, message in (
-        (b"\xff\xfe", "not a text in UTF-8"),
-        (b"0.png\tParis\tRome\n", r"expected a word a line and nothing else: '0.png\\tParis\\tRome'"),
-        (b"0.png\tParis\n", r"expected a word a line, or several for each image, not its label: '0.png\\tParis'"),
-        (b"\n", "there is no word in it"),
+        (b"\xff\xfe", "not UTF-8 text"),
+        (b"0.png\tParis\tRome\n", r"expected one word per line and nothing else, got '0.png\\tParis\\tRome'"),
+        (b"0.png\tParis\n", r"expected one word per line, or several per image, not its label: '0.png\\tParis'"),
+        (b"\n", "the file has no words"),
     ):
         file.write_bytes(content)
         with pytest.raises(LexiconError, match=f"{file}: {message}"):
             load_words(file)
-    with pytest.raises(LexiconError, match="none: No such file or directory; expected a file with a word a line"):
+    with pytest.raises(LexiconError, match="none: No such file or directory; expected a file with one word per line"):
         load_words(tmp_path / "none")
 
 
@@ -127,9 +128,9 @@ def test_the_word_of_least_loss_is_read(reader):
         assert reading.confidence == pytest.approx(float(shares.max()), rel=1e-3)
     assert {reading.text for reading in readings} - {reading.text for reading in reader.read(images)}
     assert reader.choose(images[:1], words)[0].text == readings[0].text
-    with pytest.raises(ValueError, match="made for a model of another charset"):
+    with pytest.raises(ValueError, match="made for a model with another charset"):
         reader.choose(images, WordList.of(given, LOWER))
-    with pytest.raises(TypeError, match=r"expected a list of images, also of one: \[image\]"):
+    with pytest.raises(TypeError, match=r"expected a list of images, even for one: \[image\]"):
         reader.choose("word.png", given)
 
 
@@ -162,7 +163,7 @@ def test_each_image_is_read_among_words_of_its_own(reader, tmp_path):
         reader.choose_each(images, own[:2])
     with pytest.raises(TypeError, match="expected a list of words for each image"):
         inspect.unwrap(type(reader).choose_each)(reader, images, ["a", "b", "c"])
-    with pytest.raises(LexiconError, match="there is no word that the model can spell, as 'Ö'"):
+    with pytest.raises(LexiconError, match="the model can spell none of the words: 'Ö'"):
         reader.choose_each(images, [*own[:2], ["Ö"]])
 
 
@@ -174,7 +175,7 @@ def test_a_file_of_words_by_image(tmp_path):
     assert load_words_or_lists(file) == ["Paris", "Rome"]
     for content, message in (
         ("a\tb\tc\nParis\n", "an image without words: 'Paris'"),
-        ("a\tb\tc\na\tc", "a is there twice"),
+        ("a\tb\tc\na\tc", "a is listed twice"),
     ):
         file.write_text(content)
         with pytest.raises(LexiconError, match=f"{file}: {message}"):
@@ -194,21 +195,21 @@ def test_evaluate_reads_each_image_among_its_own_words(model, reader, tmp_path, 
     file.write_text("\n".join(lines))
     arguments = ["--model", str(model), "--data", str(folder), "--among", str(file)]
     assert evaluate.main([*arguments, "--json", str(table), "--html", str(tmp_path / "page.html")]) == 0
-    assert capsys.readouterr().err == f"evaluate.py: data: 1 labels are none of the words of {file}\n"
+    assert capsys.readouterr().err == f"evaluate.py: data: 1 labels are not among the words of {file}\n"
     row = json.loads(table.read_text())["datasets"]["data"]
     assert row["count"] == 3 and row["word_accuracy"] == pytest.approx(100 * 2 / 3)
-    assert f"nothing is read but each image&#x27;s own words of {file}" in (tmp_path / "page.html").read_text()
+    assert f"only each image&#x27;s own words of {file} can be read" in (tmp_path / "page.html").read_text()
     file.write_text("\n".join([*lines[:2], "x.png\tÖ\tÄ"]))
     assert evaluate.main(arguments) == 0  # of an image without words nothing is read
     out, err = capsys.readouterr()
     assert float(out.splitlines()[1].split()[2]) == pytest.approx(33.33)
     assert err == (
         f"evaluate.py: {file}: 2 of 6 words cannot be spelled by the model\n"
-        f"evaluate.py: data: 2 labels are none of the words of {file}\n"
+        f"evaluate.py: data: 2 labels are not among the words of {file}\n"
     )
     for among, data, message in (
-        (folder / "labels.tsv", [folder], f"{folder}/labels.tsv is what is to be read"),
-        (file, [folder, "rendered"], f"{file} has words for each image of one dataset: name one --data"),
+        (folder / "labels.tsv", [folder], f"{folder}/labels.tsv is part of --data"),
+        (file, [folder, "rendered"], f"{file} has a list for each image of one dataset: give a single --data"),
     ):
         given = ["--model", str(model), "--among", str(among), "--data", *map(str, data)]
         assert evaluate.main(given) == 1
@@ -235,10 +236,10 @@ def test_scripts_read_among_the_words_of_a_file(model, reader, tmp_path, capsys)
     assert evaluate.main([*arguments, "--among", str(file), "--json", str(table)]) == 0
     assert capsys.readouterr().err == f"evaluate.py: {told}"
     assert evaluate.main([*arguments, "--among", str(file), "--html", str(tmp_path / "page.html")]) == 0
-    assert f"nothing is read but the 2 words of {file}" in (tmp_path / "page.html").read_text()
+    assert f"only the 2 words of {file} can be read" in (tmp_path / "page.html").read_text()
     (folder / "labels.tsv").write_text((folder / "labels.tsv").read_text() + "0.png\tneither\n")
     assert evaluate.main([*arguments, "--among", str(file), "--punctuation"]) == 0
-    assert capsys.readouterr().err.endswith(f"evaluate.py: data: 1 labels are none of the words of {file}\n")
+    assert capsys.readouterr().err.endswith(f"evaluate.py: data: 1 labels are not among the words of {file}\n")
     whole = json.loads(table.read_text())
     assert whole["datasets"]["data"]["word_accuracy"] == 100 and whole["compared"]["among"] == str(file)
 
@@ -247,7 +248,7 @@ def test_scripts_read_among_the_words_of_a_file(model, reader, tmp_path, capsys)
         assert capsys.readouterr().err.startswith(f"{name}.py: {tmp_path}/none: No such file or directory; expected")
         with pytest.raises(SystemExit):
             script.main([*options, "--among", str(file), "--lexicon", "english"])
-        assert "either --lexicon, whose words are likelier, or --among" in capsys.readouterr().err
+        assert "choose either --lexicon, which prefers its words, or --among" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         evaluate.main([*arguments, "--among", str(file), "--cased"])
-    assert "nothing to compare by --cased" in capsys.readouterr().err
+    assert "--cased does not work with --among" in capsys.readouterr().err

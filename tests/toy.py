@@ -4,13 +4,12 @@ python tests/toy.py [--config ...]: the arguments and exit codes of experiments/
 fixed random patterns, four pixels wide.
 """
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from small import load_script
 
 from crnn_jax.charset import Charset
 from crnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig
@@ -19,7 +18,6 @@ from crnn_jax.training import loop, words
 
 DIGITS = "0123456789"
 SLOTS = 3  # characters of a word at most
-TRAIN = Path(__file__).parents[1] / "experiments" / "train.py"
 
 
 def toy_config(**run) -> Config:
@@ -76,19 +74,11 @@ def toy_words(key, source, *, batch_size: int, config: Config, first_index=0, he
     return jax.vmap(word)(first_index + jnp.arange(batch_size))
 
 
-def train_script():
-    """experiments/train.py as a module."""
-    spec = importlib.util.spec_from_file_location("train_script", TRAIN)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def main() -> int:
     """Runs experiments/train.py with its words, network and config replaced."""
     jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     loop.build, words.load_source, words.synth_batch = toy_model, toy_source, toy_words
-    script = train_script()
+    script = load_script("train")
     script.load_config = lambda name: toy_config()
     return script.main(sys.argv[1:])
 

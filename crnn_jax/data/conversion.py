@@ -62,9 +62,9 @@ def convert(
         raise DatasetError(f"format = {format!r}: expected one of {', '.join(WRITERS)}")
     total, began, damage, written, first = sum(map(len, datasets)), time.perf_counter(), Damage(), 0, 0
     if not 1 <= shards <= total:
-        raise DatasetError(f"{total} words do not fill {shards} shards")
+        raise DatasetError(f"shards = {shards}: expected 1 to {total}, the number of words")
     if not name or Path(name).name != name:
-        raise DatasetError(f"{name!r} is no name for shards: it has to be a file's")
+        raise DatasetError(f"name = {name!r}: expected a plain file name for the shards")
     WRITERS[format].load()
     try:
         with (

@@ -16,11 +16,11 @@ LISTED = 10_000  # places that are remembered one by one; more are only counted
 
 REASONS = (  # patterns in the readers' messages, and the reason that each stands for
     (r": damaged: ", "checksum does not match"),
-    (r": damaged, compressed or no TFRecord: ", "rest of a shard lost"),
+    (r": damaged, compressed or not a TFRecord: ", "rest of a shard lost"),
     (r": cut short$", "cut short"),
-    (r": (an empty file|the ArrayRecord file cannot be read: .*)$", "shard cannot be read"),
+    (r": (the file is empty|the ArrayRecord file cannot be read: .*)$", "shard cannot be read"),
     (r": no (tab|separator) between image and label: ", "line without a label"),
-    (r": more than one tab: ", "line with more than a label"),
+    (r": more than one tab: ", "line with more than one tab"),
     (r"\bnot UTF-8$", "label is not UTF-8"),
     (r": empty$", "empty image"),
     (r": not an image of a known format$", "not an image of a known format"),

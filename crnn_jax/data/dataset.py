@@ -90,8 +90,8 @@ def _expanded(path: str | os.PathLike) -> Path:
 
 def _lacking(folder: Path) -> str:
     if not any(folder.iterdir()):
-        return "an empty folder"
-    return f"no dataset: it has none of {', '.join((*LISTS, 'data.mdb', *SHARDS))}"
+        return "the folder is empty"
+    return f"not a dataset: it contains none of {', '.join((*LISTS, 'data.mdb', *SHARDS))}"
 
 
 def _refuse_splits(folder: Path, shards: list[Path]) -> None:
@@ -99,7 +99,7 @@ def _refuse_splits(folder: Path, shards: list[Path]) -> None:
     names = {re.sub(r"\.(tfrecord|array_record).*", "", path.name) for path in shards}
     if len(names) > 1 and (folder / "dataset_info.json").is_file():
         patterns = ", ".join(f"{folder}/{name}.*" for name in sorted(names))
-        raise DatasetError(f"{folder}: it holds several splits; name one: {patterns}")
+        raise DatasetError(f"{folder}: contains several splits; choose one: {patterns}")
 
 
 def tenth_start(dataset: Dataset) -> int:
@@ -124,5 +124,5 @@ def take_part(dataset: Dataset, part: str) -> Dataset:
     if part == "rest":
         return Part(dataset, 0, first)
     if first == count:
-        raise DatasetError(f"a dataset of {count} words has no tenth: it takes ten")
+        raise DatasetError(f"a dataset of {count} words has no tenth: it needs 10 or more")
     return Part(dataset, first, count)

@@ -73,7 +73,7 @@ def _read_lines(path: Path) -> list[bytes]:
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from None
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DatasetError(f"{path}: a text in UTF-16: save it as UTF-8")
+        raise DatasetError(f"{path}: encoded in UTF-16: save it as UTF-8")
     # splitlines would also split at separators that a label may contain.
     return [line.removesuffix(b"\r") for line in content.split(b"\n")]
 
@@ -98,7 +98,7 @@ def _parse(content: bytes, path: Path, number: int, strict: bool, delimiter: str
     except UnicodeDecodeError:
         raise DatasetError(f"{where}: not UTF-8") from None
     if "\0" in line:
-        raise DatasetError(f"{where}: a null character: {line[:80]!r}")
+        raise DatasetError(f"{where}: contains a null character: {line[:80]!r}")
     if path.suffix == ".csv" and "\t" not in line:  # tab-separated lists are sometimes called .csv
         entry = _split_csv(line, where, delimiter)
     else:
@@ -119,7 +119,7 @@ def _split_csv(line: str, where: str, delimiter: str) -> tuple[str, str]:
     except csv.Error as error:
         raise DatasetError(f"{where}: {error}: {line[:80]!r}") from None
     if len(cells) != 2:
-        expected = f"expected image{delimiter}label, one with a {MARKS[delimiter]} inside in quotes"
+        expected = f"expected image{delimiter}label, in quotes if it contains a {MARKS[delimiter]}"
         raise DatasetError(f"{where}: {expected}: {line[:80]!r}")
     return cells[0], cells[1]
 

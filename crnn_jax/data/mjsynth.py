@@ -119,7 +119,7 @@ def read_entry(line: bytes, lexicon: list[str], read: Callable[[bytes], bytes]) 
         raise UnfitError(MALFORMED, "expected `./folder/number_label_index.jpg index`")
     label = name[1]
     if index != int(name[2]) or not 0 <= index < len(lexicon) or lexicon[index].lower() != label.lower():
-        word = repr(lexicon[index]) if 0 <= index < len(lexicon) else "no word"
+        word = repr(lexicon[index]) if 0 <= index < len(lexicon) else "missing"
         raise UnfitError(DISAGREES, f"line {index} of the lexicon is {word}")
     try:
         image = read(path)
@@ -166,7 +166,7 @@ def _members(
                     if member.isfile() and wanted(name):
                         yield name, archive.extractfile(member).read()
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise DatasetError(f"{source}: damaged, cut short or no tar archive: {error}") from None
+        raise DatasetError(f"{source}: damaged, cut short or not a tar archive: {error}") from None
     except OSError as error:
         raise DatasetError(f"{source}: {error.strerror or error}") from None
 

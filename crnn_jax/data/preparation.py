@@ -89,9 +89,11 @@ def lay_plan(out: Path, lists: dict[str, list[bytes]], lexicon: bytes, *, shards
     file = out / FOLDER / "plan.json"
     if file.exists():
         if _plan_there(file) != plan:
-            raise DatasetError(f"{out}: has shards of other lists or another number: remove it or name another folder")
+            raise DatasetError(
+                f"{out}: has shards of other lists or another shard count: remove it or choose another folder"
+            )
     elif any(out.glob("*.tfrecord*")):
-        raise DatasetError(f"{out}: has shards that are not of this preparation: name another folder")
+        raise DatasetError(f"{out}: has shards that this preparation did not write: choose another folder")
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
         (out / FOLDER / LEXICON).write_bytes(lexicon)

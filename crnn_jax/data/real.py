@@ -48,9 +48,9 @@ def load_real(config: Config) -> tuple[Batch, Batch | None, str]:
         left_out += Counter({"damaged": len(damage)})
     kept = left_out.pop("", 0)
     if not parts[0] or not parts[1] and not config.data.validation:
-        what = f"of {kept} words none is in the last tenth" if parts[0] else "no words are left to train on"
+        what = f"none of the {kept} usable words is in the last tenth" if parts[0] else "no words are left to train on"
         raise DatasetError(f"{', '.join(config.data.real)}: {what}{reasons(left_out)}")
-    apart = "left alone, since data.validation is another" if config.data.validation else "held out"
+    apart = "not used, since data.validation is set" if config.data.validation else "held out"
     report = f"{kept} real words, {len(parts[1])} of them {apart}{reasons(left_out)}"
     return *(_stack(part, config.data.max_length) if part else None for part in parts), report
 

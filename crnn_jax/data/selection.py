@@ -108,7 +108,7 @@ def _look(dataset: Dataset, config: Config, chunk: range) -> tuple[np.ndarray, C
             damage.append(str(error))
         else:
             ids, low = class_ids(record.label, charset), size[0] < config.data.min_height
-            reason = f"lower than {config.data.min_height} pixels" if low else ""
+            reason = f"less than {config.data.min_height} pixels high" if low else ""
             reason = reason or unfit(ids, config) or turned(size, ids)
         if reason:
             left_out[reason] += 1

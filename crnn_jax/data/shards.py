@@ -83,7 +83,7 @@ class ArrayRecordFile:
             reason = " ".join(str(error).split())
             raise DatasetError(f"{path}: the ArrayRecord file cannot be read: {reason}") from None
         if not self._reader.ok():  # its end, which describes the contents, is damaged
-            raise DatasetError(f"{path}: the ArrayRecord file cannot be read: cut short, or of another kind")
+            raise DatasetError(f"{path}: the ArrayRecord file cannot be read: cut short, or not an ArrayRecord file")
 
     def __len__(self) -> int:
         return self._count
@@ -106,7 +106,7 @@ class ArrayRecordFile:
                     f"{self.path}: ArrayRecords need the package array-record: pip install array-record ({error})"
                 ) from None
             if not self.path.is_file() or not self.path.stat().st_size:  # the reader would abort the process
-                raise DatasetError(f"{self.path}: {'an empty' if self.path.is_file() else 'no such'} file")
+                raise DatasetError(f"{self.path}: {'the file is empty' if self.path.is_file() else 'no such file'}")
             self._reader = ArrayRecordReader(str(self.path))
         return self._reader
 

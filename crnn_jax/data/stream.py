@@ -62,7 +62,7 @@ class WordSource:
                 place = self._dataset.place(name)
                 pixels, ids = fit(load_image(image, name=place), self._config), class_ids(label, self._charset)
                 if reason := unfit(ids, self._config):
-                    raise DatasetError(f"{place}: {reason}, which it was not when the words were selected")
+                    raise DatasetError(f"{place}: {reason}: it has changed since the words were selected")
             except (DatasetError, ImageError) as error:
                 if step == 0:  # its replacements are counted at their own positions
                     self._count(error)
@@ -176,7 +176,7 @@ def _batches(read) -> Iterator[Batch]:
         if not str(error).startswith("Worker process was terminated"):
             raise
         # A reader was killed, perhaps for lack of memory: what was learnt has to be saved.
-        raise DatasetError(f"data.sources cannot be read on: {str(error).splitlines()[0]}") from error
+        raise DatasetError(f"data.sources: reading stopped: {str(error).splitlines()[0]}") from error
     finally:
         read.close()  # its threads and processes
 

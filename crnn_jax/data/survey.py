@@ -61,10 +61,10 @@ class Survey:
         lines = [
             f"words       {self.words}, {len(self.damage)} damaged{' places' if self.damage else ''}",
             *_damage_lines(self.damage),
-            f"labels      {self.distinct} distinct, {repeated} repeat another",
+            f"labels      {self.distinct} distinct, {repeated} repeated",
         ]
         if repeated:
-            lines.append(f"  often     {_counts({repr(label): n for label, n in self.frequent.items()})}")
+            lines.append(f"  frequent  {_counts({repr(label): n for label, n in self.frequent.items()})}")
         lines += ["lengths     characters, labels", *_histogram(self.lengths)]
         lines.append(f"characters  {len(self.characters)}: {_counts(self.characters)}")
         for name, count in self.charsets.items():
@@ -148,7 +148,7 @@ def _quantiles(counts: Counter) -> Quantiles:
 
 
 def _quantile_line(quantiles: Quantiles) -> str:
-    names = {0: "least", 50: "median", 100: "most"}
+    names = {0: "min", 50: "median", 100: "max"}
     return ", ".join(f"{names.get(percent, f'{percent} %')} {value:g}" for percent, value in quantiles.items())
 
 

@@ -69,7 +69,7 @@ class Report(NamedTuple):
         for split, listed in self.listed.items():
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons(split).items())
             dropped = f"; dropped: {reasons}" if reasons else ""
-            note = "" if listed == COUNTS[split] else f", the original lists {COUNTS[split]:,}"
+            note = "" if listed == COUNTS[split] else f"; the original has {COUNTS[split]:,}"
             lines.append(f"{split}: {self.written[split]:,} of {listed:,} images{dropped}{note}")
         return lines
 
@@ -183,7 +183,7 @@ def _describe(report: Report, plan: list[Shard], results: list[Result]) -> None:
         own = [result for shard, result in zip(plan, results, strict=True) if shard.split == split]
         lengths, size = [result.written for result in own], sum(result.bytes for result in own)
         infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size))
-    what = "Synth90k (MJSynth)" if original else "Words in the layout of Synth90k (MJSynth), but not in its numbers"
+    what = "Synth90k (MJSynth)" if original else "Words in the layout of Synth90k (MJSynth), in another number"
     tfds.folder_dataset.write_metadata(
         data_dir=report.out,
         # Image takes an encoded image as it is, whatever its channels; 3 is what TFDS decodes it to.
@@ -230,4 +230,4 @@ def _require_packages(out: Path, *, beam: bool) -> None:
             extra = "beam"
             import apache_beam  # noqa: F401
     except ImportError as error:
-        raise DatasetError(f"{out}: it takes the extra `{extra}`: pip install 'crnn_jax[{extra}]' ({error})") from None
+        raise DatasetError(f"{out}: needs the extra `{extra}`: pip install 'crnn_jax[{extra}]' ({error})") from None

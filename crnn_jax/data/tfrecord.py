@@ -64,7 +64,7 @@ class TFRecordFile:
             length = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER else 0
             where = f"{self.path}, record {len(offsets)}"
             if len(header) == HEADER and header[8:] != _checksum(header[:8], self.path):
-                damage = f"{where}: damaged, compressed or no TFRecord: its length's checksum does not match"
+                damage = f"{where}: damaged, compressed or not a TFRecord: the checksum of its length does not match"
             elif position + HEADER + length + FOOTER > size:
                 damage = f"{where}: cut short"
             else:

@@ -20,7 +20,7 @@ def whole_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     """
     path = path.resolve()
     if not replaces and path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise DatasetError(f"{path}: exists already; name another or remove it")
+        raise DatasetError(f"{path}: already exists; remove it or choose another")
     partial, before = (path.with_name(f".{state}-{path.name}") for state in ("incomplete", "replaced"))
     shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
     partial.mkdir(parents=True)
@@ -59,7 +59,7 @@ def only_one(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BlockingIOError(f"{folder}: another process is writing in it") from None
+            raise BlockingIOError(f"{folder}: another process is writing to it") from None
         except OSError:  # a file system without locks
             pass
         yield

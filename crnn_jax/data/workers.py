@@ -37,7 +37,7 @@ def write_in_processes(shards: list[Shard], workers: int) -> Iterator[Shard]:
                     yield running.pop(future)
     except BrokenProcessPool:
         raise DatasetError(
-            f"{shards[0].out}: a worker was killed, perhaps for want of memory: start again with fewer to go on"
+            f"{shards[0].out}: a worker was killed, perhaps for lack of memory: rerun with fewer workers to continue"
         ) from None
 
 
@@ -71,7 +71,7 @@ def _write_row(row: tuple) -> None:
 
 def _raise_beam_error(error: BaseException | None, shard: Shard) -> None:
     # A runner wraps a worker's error in its own, of many lines; the worker's own message begins with the shard.
-    line = next((line for line in str(error).splitlines() if line.strip()), "no reason is known")
+    line = next((line for line in str(error).splitlines() if line.strip()), "unknown reason")
     _, at, rest = line.partition(f"{Path(shard.out)}{os.sep}")
     reason = f"{at}{rest}".partition(" [while running")[0] if at else f"{shard.path}: Beam did not write it: {line}"
     raise DatasetError(reason) from error

@@ -65,7 +65,7 @@ def report(
         ),
         section(
             "By length and by height",
-            "Word accuracy in per cent with its 95 % interval; the number of words beneath.",
+            "Word accuracy in per cent with its 95 % interval, and below it the number of words.",
             '<div class="pair">'
             + figure(accuracy_chart(_by_length(words), axis="characters of the true word"))
             + figure(accuracy_chart(_by_height(words), axis="height of the image as given, pixels"))
@@ -73,21 +73,21 @@ def report(
         ),
         section(
             "Confidence",
-            "Accuracy of words of like confidence. Where it reaches the dashed line, confidence is the chance of being "
-            "right; the red distance between the two, weighted by words, is the expected calibration error.",
+            "Accuracy of words of similar confidence. On the dashed line, confidence is the chance of being right; the "
+            "red gap between accuracy and confidence, weighted by words, is the expected calibration error.",
             f'<div class="pair">{figure(reliability_chart(reliability(confidences, correct)))}'
             f"{_confidence_table(reader, confidences, correct)}</div>",
         ),
         section(
             "Characters",
-            "From the alignment of every reading with the fewest edits; shares are of the character in the true words. "
-            "Map: a row a true character, a column what was read in its place; stronger where more often.",
+            "Each reading is aligned with the fewest edits; shares are of the character in the true words. "
+            "Map: each row is a true character, each column what was read in its place; stronger means more often.",
             f'<div class="pair">{_confusion_lists(confusions)}<figure class="{"large" if characters > 48 else ""}">'
             f"{heat_map(confusions.substitutions, confusions.occurrences, reader.charset.characters)}</figure></div>",
         ),
         *([transformer_section(reader, datasets, evaluations)] if reader.has_stn else []),
-        section("The surest errors", "Wrong, with the highest confidence.", show(surest)),
-        section("The farthest errors", "Wrong, with the most edits from the truth.", show(farthest[:WORST])),
+        section("The most confident errors", "Wrong, with the highest confidence.", show(surest)),
+        section("The largest errors", "Wrong, with the most edits from the truth.", show(farthest[:WORST])),
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(model)}</title>'
     return f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head><body>\n' + "\n".join(
@@ -119,7 +119,7 @@ def _confidence_table(reader: Reader, confidences: Sequence[float], correct: Seq
         ("mean confidence", f"{100 * np.mean(confidences):.2f}"),
         ("expected calibration error", f"{expected_calibration_error(confidences, correct):.2f}"),
         ("temperature of the model", f"{reader.temperature:.3f}"),
-        ("with a lexicon", f"{reader.lexicon_temperature:.3f}"),
+        ("temperature with a lexicon", f"{reader.lexicon_temperature:.3f}"),
     ]
     return f"<div>{number_table(('all words together', ''), lines)}</div>"
 
@@ -154,7 +154,7 @@ def _confusion_lists(confusions: Confusions) -> str:
     tables = [
         number_table(("read as another", "times", "share"), substitutions),
         number_table(("not read", "times", "share"), deletions),
-        number_table(("read, not there", "times"), insertions),
+        number_table(("read, but not there", "times"), insertions),
     ]
     return f'<div class="lists">{"".join(tables)}</div>'
 

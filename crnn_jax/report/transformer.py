@@ -28,11 +28,11 @@ def transformer_section(reader: Reader, datasets: dict[str, Dataset], evaluation
     words, stn = [place.word for place in found], reader.config.model.stn
     on = "the image, before it is read"
     if stn.placement != "image":
-        on = f"the features behind {stn.placement}; drawn is the image that they were made of"
+        on = f"the features after {stn.placement}; the image that they come from is drawn"
     note = (
         f"A spatial transformer ({stn.kind}) resamples {on}. Deviation: how far it moves the points along the upper "
-        "and the lower edge, root mean square, the image being 2 wide and 2 high; 0 is the identity. Outside: the "
-        "share of its samples beyond the edges. Contrast: what of it is left behind the transformer."
+        "and the lower edge (root mean square; the image is 2 wide and 2 high); 0 is the identity. Outside: the "
+        "share of its samples beyond the edges. Contrast: how much of it the transformer keeps."
     )
     warning = "".join(f'<p class="warning">{escape(line)}</p>' for line in _warnings(words))
     charts = (
@@ -87,7 +87,7 @@ def _warnings(words: Sequence[Word]) -> list[str]:
     lines = [f"It has collapsed: {reason}."] if reason else []
     low, high = np.quantile([word.diagnosis.deviation for word in words], (0.02, 0.98))
     if len(words) > 1 and high - low < SAME:
-        lines.append("It does the same to every word, or nearly: its localisation net has not learnt to look.")
+        lines.append("It does the same to every word, or nearly: its localisation net has not learnt to use the image.")
     return lines
 
 
@@ -101,7 +101,7 @@ def _round_step(least: float) -> float:
 def _quantiles(words: Sequence[Word]) -> str:
     if not words:
         return ""
-    head = ("over all words", "mean", "least", "5 %", "median", "95 %", "most")
+    head = ("over all words", "mean", "minimum", "5 %", "median", "95 %", "maximum")
     lines = []
     for i, (name, factor, digits) in enumerate((("deviation", 1, 3), ("outside, %", 100, 1), ("contrast, %", 100, 0))):
         values = factor * np.array([word.diagnosis[i] for word in words])
@@ -113,7 +113,7 @@ def _quantiles(words: Sequence[Word]) -> str:
 def _examples(reader: Reader, datasets: dict[str, Dataset], words: Sequence[Place]) -> str:
     """Rows of words: the input with grid and points, the rectified image, if any, and what was read."""
     on_image = reader.config.model.stn.placement == "image"
-    head = ["where it looks", *(["what it makes of it"] if on_image else [])]
+    head = ["where it looks", *(["what it returns"] if on_image else [])]
     columns = "".join(f'<th class="picture">{title}</th>' for title in head) + "<th>truth, reading</th>"
     columns += "".join(f'<th class="number">{title}</th>' for title in ("deviation", "outside", "contrast"))
     bodies = []

@@ -59,7 +59,7 @@ def check_charset(config: Config) -> None:
     data, without = config.data, lacking(Charset.of(config.model.charset))
     if set(without) >= set(string.ascii_lowercase + string.digits):
         raise ConfigError(
-            "model.charset has no ASCII letters or digits, which alone are rendered: train on data.real with "
+            "model.charset has no ASCII letters or digits, and only those are rendered: train on data.real with "
             "data.share_real=1, or on data.sources with a data.validation"
         )
     strings = spellable(data.max_length, lacking=without)
@@ -69,8 +69,8 @@ def check_charset(config: Config) -> None:
         if share > 0 and not getattr(strings, kind):
             told = {"numbers": "number: set data.share_digits=0", "codes": "random string: set data.share_random=0"}
             what = told.get(kind, "English word: set data.share_digits and data.share_random to 1 together")
-            instead = " (words of data.sources alone need a data.validation)" if data.sources else ""
-            raise ConfigError(f"model.charset lacks {without}: it can spell no {what}{instead}")
+            instead = " (or, to train on data.sources alone, set data.validation)" if data.sources else ""
+            raise ConfigError(f"model.charset lacks {without}, so it can spell no {what}{instead}")
 
 
 def to_classes(glyphs: Int[Array, " N"], length: Int[Array, ""], classes: Int[Array, "94"]):

@@ -24,7 +24,7 @@ class Draws:
     def _next(self, block, size: int | None):
         first, self._used = self._used, self._used + (size or 1)
         if self._used > block.shape[0]:
-            raise IndexError(f"{self._used} random words drawn of {block.shape[0]}")
+            raise IndexError(f"{self._used} random values drawn, but there are only {block.shape[0]}")
         return block[first] if size is None else block[first : self._used]
 
     def bits(self, size: int | None = None) -> UInt32[Array, "..."]:

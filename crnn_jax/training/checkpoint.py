@@ -89,7 +89,7 @@ class Checkpoints:
         _refuse_other_run(folder, meta, self.config)
         dispatch = self.config.run.steps_per_dispatch
         if self.latest % dispatch:  # an interrupted run stops after any of its own dispatches
-            raise CheckpointError(f"{folder} is of a step that is no multiple of run.steps_per_dispatch = {dispatch}")
+            raise CheckpointError(f"{folder}: its step is not a multiple of run.steps_per_dispatch = {dispatch}")
         before = meta["position"].get("words", self.words)  # not recorded by earlier versions
         words_of = MOVABLE["data.sources"].format
         lay = zip(config_of(folder, meta).data.sources, self.config.data.sources, strict=True)
@@ -101,8 +101,8 @@ class Checkpoints:
             told_less = there is None or isinstance(there, int) and str(here).split()[0] == str(there)
             if there != here and not told_less:
                 raise CheckpointError(
-                    f"{folder}: {name}: {there} there, {here} here: "
-                    "it goes on with the files as they were and as many devices (train.py --cpu_devices N)"
+                    f"{folder}: {name}: {there} before, {here} now: "
+                    "resume with the same files and as many devices as before (train.py --cpu_devices N)"
                 )
         like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         return read_tree(folder / "state", like)
@@ -127,7 +127,7 @@ def save_inference(path: Path, config: Config, variables: dict, card: dict, *, d
     path = Path(path).absolute()
     is_model = (path / "variables").is_dir() and (path / "config.json").is_file()
     if path.exists() and not is_model and not (path.is_dir() and not any(path.iterdir())):
-        raise CheckpointError(f"{path}: exists and is no model that could be replaced: name another folder")
+        raise CheckpointError(f"{path}: exists but is not a model, so it is not replaced: name another folder")
     foreign = sorted({file.name for file in path.glob("[!.]*")} - PARTS) if is_model else []
     if foreign:
         raise CheckpointError(f"{path}: holds {', '.join(foreign)} besides a model: move that elsewhere first")
@@ -162,7 +162,7 @@ def find_model(name: str | Path) -> Path:
     if folder.is_dir():
         return folder
     if folder.name in bundled and not folder.is_absolute() and len(folder.parts) == 1:
-        raise CheckpointError(f"there is no folder {name!r}; the bundled model goes by its name, {folder.name!r}")
+        raise CheckpointError(f"there is no folder {name!r}; for the bundled model, use its name, {folder.name!r}")
     raise CheckpointError(f"{name} is neither a folder nor a bundled model ({', '.join(bundled) or 'there is none'})")
 
 
@@ -264,7 +264,7 @@ def config_of(path: Path, meta: dict) -> Config:
     except KeyError as error:
         raise unreadable(path, error) from error
     except ConfigError as error:  # such as one of a newer version
-        raise CheckpointError(f"{path}: its configuration is none that this version knows: {error}") from error
+        raise CheckpointError(f"{path}: this version cannot read its configuration: {error}") from error
     characters = Charset.of(config.model.charset).characters
     if characters != meta.get("charset"):
         raise CheckpointError(
@@ -291,10 +291,10 @@ def _refuse_other_run(folder: Path, meta: dict, config: Config) -> None:
         if there and here and is_alike and all(isinstance(words.get(kind), str) for kind in kinds):
             del changed[name]
     if changed:
-        told = [f"{name} is {there!r} there and {here!r} here" for name, (there, here) in changed.items()]
+        told = [f"{name} was {there!r}, now {here!r}" for name, (there, here) in changed.items()]
         shown = ", ".join(told[:4]) + (f", and {len(told) - 4} more" if len(told) > 4 else "")
         workdir = folder.parent.parent
         raise CheckpointError(
-            f"{workdir} holds a run of another configuration: {shown}; take another --workdir, "
-            f"which may start from this one's weights: --init {workdir}"
+            f"{workdir} holds a run with another configuration: {shown}; use another --workdir, "
+            f"which can start from this one's weights with --init {workdir}"
         )

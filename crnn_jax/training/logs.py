@@ -85,7 +85,7 @@ class Logs:
         left = ""
         if self._waited is not None:
             values["input_wait"] = self._waited / len(window["loss"])  # seconds per step
-            shown += f", {1000 * values['input_wait']:.0f} ms a step waiting for words"
+            shown += f", {1000 * values['input_wait']:.0f} ms per step waiting for words"
             self._waited = 0.0
         if self._rate is not None:
             values["images_per_second"] = self._rate
@@ -107,7 +107,7 @@ class Logs:
         if reason and not self._collapsed:
             self._say(
                 f"step {step}: the spatial transformer has collapsed: {reason}. Start again with a smaller "
-                "optimizer.localisation_factor, with a model.stn.bound, or with a smaller model.stn.disturbance"
+                "optimizer.localisation_factor, a model.stn.bound, or a smaller model.stn.disturbance"
             )
         elif self._collapsed and not reason:
             self._say(f"step {step}: the spatial transformer has recovered")

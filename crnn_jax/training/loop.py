@@ -81,7 +81,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     words, reports = load_words(config)
     sources, weights, kept = open_sources(config, cache=workdir / "sources", processes=run.read_processes or 1)
     if sources:
-        reports += [*kept, f"of every {size} words {rows} are read from disk, {size - rows} rendered"]
+        reports += [*kept, f"of every {size} words, {rows} are read from disk and {size - rows} rendered"]
     if reports and parallel.is_main():
         print("\n".join(reports), flush=True)
 
@@ -100,15 +100,15 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
         facts = checkpoints.latest, list(its_words.values()), config.data.weights, to_json(alike)
         if not parallel.is_same_everywhere(*facts):
             raise CheckpointError(
-                f"{workdir}: the processes of this run find other checkpoints or words, or have other options: "
-                "all need the same, and a workdir on a disk that they share"
+                f"{workdir}: the processes of this run have different checkpoints, words or options: "
+                "all need the same ones, and a workdir on a disk that they share"
             )
         if not fresh:
             state = checkpoints.restore(state)
             before = started_from(workdir)
             if init is not None and str(Path(init).absolute()) != before:
                 whence = f"the weights of {before}" if before else "fresh weights"
-                note = f"goes on in {workdir}, which began with {whence}: those of {init} are not taken"
+                note = f"resumes {workdir}, which started from {whence}: those of {init} are ignored"
         elif init is not None:
             state, note = with_weights(state, config, load_variables(init), name=init)
     except CheckpointError:
@@ -200,7 +200,7 @@ def train(config: Config, workdir: Path | str, *, init: Path | str | None = None
     if failure is not None:
         raise failure
     if interrupted:
-        last_words = [f"stopped at step {step} of {run.steps} and saved: the same command goes on from there"]
+        last_words = [f"stopped at step {step} of {run.steps} and saved: run the same command to continue from there"]
     else:
         kind = "rendered" if words.held_out is None else "real"
         last_words = [

@@ -43,7 +43,9 @@ def init_population(configs: Sequence[Config], seeds: Sequence[int]) -> TrainSta
     """The networks at step 0, a row per config. Raises ConfigError for configs that differ in more than NUMBERS."""
     others = [name for config in configs for name in differences(configs[0], config) if name not in NUMBERS]
     if others:
-        raise ConfigError(f"one program cannot train configs that differ in {others[0]}: only in {', '.join(NUMBERS)}")
+        raise ConfigError(
+            f"one program cannot train configs that differ in {others[0]}: they may differ only in {', '.join(NUMBERS)}"
+        )
     keys = jnp.stack([_keys(seed)[0] for seed in seeds])
     return _stack([_init_program(config)(keys) for config in configs])
 

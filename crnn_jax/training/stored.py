@@ -101,4 +101,4 @@ def read_text(path: Path) -> str:
 def unreadable(path: Path, error: Exception) -> CheckpointError:
     """The error for an incomplete file, made from the one raised when reading it."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-    return CheckpointError(f"{path} is no checkpoint, or one cut short: {reason}")
+    return CheckpointError(f"{path} is not a checkpoint, or was cut short: {reason}")

@@ -32,7 +32,7 @@ def with_weights(
     taken, new, lost = transfer(variables(state), loaded, charset=charset, loaded_charset=loaded_charset)
     if lost and new:
         raise CheckpointError(
-            f"{name} has other layers than this config's model ({', '.join(lost[:4])}): it cannot start this run"
+            f"{name} has different layers from this config's model ({', '.join(lost[:4])}): it cannot start this run"
         )
     added = {c for c in charset.characters if not _known(c, loaded_charset)}
     notes = [f"starts from the weights of {name}"]
@@ -42,7 +42,7 @@ def with_weights(
     for field in ("normalise", "fit", "height", "width"):  # what the model sees
         here, there = getattr(config.model, field), getattr(loaded_config.model, field)
         if here != there:
-            notes.append(f"model.{field} is {here}, with which it has not learnt: there it was {there}")
+            notes.append(f"model.{field} is {here}, but these weights were trained with {there}")
     params, ema_params = taken["params"], jax.tree.map(np.copy, taken["params"])  # no buffer twice: they are donated
     state = state.replace(params=params, ema_params=ema_params, batch_stats=taken["batch_stats"])
     return state, "; ".join(notes)

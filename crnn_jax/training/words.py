@@ -43,16 +43,17 @@ def check_words(config: Config) -> None:
     """
     data = config.data
     if data.share_real and not data.real:
-        raise ConfigError(f"data.share_real = {data.share_real:g}, but there are no real words: data.real names them")
+        raise ConfigError(f"data.share_real = {data.share_real:g}, but there are no real words: name them in data.real")
     learnt = [path for path in (*data.real, *data.sources) if path != RENDERED]
     for i, path in enumerate(learnt):
         if share_words(path, learnt[:i]):
-            raise ConfigError(f"data.{'real' if data.real else 'sources'} has {path} twice, or what another one has")
+            field = "data.real" if data.real else "data.sources"
+            raise ConfigError(f"{field} has {path} twice, or another dataset that shares files with it")
     both = [path for path in data.validation if share_words(path, learnt)]
     if both:
-        raise ConfigError(f"data.validation has {both[0]}, which is trained on: it would tell nothing")
+        raise ConfigError(f"data.validation has {both[0]}, which is also trained on: it would measure nothing")
     if data.real and not data.share_real:
-        raise ConfigError("data.real names real words, but data.share_real = 0: of every batch none would be real")
+        raise ConfigError("data.real names real words, but data.share_real = 0: no batch would have any")
 
 
 def load_words(config: Config) -> tuple[Words, list[str]]:
@@ -63,7 +64,7 @@ def load_words(config: Config) -> tuple[Words, list[str]]:
     check_words(config)
     data = config.data
     if any(map(str.isspace, Charset.of(config.model.charset).characters)):
-        raise ConfigError("model.charset has a space, which labels lose: what is read are words, not lines")
+        raise ConfigError("model.charset has a space, but spaces are removed from labels: models read words, not lines")
     renders = data.share_real < 1 and (not data.sources or RENDERED in data.sources)
     if renders or not (data.real or data.validation):  # without real ones, rendered words choose the best checkpoint
         check_charset(config)
@@ -138,7 +139,8 @@ def streamed_rows(config: Config, size: int) -> int:
     fours = round(size * share / 4)
     if len(sources) > 1:
         if size < 8:
-            raise ConfigError(f"run.batch_size: {size} words a device cannot be both rendered and read: at least 8")
+            told = f"{size} words per device are too few to mix rendered ones with those from disk"
+            raise ConfigError(f"run.batch_size: {told}: expected at least 8")
         fours = min(max(fours, 1), size // 4 - 1)
     return size - 4 * fours
 
